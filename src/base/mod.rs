@@ -1,0 +1,42 @@
+//! Plain vocabulary that every room shares: identities, names, time, randomness and units.
+
+mod entropy;
+mod id;
+mod name;
+mod time;
+
+pub use entropy::{Entropy, OsEntropy, SeededEntropy};
+pub use id::{BlockIndex, Ino, SegmentId, Tag, VolumeId};
+pub use name::{NAME_BYTES_MAX, Name, NameError};
+pub use time::{Clock, ManualClock, SystemClock, Time};
+
+/// Plaintext bytes of one block of a file.
+pub const BLOCK_BYTES: usize = 64 * 1024;
+/// [`BLOCK_BYTES`] as a file offset.
+pub const BLOCK_LEN: u64 = BLOCK_BYTES as u64;
+/// Blocks whose extents share one record (64 MiB of a file).
+pub const PAGE_BLOCKS: u64 = 1024;
+/// Sealed bytes of blocks after which a segment is closed.
+pub const SEGMENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest file: offsets are signed 64-bit at the kernel's door.
+pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+
+/// What an inode is. The discriminant is what `docs/FORMAT.md` stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
+#[repr(u8)]
+pub enum FileKind {
+    /// A regular file.
+    Regular = 0,
+    /// A directory.
+    Directory = 1,
+    /// A symbolic link.
+    Symlink = 2,
+    /// A named pipe.
+    Fifo = 3,
+    /// A character device.
+    CharDevice = 4,
+    /// A block device.
+    BlockDevice = 5,
+    /// A socket.
+    Socket = 6,
+}

@@ -1,0 +1,1 @@
+//! A Unix socket on a running mount: status, flush, unmount.

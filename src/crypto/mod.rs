@@ -1,0 +1,1 @@
+//! Primitives bound to this format: derivation, name sealing, object sealing. Knows no files.

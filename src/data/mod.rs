@@ -1,0 +1,1 @@
+//! File contents: dirty blocks, segment packing, upload, block reads, read-ahead.

@@ -1,0 +1,1 @@
+//! Translates kernel requests to `vfs` calls and back; knows kernel flags and nothing else.

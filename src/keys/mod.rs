@@ -1,0 +1,1 @@
+//! The volume header: its slots, unlocking and changing them.

@@ -1,0 +1,18 @@
+//! Coffer: an untrusted bucket, mounted as a private POSIX drive.
+//!
+//! The rooms and the direction of their dependencies are told in `docs/ARCHITECTURE.md`; the bytes
+//! they leave in the bucket in `docs/FORMAT.md`.
+
+pub mod base;
+pub mod cache;
+pub mod cli;
+pub mod control;
+pub mod crypto;
+pub mod data;
+pub mod fuse;
+pub mod keys;
+pub mod meta;
+pub mod store;
+pub mod vault;
+pub mod vfs;
+pub mod volume;

@@ -1,0 +1,1 @@
+//! The tree as records: the open transaction group, the engine that stores it, commits.

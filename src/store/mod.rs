@@ -1,0 +1,1 @@
+//! Opens a bucket from a URL; retries, meters and probes it.

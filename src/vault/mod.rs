@@ -1,0 +1,1 @@
+//! Sealed objects by id: everything that leaves or enters the process passes here.

@@ -1,0 +1,1 @@
+//! A POSIX filesystem with no FUSE in it.

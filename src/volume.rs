@@ -1,0 +1,1 @@
+//! Opens, creates and closes a volume: from a bucket and factors to a filesystem.
