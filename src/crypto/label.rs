@@ -114,6 +114,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_format_page_lists_every_label() {
+        let page = include_str!("../../docs/FORMAT.md");
+        for label in Label::ALL {
+            let name = label.text().strip_prefix("coffer/1/").unwrap();
+            assert!(page.contains(&format!("\n| `{name}` |")), "{name}");
+        }
+    }
+
+    #[test]
     fn no_label_is_used_twice_and_each_ends_before_the_first_zero_byte() {
         let texts: HashSet<_> = Label::ALL.iter().map(|label| label.text()).collect();
         assert_eq!(texts.len(), Label::ALL.len());
