@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{BLOCK_BYTES, SegmentId};
+use crate::base::{BLOCK_BYTES, ExtentError, SegmentId};
 use crate::vault::VaultError;
 
 /// An error of the data room. Cheap to clone, because all who wait for one fetch get the same.
@@ -45,11 +45,8 @@ pub enum DataError {
         segment: SegmentId,
     },
     /// A decoded extent record breaks a rule of docs/FORMAT.md.
-    #[error("an extent record is damaged: {why}")]
-    BadExtents {
-        /// The rule.
-        why: &'static str,
-    },
+    #[error(transparent)]
+    Extents(#[from] ExtentError),
 }
 
 impl DataError {

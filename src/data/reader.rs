@@ -17,8 +17,8 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::DataError;
-use super::extent::BlockPlace;
-use super::segment::SegmentSeal;
+use crate::base::BlockPlace;
+use crate::base::SegmentSeal;
 use crate::cache::BlockCache;
 use crate::vault::Vault;
 use fetch::{Cargo, Fetcher, Found};

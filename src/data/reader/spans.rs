@@ -6,9 +6,9 @@ use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use crate::base::BlockPlace;
 use crate::base::{BLOCK_BYTES, SegmentId};
 use crate::crypto::TAG_BYTES;
-use crate::data::extent::BlockPlace;
 
 /// Spans begin at multiples of this.
 pub(super) const SPAN_BYTES: u32 = 1024 * 1024;

@@ -293,7 +293,7 @@ async fn a_cut_segment_a_foreign_seal_and_a_wild_place_are_errors() {
         for pos in [0, 63, other.len() as u32, u32::MAX] {
             let wild = BlockPlace { pos, ..place };
             let read = bench.reader.read_block(&wild, &other.segment.seal, other.len(), hint).await;
-            assert!(matches!(read, Err(DataError::BadExtents { .. })));
+            assert!(matches!(read, Err(DataError::Extents(_))));
         }
         assert_eq!(bench.gets(), gets, "an impossible place costs no request");
     }

@@ -2,8 +2,8 @@
 
 use std::ops::{ControlFlow, Range};
 
+use super::ExtentError;
 use super::{BlockPlace, LiveDelta, Run};
-use crate::data::DataError;
 
 /// Runs sorted by their first block, none overlapping; edits join runs that continue each other.
 /// Encodes as its `Vec<Run>` does; check a decoded one with [`RunList::validate`].
@@ -21,7 +21,7 @@ impl RunList {
     ///
     /// # Errors
     /// As [`RunList::validate`].
-    pub fn from_runs(runs: Vec<Run>, blocks_max: u32) -> Result<Self, DataError> {
+    pub fn from_runs(runs: Vec<Run>, blocks_max: u32) -> Result<Self, ExtentError> {
         let list = Self(runs);
         list.validate(blocks_max)?;
         Ok(list)
@@ -30,13 +30,13 @@ impl RunList {
     /// Checks a decoded list whose block indexes must stay under `blocks_max`.
     ///
     /// # Errors
-    /// [`DataError::BadExtents`] with the rule that it breaks.
-    pub fn validate(&self, blocks_max: u32) -> Result<(), DataError> {
+    /// [`ExtentError`] with the rule that it breaks.
+    pub fn validate(&self, blocks_max: u32) -> Result<(), ExtentError> {
         let mut end = 0;
         for run in &self.0 {
             run.validate(blocks_max)?;
             if run.first < end {
-                return Err(DataError::BadExtents { why: "runs overlap or are out of order" });
+                return Err(ExtentError { why: "runs overlap or are out of order" });
             }
             end = run.end();
         }
