@@ -138,6 +138,14 @@ const DENIED: [&str; 9] = [
     "status code: 403",
     "MissingCredentials",
 ];
+/// What a request gets that would be refused again: bad statuses, a wrong region, a range past the end.
+const REJECTED: [&str; 5] = [
+    "status code: 4",
+    "status code: 301",
+    "without LOCATION",
+    "Wanted range starting at",
+    "Requested range was invalid",
+];
 /// Statuses that pass: request timeout, too early, too many requests.
 const PASSING_STATUS: [&str; 3] = ["status code: 408", "status code: 425", "status code: 429"];
 
@@ -172,7 +180,7 @@ fn classify_unnamed(error: &RawError) -> Trouble {
         Trouble::Denied
     } else if mentions(error, &PASSING_STATUS) {
         Trouble::Transient
-    } else if mentions(error, &["status code: 4", "without LOCATION", "InvalidRange", "status code: 301"]) {
+    } else if mentions(error, &REJECTED) {
         Trouble::Rejected
     } else {
         Trouble::Transient
@@ -232,6 +240,7 @@ mod tests {
             (generic("non-2xx status code: 429 Too Many Requests"), Trouble::Transient),
             (generic("non-2xx status code: 503 Slow Down"), Trouble::Transient),
             (generic("error sending request"), Trouble::Transient),
+            (generic("Wanted range starting at 64, but object was only 5 bytes long"), Trouble::Rejected),
             (
                 RawError::Generic {
                     store: "L",

@@ -146,6 +146,11 @@ impl Bucket {
         probe::probe(self).await
     }
 
+    /// Whether `error` may mean that a range lies past the object's end.
+    pub(crate) fn is_rejected(error: &object_store::Error) -> bool {
+        error::classify(error) == error::Trouble::Rejected
+    }
+
     /// What `error` means for the object at `path`.
     pub(crate) fn error(&self, path: &str, error: &object_store::Error) -> StoreError {
         match StoreError::from_raw(path, error) {
