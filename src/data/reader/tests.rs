@@ -291,7 +291,7 @@ async fn a_cut_segment_a_foreign_seal_and_a_wild_place_are_errors() {
     let bench = Bench::new();
     let (stored, other) =
         (bench.store(3, 70, Compression::None).await, bench.store(3, 70, Compression::None).await);
-    bench.replace(&stored, stored.segment.bytes.slice(..250)).await;
+    bench.replace(&stored, stored.segment.bytes.slice(..100)).await;
     for hint in [ReadHint::Single, ReadHint::Neighbourhood] {
         assert!(bench.read(&stored, 2, hint).await.is_err());
         let place = other.places[0];
