@@ -52,8 +52,8 @@ pub enum DataError {
 impl DataError {
     pub(super) fn from_vault(segment: SegmentId, error: VaultError) -> Self {
         match error {
-            VaultError::Missing { .. } => Self::Missing { segment },
-            VaultError::Damaged { .. } => {
+            VaultError::Missing(_) => Self::Missing { segment },
+            other if other.is_damage() => {
                 Self::Damaged { segment, pos: 0, why: "the object is not what its record says" }
             }
             other => Self::Unavailable { segment, source: Some(Arc::new(other)) },

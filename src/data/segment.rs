@@ -1,4 +1,4 @@
-//! Data segments: many sealed blocks in one object, and the footer that lists them (docs/FORMAT.md, "Segments").
+//! Data segments: many sealed blocks in one object, and a footer that lists them (docs/FORMAT.md, "Segments").
 
 mod builder;
 mod codec;
@@ -8,6 +8,7 @@ mod salvage;
 #[cfg(test)]
 mod tests;
 
+pub use crate::vault::SegmentSeal;
 pub use builder::{FinishedSegment, SegmentBuilder};
 pub use codec::Compression;
 pub use footer::FooterBlock;

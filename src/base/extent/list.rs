@@ -136,6 +136,9 @@ impl RunList {
 
     /// Puts one run over what is there.
     pub fn put(&mut self, run: Run, live: &mut LiveDelta) {
+        if run.block_count() == 0 {
+            return;
+        }
         self.remove(run.first..run.end(), live);
         live.gain(run.segment, run.sealed_bytes());
         let at = self.first_after(run.first);
@@ -169,7 +172,7 @@ impl RunList {
     }
 
     /// The runs of `range`, moved so that `range.start` becomes block `to`: what another file, or
-    /// another place in this one, puts to share the blocks. Empty if the result would pass 2^32 blocks.
+    /// another place in this one, puts to share the blocks. Ends where an index would pass 2^32.
     #[must_use]
     pub fn clone_range(&self, range: Range<u32>, to: u32) -> Vec<Run> {
         let runs = self.0.iter().skip(self.first_after(range.start));

@@ -59,8 +59,8 @@ pub(super) fn check_bounds(place: &BlockPlace, segment_bytes: u64) -> Result<(),
     Ok(())
 }
 
-/// The GETs for `wants`, in the order in which their first blocks are wanted. Wants out of bounds are left out:
-/// reading them will say so.
+/// The GETs for `wants`, in the order in which their first blocks are wanted. Wants out of bounds are left
+/// out: reading them will say so.
 pub(super) fn plan<'a>(wants: impl Iterator<Item = &'a Want>) -> Vec<Batch> {
     let mut segments: HashMap<SegmentId, Vec<(usize, &Want)>> = HashMap::new();
     for (order, want) in wants.enumerate() {

@@ -70,7 +70,7 @@ impl Spans {
         drop(held);
     }
 
-    /// Forgets the span in which the block at `place` begins: it proved damaged, and the bucket may have better.
+    /// Forgets the span in which the block at `place` begins: it proved damaged; the next may not be.
     pub(super) fn forget(&self, place: &BlockPlace) {
         let mut held = self.held.lock();
         if let Some(span) = held.spans.pop(&key(place)) {
