@@ -1,6 +1,6 @@
 //! Makes and opens files: plans a new one's permissions, gives it its lists, undoes what failed half way.
 
-use fuser::{Errno, OpenFlags};
+use fuser::{Errno, FopenFlags, OpenFlags};
 
 use super::convert::Refusal;
 use super::core::{Core, writes};
@@ -67,20 +67,27 @@ pub(super) async fn create(
     }
 }
 
-/// Opens a file that exists. Emptying it takes its set-id bits, as a write would: `fuser` 0.18.0 loses the flag by
-/// which the kernel asks for that.
+/// Opens a file that exists, and says how the kernel shall treat it.
+///
+/// Emptying a file takes its set-id bits, as a write would; `fuser` 0.18.0 loses the flag by which the kernel asks for
+/// that. Capabilities the kernel takes away itself before a cached write, but not before a direct one: a file that has
+/// any is not opened for direct writes.
 pub(super) async fn open(
     core: &Core,
     caller: &Caller,
     node: Ino,
     flags: OpenFlags,
-) -> Result<Handle, Refusal> {
+) -> Result<(Handle, FopenFlags), Refusal> {
     let truncate = flags.0 & libc::O_TRUNC != 0;
     if truncate && caller.uid != 0 && core.may_have_set_ids(node) {
         permission::drop_set_ids(&core.vfs, caller, node).await?;
         core.set_ids_cleared(node);
     }
-    Ok(core.vfs.open(node, writes(flags), truncate).await?)
+    let mut how = core.open_flags(flags);
+    if how.contains(FopenFlags::FOPEN_DIRECT_IO) && permission::has_capabilities(&core.vfs, node).await? {
+        how.remove(FopenFlags::FOPEN_DIRECT_IO);
+    }
+    Ok((core.vfs.open(node, writes(flags), truncate).await?, how))
 }
 
 async fn undo(core: &Core, dir: Ino, name: &[u8], made: Ino, is_dir: bool, error: VfsError) -> Refusal {

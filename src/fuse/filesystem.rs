@@ -176,7 +176,7 @@ impl Filesystem for Bridge {
             request,
             reply,
             move |core| async move { births::open(&core, &caller, ino(node), flags).await },
-            move |core, reply, Handle(handle)| reply.opened(FileHandle(handle), core.open_flags(flags)),
+            |_, reply, (Handle(handle), flags)| reply.opened(FileHandle(handle), flags),
         );
     }
 
@@ -254,14 +254,8 @@ impl Filesystem for Bridge {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.steps(
-            reply,
-            |core| async move {
-                core.vfs.release(Handle(handle.0)).await;
-                Ok(())
-            },
-            |_, reply, ()| reply.ok(),
-        );
+        self.0.core.vfs.release(Handle(handle.0));
+        reply.ok();
     }
 
     fn fsync(&self, request: &Request, node: INodeNo, _: FileHandle, data_only: bool, reply: ReplyEmpty) {

@@ -13,6 +13,7 @@ use crate::vfs::{Attr, Caller, SetAttr, Vfs, VfsError, XattrMode};
 
 /// Directories remembered at most, in either set; both are refilled from the `vfs`.
 const REMEMBERED_MAX: usize = 64 * 1024;
+const CAPABILITY: &[u8] = b"security.capability";
 const SET_UID: u16 = 0o4000;
 const SET_GID: u16 = 0o2000;
 const GROUP_EXECUTE: u16 = 0o010;
@@ -106,7 +107,7 @@ impl Birth {
             return Ok(simple);
         }
         let asked_at = plain.generation();
-        let Some(bytes) = list(vfs, dir, DEFAULT).await? else {
+        let Some(bytes) = attribute(vfs, dir, DEFAULT).await? else {
             plain.learn(dir, asked_at);
             return Ok(simple);
         };
@@ -126,10 +127,10 @@ impl Birth {
     /// bits would mean more than they should.
     pub(super) async fn finish(&self, vfs: &Vfs, ino: Ino) -> Result<(), VfsError> {
         if let Some(access) = &self.access {
-            vfs.set_xattr(&self.caller, ino, ACCESS, access, XattrMode::Set).await?;
+            vfs.set_xattr(ino, ACCESS, access, XattrMode::Set).await?;
         }
         if let Some(default) = &self.default {
-            vfs.set_xattr(&self.caller, ino, DEFAULT, default, XattrMode::Set).await?;
+            vfs.set_xattr(ino, DEFAULT, default, XattrMode::Set).await?;
         }
         Ok(())
     }
@@ -147,7 +148,7 @@ pub(super) async fn set_list(
     let acl = Acl::parse(value).ok_or(Refusal(Errno::EINVAL))?;
     if name == DEFAULT {
         plain.forget(ino);
-        let result = vfs.set_xattr(caller, ino, name, value, XattrMode::Set).await;
+        let result = vfs.set_xattr(ino, name, value, XattrMode::Set).await;
         plain.forget(ino);
         return Ok(result?);
     }
@@ -155,7 +156,7 @@ pub(super) async fn set_list(
     if acl.is_only_a_mode() {
         remove_if_there(vfs, ino, ACCESS).await?;
     } else {
-        vfs.set_xattr(caller, ino, name, value, XattrMode::Set).await?;
+        vfs.set_xattr(ino, name, value, XattrMode::Set).await?;
     }
     let perm = Some((attr.perm & !0o777) | acl.mode());
     vfs.setattr(caller, ino, &SetAttr { perm, ..SetAttr::default() }).await?;
@@ -171,9 +172,9 @@ pub(super) async fn set_attr(vfs: &Vfs, caller: &Caller, ino: Ino, set: &SetAttr
     let Some(perm) = set.perm else {
         return Ok(attr);
     };
-    if let Some(acl) = list(vfs, ino, ACCESS).await?.as_deref().and_then(Acl::parse) {
+    if let Some(acl) = attribute(vfs, ino, ACCESS).await?.as_deref().and_then(Acl::parse) {
         let value = acl.after_chmod(perm).encode();
-        vfs.set_xattr(caller, ino, ACCESS, &value, XattrMode::Set).await?;
+        vfs.set_xattr(ino, ACCESS, &value, XattrMode::Set).await?;
     }
     Ok(attr)
 }
@@ -204,13 +205,19 @@ const fn without_set_ids(perm: u16) -> u16 {
     if perm & GROUP_EXECUTE == 0 { perm } else { perm & !SET_GID }
 }
 
+/// Whether a file gives capabilities to the program it holds.
+pub(super) async fn has_capabilities(vfs: &Vfs, ino: Ino) -> Result<bool, VfsError> {
+    Ok(attribute(vfs, ino, CAPABILITY).await?.is_some())
+}
+
 /// Removes the default list's memory with the list.
 pub(super) async fn remove_list(vfs: &Vfs, plain: &PlainDirs, ino: Ino, name: &[u8]) -> Result<(), VfsError> {
     plain.forget(ino);
     vfs.remove_xattr(ino, name).await
 }
 
-async fn list(vfs: &Vfs, ino: Ino, name: &[u8]) -> Result<Option<Vec<u8>>, VfsError> {
+/// An attribute's value, if there is one.
+async fn attribute(vfs: &Vfs, ino: Ino, name: &[u8]) -> Result<Option<Vec<u8>>, VfsError> {
     match vfs.get_xattr(ino, name).await {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.errno() == libc::ENODATA => Ok(None),

@@ -25,7 +25,7 @@ pub(super) async fn set(
     if !is_plain(name) {
         return Err(Refusal(Errno::EOPNOTSUPP));
     }
-    Ok(core.vfs.set_xattr(caller, node, name, value, mode).await?)
+    Ok(core.vfs.set_xattr(node, name, value, mode).await?)
 }
 
 pub(super) async fn remove(core: &Core, node: Ino, name: &[u8]) -> Result<(), Refusal> {
