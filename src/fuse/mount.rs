@@ -171,7 +171,8 @@ impl Mounted {
         Ok(())
     }
 
-    /// Makes the kernel hand over what programs wrote through memory maps and it has not sent yet.
+    /// Makes the kernel hand over what programs wrote through memory maps and it has not sent yet. Does nothing if
+    /// the mount is not reachable at its place any more.
     ///
     /// # Errors
     /// [`MountError::Io`] with the system's reason.
