@@ -158,9 +158,26 @@ pub(super) async fn set_list(
     } else {
         vfs.set_xattr(ino, name, value, XattrMode::Set).await?;
     }
-    let perm = Some((attr.perm & !0o777) | acl.mode());
+    let keeps_set_gid = caller.uid == 0 || is_member(caller, attr.gid);
+    let kept = attr.perm & !0o777 & if keeps_set_gid { !0 } else { !SET_GID };
+    let perm = Some(kept | acl.mode());
     vfs.setattr(caller, ino, &SetAttr { perm, ..SetAttr::default() }).await?;
     Ok(())
+}
+
+/// Whether the caller is in group `gid`. The kernel sends only its first group; the others are in `/proc`.
+fn is_member(caller: &Caller, gid: u32) -> bool {
+    if caller.gid == gid {
+        return true;
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", caller.pid)).unwrap_or_default();
+    groups(&status).any(|group| group == gid)
+}
+
+/// The supplementary groups in a `status` file (proc_pid_status(5)).
+fn groups(status: &str) -> impl Iterator<Item = u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    line.split_ascii_whitespace().filter_map(|group| group.parse().ok())
 }
 
 /// Changes attributes; a new mode is written into the access list too.
@@ -242,6 +259,13 @@ mod tests {
         assert_eq!(without_set_ids(0o4644), 0o644);
         assert_eq!(without_set_ids(0o2644), 0o2644);
         assert_eq!(without_set_ids(0o3755), 0o1755);
+    }
+
+    #[test]
+    fn all_groups_of_a_process_are_found() {
+        let status = "Name:\tsh\nGid:\t4\t4\t4\t4\nGroups:\t10 1000 \nNStgid:\t7\n";
+        assert_eq!(groups(status).collect::<Vec<_>>(), [10, 1000]);
+        assert_eq!(groups("Groups:\t\n").count() + groups("").count(), 0);
     }
 
     #[test]
