@@ -11,16 +11,17 @@ use zeroize::Zeroizing;
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::sys;
+use crate::keys::KEY_FILE_BYTES_MAX;
 
 /// Bytes that are wiped when dropped.
 pub type SecretBytes = Zeroizing<Vec<u8>>;
 
-/// Longest secret that is read from anywhere.
+/// Longest passphrase from a command or a descriptor.
 const SECRET_BYTES_MAX: usize = 64 * 1024;
 /// A new passphrase shorter than this earns a warning.
 const PASSPHRASE_BYTES_WEAK: usize = 10;
 
-/// Reads the first bytes of a file as a secret, without one newline at its end.
+/// Reads a file as a secret, without one newline at its end.
 ///
 /// # Errors
 /// When the file cannot be read, is empty or too long, or when others may read it.
@@ -51,7 +52,7 @@ pub fn key_file(what: &str, path: &Path) -> CommandResult<SecretBytes> {
         return Err(CommandError::new(Exit::NoSecret, message)
             .hint(format!("make it private with `chmod 600 {}`", path.display())));
     }
-    let secret = read_all(file).map_err(|e| failed(&e))?;
+    let secret = read_all(file, KEY_FILE_BYTES_MAX).map_err(|e| failed(&e))?;
     not_empty(secret, || format!("the {what} file {} is empty", path.display()))
 }
 
@@ -68,7 +69,7 @@ pub fn from_command(command: &str) -> CommandResult<SecretBytes> {
         .stderr(Stdio::inherit())
         .spawn()
         .map_err(|e| failed(format!("cannot be started: {e}")))?;
-    let secret = child.stdout.take().map(read_all);
+    let secret = child.stdout.take().map(|out| read_all(out, SECRET_BYTES_MAX));
     let status = child.wait().map_err(|e| failed(format!("cannot be waited for: {e}")))?;
     if !status.success() {
         return Err(failed(format!("failed with {status}")));
@@ -93,7 +94,7 @@ pub fn from_fd(fd: i32) -> CommandResult<SecretBytes> {
         )
     };
     let file = sys::duplicate_fd(fd).map_err(|e| failed(&e))?;
-    let mut secret = read_all(file).map_err(|e| failed(&e))?;
+    let mut secret = read_all(file, SECRET_BYTES_MAX).map_err(|e| failed(&e))?;
     strip_newline(&mut secret);
     not_empty(secret, || format!("file descriptor {fd} gave an empty passphrase"))
 }
@@ -107,8 +108,16 @@ pub fn ask(prompt: &str) -> CommandResult<SecretBytes> {
         if error.kind() == io::ErrorKind::Interrupted {
             return CommandError::silent(Exit::Interrupted);
         }
-        CommandError::new(Exit::NoSecret, format!("cannot ask for the {}: {error}", prompt.to_lowercase()))
-            .hint("without a terminal, use --passphrase-file, --passphrase-command, --passphrase-fd or --key-file")
+        let what = prompt.to_lowercase();
+        let message = match error.raw_os_error() {
+            Some(libc::ENXIO | libc::ENOENT | libc::ENOTTY) => {
+                format!("there is no terminal to ask for the {what} on")
+            }
+            _ => format!("cannot ask for the {what}: {error}"),
+        };
+        CommandError::new(Exit::NoSecret, message).hint(
+            "without a terminal, use --passphrase-file, --passphrase-command, --passphrase-fd or --key-file",
+        )
     })?;
     not_empty(Zeroizing::new(typed.into_bytes()), || format!("the {} is empty", prompt.to_lowercase()))
 }
@@ -138,11 +147,11 @@ pub fn warn_if_weak(passphrase: &[u8]) {
 }
 
 /// Reads to the end into memory that is wiped later; the buffer never moves, so no copy is left behind.
-fn read_all(source: impl Read) -> io::Result<SecretBytes> {
-    let mut secret = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX + 2));
-    source.take(SECRET_BYTES_MAX as u64 + 1).read_to_end(&mut secret)?;
-    if secret.len() > SECRET_BYTES_MAX {
-        return Err(io::Error::other(format!("it is longer than {SECRET_BYTES_MAX} bytes")));
+fn read_all(source: impl Read, bytes_max: usize) -> io::Result<SecretBytes> {
+    let mut secret = Zeroizing::new(Vec::with_capacity(bytes_max + 2));
+    source.take(bytes_max as u64 + 1).read_to_end(&mut secret)?;
+    if secret.len() > bytes_max {
+        return Err(io::Error::other(format!("it is longer than {bytes_max} bytes")));
     }
     Ok(secret)
 }
@@ -206,10 +215,10 @@ mod tests {
 
     #[test]
     fn a_secret_of_unreasonable_length_is_refused() {
-        let (_dir, path) = private_file(&vec![b'x'; SECRET_BYTES_MAX + 1]);
+        let (_dir, path) = private_file(&vec![b'x'; KEY_FILE_BYTES_MAX + 1]);
         assert!(from_file("passphrase", &path).is_err());
-        let (_dir, path) = private_file(&vec![b'x'; SECRET_BYTES_MAX]);
-        assert_eq!(from_file("passphrase", &path).unwrap().len(), SECRET_BYTES_MAX);
+        let (_dir, path) = private_file(&vec![b'x'; KEY_FILE_BYTES_MAX]);
+        assert_eq!(from_file("passphrase", &path).unwrap().len(), KEY_FILE_BYTES_MAX);
     }
 
     #[test]
