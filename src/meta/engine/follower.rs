@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use futures::TryStreamExt;
 use object_store::ObjectStore;
+use object_store::path::Path;
 use parking_lot::RwLock;
 use slatedb::db_cache::DbCache;
 use slatedb::{DbReader, DbReaderMode, ErrorKind};
 
 use super::clock::EngineClock;
+use super::error::NothingHere;
 use super::{DATABASE, settings};
 use crate::base::Clock;
 
@@ -35,7 +38,13 @@ impl Follower {
         clock: Arc<dyn Clock>,
         checkpoint: Option<String>,
     ) -> Result<Self, slatedb::Error> {
-        let handle = Handle::open(&store, &cache, &clock, checkpoint.as_deref()).await?;
+        let opened = Handle::open(&store, &cache, &clock, checkpoint.as_deref()).await;
+        let handle = match opened {
+            Err(error) if error.kind() == ErrorKind::Data && is_empty(&store).await => {
+                return Err(error.with_source(Box::new(NothingHere)));
+            }
+            opened => opened?,
+        };
         Ok(Self {
             current: RwLock::new(handle),
             reopening: tokio::sync::Mutex::new(()),
@@ -109,6 +118,11 @@ impl Handle {
             .await?;
         Ok(Self { db: Arc::new(db), clock })
     }
+}
+
+async fn is_empty(store: &Arc<dyn ObjectStore>) -> bool {
+    let mut entries = store.list(Some(&Path::from(DATABASE)));
+    matches!(entries.try_next().await, Ok(None))
 }
 
 /// Whether reading again from a fresh handle may help: tables it knew may have been merged and removed.

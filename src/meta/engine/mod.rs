@@ -9,29 +9,25 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod writer;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::ObjectStore;
 use slatedb::admin::AdminBuilder;
-use slatedb::config::{
-    CheckpointOptions, CheckpointScope, CloseOptions, FlushOptions, FlushType, ReadOptions, ScanOptions,
-    WriteOptions,
-};
+use slatedb::config::{CheckpointOptions, CheckpointScope, ReadOptions, ScanOptions};
 use slatedb::db_cache::DbCache;
 use slatedb::{Db, DbIterator, WriteBatch};
 
 pub use error::EngineError;
 
 use cache::BlockCache;
-use clock::EngineClock;
 use follower::Follower;
 use seam::Seam;
-use upkeep::Upkeep;
+use writer::Writer;
 
 use crate::base::Clock;
 use crate::store::Meter;
@@ -45,9 +41,6 @@ const PULSE: &[u8] = b"\0";
 const SCAN_RECORD_BYTES: usize = 128;
 /// Most that a scan reads ahead.
 const SCAN_AHEAD_BYTES_MAX: usize = 256 * 1024;
-/// A writer that wrote nothing for this long by the time of day, asleep perhaps, first looks whether it
-/// has been taken over.
-const LOOK_FIRST_AFTER_MS: i64 = 60 * 60 * 1000;
 
 /// How the engine is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,16 +90,6 @@ struct Inner {
 enum Access {
     Write(Writer),
     Read(Follower),
-}
-
-struct Writer {
-    db: Arc<Db>,
-    upkeep: Upkeep,
-    clock: Arc<dyn Clock>,
-    /// Time of day of the last durable write.
-    last_write_ms: AtomicI64,
-    /// Batches are written one at a time, so that each flush carries one batch.
-    turn: tokio::sync::Mutex<()>,
 }
 
 impl Engine {
@@ -189,7 +172,8 @@ impl Engine {
     }
 
     /// Writes all of `records` at once, `None` removing one, and returns when they are in the bucket: one
-    /// PUT. An outage is waited out.
+    /// PUT. An outage is waited out. If the future is dropped before, the records may be written or not,
+    /// but never in part.
     ///
     /// # Errors
     /// [`EngineError::Fenced`] if another writer took over, [`EngineError::ReadOnly`] for readers.
@@ -297,12 +281,13 @@ async fn within<T>(
     };
     let limited = tokio::time::timeout(options.read_timeout, work);
     tokio::select! {
+        // First, so that it watches before the work begins.
         biased;
+        () = denied => Err(EngineError::from_silence(options.meter.as_ref())),
         result = limited => match result {
             Ok(result) => result.map_err(|error| EngineError::from_slate(&error)),
             Err(_) => Err(EngineError::from_silence(options.meter.as_ref())),
         },
-        () = denied => Err(EngineError::from_silence(options.meter.as_ref())),
     }
 }
 
@@ -333,66 +318,4 @@ async fn scan(
         }
     }
     Ok(found)
-}
-
-impl Writer {
-    async fn open(
-        store: Arc<dyn ObjectStore>,
-        cache: Arc<dyn DbCache>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, slatedb::Error> {
-        let engine_clock = Arc::new(EngineClock::new(clock.clone()));
-        let db = Db::builder(DATABASE, store.clone())
-            .with_settings(settings::writer())
-            .with_db_cache(cache, 0)
-            .with_system_clock(engine_clock.clone())
-            .build()
-            .await?;
-        let db = Arc::new(db);
-        engine_clock.raise(latest_tick(&db).await?);
-        let plain_clock = Arc::new(EngineClock::new(clock.clone()));
-        let last_write_ms = AtomicI64::new(day_ms(&*clock));
-        let upkeep = Upkeep::start(db.clone(), store, engine_clock, plain_clock);
-        Ok(Self { db, upkeep, clock, last_write_ms, turn: tokio::sync::Mutex::new(()) })
-    }
-
-    async fn write(&self, batch: WriteBatch) -> Result<(), slatedb::Error> {
-        let _turn = self.turn.lock().await;
-        let now_ms = day_ms(&*self.clock);
-        if now_ms.saturating_sub(self.last_write_ms.load(Ordering::Relaxed)) > LOOK_FIRST_AFTER_MS {
-            self.db.refresh_manifest().await?;
-        }
-        self.db.write_with_options(batch, &WriteOptions::default()).await?;
-        self.db.flush_with_options(FlushOptions { flush_type: FlushType::Wal }).await?;
-        self.last_write_ms.store(now_ms, Ordering::Relaxed);
-        self.upkeep.committed();
-        Ok(())
-    }
-
-    async fn close(&self) -> Result<(), slatedb::Error> {
-        let _turn = self.turn.lock().await;
-        self.upkeep.stop().await;
-        let is_open = self.db.status().close_reason.is_none();
-        if is_open {
-            self.upkeep.before_close().await;
-        }
-        let flush_type = Some(FlushType::MemTable);
-        self.db.close_with_options(CloseOptions::default().with_flush_type(flush_type)).await
-    }
-}
-
-/// The latest timestamp in the database. SlateDB closes itself when asked to write an earlier one.
-async fn latest_tick(db: &Db) -> Result<i64, slatedb::Error> {
-    let manifest = db.manifest();
-    let in_tables = manifest.last_l0_clock_tick();
-    if db.status().durable_seq <= manifest.last_l0_seq() {
-        return Ok(in_tables);
-    }
-    let pulse = db.get_key_value(PULSE).await?;
-    Ok(pulse.map_or(in_tables, |pulse| pulse.create_ts.max(in_tables)))
-}
-
-fn day_ms(clock: &dyn Clock) -> i64 {
-    let now = clock.now();
-    now.secs.saturating_mul(1000).saturating_add(i64::from(now.nanos / 1_000_000))
 }

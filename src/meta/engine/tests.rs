@@ -24,7 +24,7 @@ use crate::vault::Vault;
 struct TokioClock(Instant, Time);
 
 impl TokioClock {
-    fn new() -> Arc<dyn Clock> {
+    fn started() -> Arc<dyn Clock> {
         Arc::new(Self(Instant::now(), SystemClock::default().now()))
     }
 }
@@ -51,7 +51,7 @@ impl Bench {
     }
 
     fn over(raw: Arc<dyn ObjectStore>) -> Self {
-        Self { raw, clock: TokioClock::new() }
+        Self { raw, clock: TokioClock::started() }
     }
 
     fn bucket(&self) -> Bucket {
@@ -87,12 +87,14 @@ fn put(key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Vec<(Vec<u8>, Option<V
     vec![(key.as_ref().to_vec(), Some(value.as_ref().to_vec()))]
 }
 
-async fn all(engine: &Engine) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EngineError> {
+type Records = Vec<(Vec<u8>, Vec<u8>)>;
+
+async fn all(engine: &Engine) -> Result<Records, EngineError> {
     let records = engine.scan(Vec::new(), vec![0xFF; 40], usize::MAX).await?;
     Ok(records.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect())
 }
 
-fn model_as_vec(model: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn model_as_vec(model: &BTreeMap<Vec<u8>, Vec<u8>>) -> Records {
     model.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
@@ -264,4 +266,40 @@ async fn a_closed_engine_says_so() {
     engine.close().await.expect("closing twice is nothing");
     assert_eq!(engine.write_durable(put("a", "1")).await, Err(EngineError::Closed));
     assert_eq!(engine.get(b"a").await, Err(EngineError::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_local_directory_and_real_threads_nothing_is_lost_either() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let url = directory.path().to_str().expect("utf-8");
+    let open = async || {
+        let bucket = crate::store::open(url, &StoreOptions::default()).expect("opens");
+        let options = EngineOptions { create: true, ..EngineOptions::default() };
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        Engine::open(Bench::sealed(&bucket), EngineMode::Writer, options, clock).await.expect("opens")
+    };
+    let engine = open().await;
+    let commits = (0..300_u32).map(|n| {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.write_durable(put(n.to_be_bytes(), [n as u8; 300])).await })
+    });
+    for commit in futures::future::join_all(commits).await {
+        commit.expect("joined").expect("committed");
+    }
+    drop(engine);
+    let engine = open().await;
+    assert_eq!(all(&engine).await.expect("scans").len(), 300);
+    engine.close().await.expect("closes");
+    assert_eq!(all(&open().await).await.expect("scans").len(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_refusal_does_not_stop_a_new_opening() {
+    let raw = Arc::new(FaultyStore::default());
+    let bench = Bench::over(raw.clone());
+    let bucket = bench.bucket();
+    raw.fail_reads([Fault::Deny]);
+    let error = bench.open_as(&bucket, EngineMode::Writer, true).await.err();
+    assert!(matches!(error, Some(EngineError::Denied(_))), "{error:?}");
+    bench.open_as(&bucket, EngineMode::Writer, true).await.expect("opens now that it may");
 }

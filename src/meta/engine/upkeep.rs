@@ -24,9 +24,8 @@ const FIRST_COLLECTION: Duration = Duration::from_secs(120);
 const MERGE_CHECK: Duration = Duration::from_secs(1);
 /// Closing waits this long for a merge that makes room for the last table.
 const LAST_MERGE: Duration = Duration::from_secs(60);
-/// A session that closes within the first collection's time removes garbage itself when the manifest's
-/// number has passed a multiple of this.
-const MANIFESTS_PER_COLLECTION: u64 = 64;
+/// Sessions may be too short for a collection: one in this many removes garbage when it closes.
+const SESSIONS_PER_COLLECTION: u64 = 8;
 
 /// The task that looks after one writer's database.
 pub(super) struct Upkeep {
@@ -44,7 +43,6 @@ struct Shared {
     commits: AtomicU64,
     wake: Notify,
     closing: watch::Sender<bool>,
-    opened_at_manifest: u64,
 }
 
 impl Upkeep {
@@ -55,7 +53,6 @@ impl Upkeep {
         plain_clock: Arc<EngineClock>,
     ) -> Self {
         let shared = Arc::new(Shared {
-            opened_at_manifest: db.manifest().id(),
             db,
             store,
             clock,
@@ -91,8 +88,7 @@ impl Upkeep {
         if shared.newest_tables() + 1 >= settings::NEWEST_TABLES_MAX {
             shared.merge(sleep(LAST_MERGE)).await;
         }
-        let era = |manifest: u64| manifest / MANIFESTS_PER_COLLECTION;
-        if era(shared.db.manifest().id()) != era(shared.opened_at_manifest) {
+        if shared.db.manifest().writer_epoch().is_multiple_of(SESSIONS_PER_COLLECTION) {
             shared.collect().await;
         }
     }
@@ -126,7 +122,7 @@ impl Shared {
                 () = is_due => {
                     tokio::select! {
                         () = is_closing(&mut closing) => return,
-                        () = self.collect() => {}
+                        () = self.flush_and_collect() => {}
                     }
                     // What was young now is garbage later; after that nothing changes by itself.
                     let again = last_work.elapsed() < settings::GARBAGE_AGE * 2;
@@ -209,6 +205,15 @@ impl Shared {
                 Err(error) => tracing::debug!(%error, "the state of the merge cannot be read"),
             }
         }
+    }
+
+    /// As [`Shared::collect`]; the logs of a session that went quiet are no garbage before their records
+    /// are in a table.
+    async fn flush_and_collect(&self) {
+        if self.commits.swap(0, Ordering::Relaxed) > 0 {
+            self.flush().await;
+        }
+        self.collect().await;
     }
 
     async fn collect(&self) {

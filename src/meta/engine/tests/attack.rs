@@ -6,7 +6,7 @@ use object_store::path::Path;
 use super::*;
 
 /// A database with tables, logs and manifests of several sessions.
-async fn furnished() -> (Bench, Vec<(Vec<u8>, Vec<u8>)>) {
+async fn furnished() -> (Bench, Records) {
     let bench = Bench::new();
     let mut model = BTreeMap::new();
     for session in 0..3_u8 {
@@ -40,14 +40,14 @@ async fn restored(objects: &[(Path, Bytes)]) -> Bench {
     bench
 }
 
-async fn read_all(bench: &Bench) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EngineError> {
+async fn read_all(bench: &Bench) -> Result<Records, EngineError> {
     let engine = bench.open_as(&bench.bucket(), EngineMode::Reader, false).await?;
     let records = all(&engine).await;
     engine.close().await.expect("closes");
     records
 }
 
-fn is_refused(result: &Result<Vec<(Vec<u8>, Vec<u8>)>, EngineError>) -> bool {
+fn is_refused(result: &Result<Records, EngineError>) -> bool {
     matches!(result, Err(EngineError::Damaged(_) | EngineError::Missing))
 }
 
