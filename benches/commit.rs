@@ -1,6 +1,6 @@
 //! What the core costs without a mount: overlay operations, and the commit of 10,000 records.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::sync::Arc;
 
@@ -37,7 +37,8 @@ fn operations(criterion: &mut Criterion) {
             number += 1;
             runtime.block_on(async {
                 let name = format!("file{number}");
-                let file = vfs.create(&CALLER, Ino::ROOT, name.as_bytes(), 0o644, true).await.expect("created");
+                let file =
+                    vfs.create(&CALLER, Ino::ROOT, name.as_bytes(), 0o644, true).await.expect("created");
                 vfs.write(file.ino, 0, &[7; 4096], true).await.expect("written");
                 vfs.forget(file.ino, 1);
             });

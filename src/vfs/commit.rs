@@ -5,6 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream;
+
 use crate::base::{Ino, SegmentId};
 use crate::meta::engine::EngineError;
 use crate::meta::{Commit, Garbage, Key, MetaError, Record, Segment, Superblock, chain, encode};
@@ -16,6 +19,9 @@ use super::{Progress, Vfs, VfsError};
 /// First and longest pause before a commit that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Segments deleted at a time.
+const DELETES_MAX: usize = 16;
 
 /// What a commit has decided, to be written and then to become the past.
 struct Batch {
@@ -240,13 +246,19 @@ impl Vfs {
         if dead.is_empty() {
             return;
         }
+        let turn = Arc::clone(&self.signals.collecting).try_read_owned().ok();
         tokio::spawn(async move {
-            for id in dead {
-                match this.vault.delete_segment(id).await {
-                    Ok(()) => this.state.lock().collected.push(id),
-                    Err(error) => tracing::warn!(segment = %id, %error, "a dead segment stays for now"),
+            let deletes = stream::iter(dead).for_each_concurrent(DELETES_MAX, |id| {
+                let this = Arc::clone(&this);
+                async move {
+                    match this.vault.delete_segment(id).await {
+                        Ok(()) => this.state.lock().collected.push(id),
+                        Err(error) => tracing::warn!(segment = %id, %error, "a dead segment stays for now"),
+                    }
                 }
-            }
+            });
+            deletes.await;
+            drop(turn);
         });
     }
 

@@ -27,7 +27,7 @@ use std::sync::{Arc, Weak};
 
 use futures::future::join_all;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, RwLock, Semaphore, watch};
 
 use crate::base::{Clock, Name};
 use crate::cache::BlockCache;
@@ -72,6 +72,8 @@ struct Signals {
     dirtied: Notify,
     /// Dirty bytes, records or uploads have become fewer.
     eased: Notify,
+    /// Held for reading by whoever deletes dead segments.
+    collecting: Arc<RwLock<()>>,
     /// The last commit, and whether there will be more.
     progress: watch::Sender<Progress>,
 }
@@ -227,6 +229,7 @@ impl Vfs {
                 wanted: Notify::new(),
                 dirtied: Notify::new(),
                 eased: Notify::new(),
+                collecting: Arc::default(),
                 progress: watch::Sender::new(progress),
             },
             uploads: Arc::new(Semaphore::new(options.uploads_max)),
