@@ -151,14 +151,14 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
         if lock.is_none() {
             return Err(match &seen.holder {
                 Some(holder) => holder::refusal(holder),
-                None => holder::refusal(&holder::this(options.entropy.as_ref(), options.clock.now())),
+                None => VolumeError::Locked,
             });
         }
         vfs_options.device = local.device(options.entropy.as_ref())?;
     }
     if let Some(held) = &seen.holder
         && !options.takeover
-        && !holder::is_gone(held)
+        && !holder::is_gone(held, vfs_options.device)
     {
         return Err(holder::refusal(held));
     }
@@ -174,7 +174,7 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
             }
         }));
     }
-    let hold = holder::this(options.entropy.as_ref(), options.clock.now());
+    let hold = holder::this(vfs_options.device, options.entropy.as_ref(), options.clock.now());
     let vfs = Vfs::new(engine, vault.clone(), blocks, cache, options.clock, found, vfs_options);
     vfs.take_hold(hold).await?;
     vfs.start();
