@@ -1,0 +1,9 @@
+//! Real mounts of the real program, used by the kernel and by other people's programs.
+
+// Helpers outside `#[test]` functions fail a test by panicking too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+mod harness;
