@@ -6,4 +6,18 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+mod attributes;
+mod bad_input;
+mod contents;
+mod directories;
+mod durability;
 mod harness;
+mod mapping;
+mod names;
+mod outage;
+mod place;
+mod programs;
+mod restic;
+mod rsync;
+mod secrecy;
+mod writers;
