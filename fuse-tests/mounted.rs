@@ -13,6 +13,7 @@ mod directories;
 mod durability;
 mod harness;
 mod mapping;
+mod model;
 mod names;
 mod outage;
 mod place;

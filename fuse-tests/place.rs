@@ -7,8 +7,8 @@ use crate::support::volume::Volume;
 
 /// A tree of files that is there whenever it is looked at.
 pub(crate) enum Place {
-    /// A volume, mounted anew with no local state each time.
-    Volume(Box<Volume>),
+    /// A volume, mounted anew with no local state each time, and the server that holds it.
+    Volume { volume: Box<Volume>, _server: Option<Server> },
     /// A directory like any other. With `COFFER_TEST_REFERENCE` set, tests run there: what fails is a wrong expectation.
     Reference(tempfile::TempDir),
 }
@@ -23,8 +23,10 @@ impl Place {
     pub(crate) fn on(server: Option<Server>) -> Place {
         match (std::env::var_os("COFFER_TEST_REFERENCE"), server) {
             (Some(_), _) => Place::Reference(tempfile::tempdir().unwrap()),
-            (None, Some(server)) => Place::Volume(Box::new(Volume::on(server))),
-            (None, None) => Place::Volume(Box::new(Volume::local())),
+            (None, Some(server)) => {
+                Place::Volume { volume: Box::new(Volume::on(&server)), _server: Some(server) }
+            }
+            (None, None) => Place::Volume { volume: Box::new(Volume::local()), _server: None },
         }
     }
 
@@ -32,7 +34,7 @@ impl Place {
     pub(crate) fn mounted<R>(&self, session: impl FnOnce(&Path) -> R) -> R {
         match self {
             Place::Reference(dir) => session(dir.path()),
-            Place::Volume(volume) => {
+            Place::Volume { volume, .. } => {
                 let mount = volume.mount();
                 let result = session(&mount.dir);
                 mount.unmount();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 
 use super::command::{Finished, command, run, run_within, tail, wait_until};
-use super::volume::Volume;
+use super::volume::{COFFER, Volume};
 
 /// No test keeps one mount longer; past it the daemon is killed, which frees whoever waits for it in the kernel.
 const MOUNT_LIMIT: Duration = Duration::from_secs(600);
@@ -22,17 +22,24 @@ pub(crate) struct MountSpec<'v> {
     dir: PathBuf,
     state_dir: PathBuf,
     args: Vec<String>,
+    wrapper: Option<&'static str>,
 }
 
 impl<'v> MountSpec<'v> {
     pub(crate) fn new(volume: &'v Volume) -> MountSpec<'v> {
         let (dir, state_dir) = (volume.new_dir("mnt"), volume.new_dir("state"));
-        MountSpec { volume, dir, state_dir, args: Vec::new() }
+        MountSpec { volume, dir, state_dir, args: Vec::new(), wrapper: None }
     }
 
     /// Adds arguments of `coffer mount`.
     pub(crate) fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|&arg| arg.to_owned()));
+        self
+    }
+
+    /// Lets a shell script run the command that it finds in its arguments.
+    pub(crate) fn wrapped_in(mut self, script: &'static str) -> Self {
+        self.wrapper = Some(script);
         self
     }
 
@@ -50,8 +57,15 @@ impl<'v> MountSpec<'v> {
     /// Mounts, or hands back what the refusal said.
     pub(crate) fn try_mount(self) -> Result<Mount<'v>, Finished> {
         let log = self.state_dir.with_extension("log");
-        let mut coffer = self.volume.coffer(["mount", &self.volume.url]);
-        coffer.arg(&self.dir).arg("--passphrase-file").arg(self.volume.passphrase_file());
+        let mut coffer = match self.wrapper {
+            None => self.volume.coffer(["mount"]),
+            Some(script) => self.volume.program("sh", ["-c", script, "sh", COFFER, "mount"]),
+        };
+        coffer
+            .arg(&self.volume.url)
+            .arg(&self.dir)
+            .arg("--passphrase-file")
+            .arg(self.volume.passphrase_file());
         coffer.arg("--state-dir").arg(&self.state_dir).arg("--log-file").arg(&log).args(&self.args);
         let (alive, watch) = mpsc::channel();
         let mut mount =
@@ -135,6 +149,26 @@ impl Mount<'_> {
         self.alive = None;
     }
 
+    /// Ends the mount in whatever way works, when how it ends is not the question.
+    pub(crate) fn end(mut self) {
+        self.tear_down();
+        self.alive = None;
+    }
+
+    /// Politely first; but nothing may keep the machine from being left clean. What the polite way said, if it failed.
+    fn tear_down(&self) -> Option<String> {
+        let mut umount: Command = self.volume.coffer(["umount"]);
+        umount.arg(&self.dir);
+        let limit = Duration::from_secs(30);
+        let polite = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_within(umount, limit)));
+        if !self.is_mounted() && self.daemons().is_empty() {
+            return None;
+        }
+        kill_all(&self.dir);
+        lazy_unmount(&self.dir);
+        Some(polite.map_or_else(|_| "coffer umount hangs".to_owned(), |finished| finished.to_string()))
+    }
+
     /// Waits until no process serves the mount and nothing is mounted.
     pub(crate) fn wait_until_gone(&self) {
         wait_until("the daemon ends", GONE_WITHIN, || self.daemons().is_empty());
@@ -160,17 +194,8 @@ impl Drop for Mount<'_> {
         if std::thread::panicking() {
             eprintln!("{}", self.said());
         }
-        // Politely first, so that a test need not say it; but nothing may keep the machine from being left clean.
-        let mut umount: Command = self.volume.coffer(["umount"]);
-        umount.arg(&self.dir);
-        let limit = Duration::from_secs(30);
-        let polite = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_within(umount, limit)));
-        if self.is_mounted() || !self.daemons().is_empty() {
-            kill_all(&self.dir);
-            lazy_unmount(&self.dir);
-            if let (Ok(finished), false) = (polite, std::thread::panicking()) {
-                panic!("the mount had to be torn down: {finished}\n{}", self.said());
-            }
+        if let (Some(said), false) = (self.tear_down(), std::thread::panicking()) {
+            panic!("the mount had to be torn down: {said}\n{}", self.said());
         }
     }
 }

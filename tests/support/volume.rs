@@ -18,8 +18,8 @@ pub(crate) struct Volume {
     pub(crate) url: String,
     /// The passphrase itself, which must turn up nowhere.
     pub(crate) passphrase: String,
-    /// The server that holds the bucket, unless that is a local directory.
-    pub(crate) server: Option<Server>,
+    /// What `coffer` needs in its environment to reach the bucket.
+    env: Vec<(&'static str, String)>,
     dirs: AtomicU32,
     dir: tempfile::TempDir,
 }
@@ -27,41 +27,40 @@ pub(crate) struct Volume {
 impl Volume {
     /// A volume in a local directory.
     pub(crate) fn local() -> Volume {
-        Volume::create(None, &[])
+        Volume::local_without_init().init()
     }
 
-    /// A volume in a local directory, initialised with more arguments.
-    pub(crate) fn local_with(init_args: &[&str]) -> Volume {
-        Volume::create(None, init_args)
+    /// A volume in the bucket of `server`.
+    pub(crate) fn on(server: &Server) -> Volume {
+        let mut volume = Volume::local_without_init();
+        volume.url.clone_from(&server.url);
+        volume.env.clone_from(&server.env);
+        volume.init()
     }
 
-    /// A volume in a bucket of `server`.
-    pub(crate) fn on(server: Server) -> Volume {
-        Volume::create(Some(server), &[])
+    fn init(self) -> Volume {
+        run(self.init_command()).ok();
+        self
     }
 
-    fn create(server: Option<Server>, init_args: &[&str]) -> Volume {
-        let volume = Volume::without_init(server);
-        let mut init = volume.coffer(["init", &volume.url, "--passphrase-file"]);
-        init.arg(volume.passphrase_file()).args(["--kdf-log-n", "15"]).args(init_args);
-        run(init).ok();
-        volume
+    /// `coffer init` of this volume, at the least cost that the format allows.
+    pub(crate) fn init_command(&self) -> Command {
+        let mut init = self.coffer(["init", &self.url, "--passphrase-file"]);
+        init.arg(self.passphrase_file()).args(["--kdf-log-n", "15"]);
+        init
     }
 
-    /// Everything that a volume needs, but no volume yet.
-    pub(crate) fn without_init(server: Option<Server>) -> Volume {
+    /// A local directory with everything that a volume needs, but no volume yet.
+    pub(crate) fn local_without_init() -> Volume {
         let dir = tempfile::Builder::new().prefix("coffer-").tempdir().expect("a temporary directory");
         for name in ["bucket", "run"] {
             let path = dir.path().join(name);
             std::fs::create_dir(&path).expect("a directory");
             rustix::fs::chmod(&path, rustix::fs::Mode::RWXU).expect("chmod");
         }
-        let url = match &server {
-            Some(server) => server.url.clone(),
-            None => dir.path().join("bucket").to_string_lossy().into_owned(),
-        };
+        let url = dir.path().join("bucket").to_string_lossy().into_owned();
         let passphrase = format!("correct horse {:016x}", rand::random::<u64>());
-        let volume = Volume { url, passphrase, server, dirs: AtomicU32::new(0), dir };
+        let volume = Volume { url, passphrase, env: Vec::new(), dirs: AtomicU32::new(0), dir };
         std::fs::write(volume.passphrase_file(), format!("{}\n", volume.passphrase))
             .expect("the passphrase file");
         rustix::fs::chmod(volume.passphrase_file(), rustix::fs::Mode::RUSR).expect("chmod");
@@ -70,7 +69,7 @@ impl Volume {
 
     /// The directory that is the bucket, of a local volume.
     pub(crate) fn bucket(&self) -> PathBuf {
-        assert!(self.server.is_none(), "the bucket is not a local directory");
+        assert!(self.env.is_empty(), "the bucket is not a local directory");
         self.dir.path().join("bucket")
     }
 
@@ -89,14 +88,21 @@ impl Volume {
 
     /// A `coffer` command with the environment of this volume and nobody else's.
     pub(crate) fn coffer<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut coffer = command(COFFER, args);
-        coffer.env("XDG_RUNTIME_DIR", self.dir.path().join("run"));
-        coffer.env("XDG_STATE_HOME", self.dir.path().join("home")).env("HOME", self.dir.path().join("home"));
-        coffer.env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
-        if let Some(server) = &self.server {
-            coffer.envs(server.env.iter().map(|(name, value)| (name, value)));
-        }
-        coffer
+        self.program(COFFER, args)
+    }
+
+    /// Any program, with the environment that `coffer` gets.
+    pub(crate) fn program<S: AsRef<OsStr>>(
+        &self,
+        program: &str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let mut program = command(program, args);
+        program.env("XDG_RUNTIME_DIR", self.dir.path().join("run"));
+        program.env("XDG_STATE_HOME", self.dir.path().join("home")).env("HOME", self.dir.path().join("home"));
+        program.env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
+        program.envs(self.env.iter().map(|(name, value)| (name, value)));
+        program
     }
 
     /// Runs `coffer VERB DIR ...`, whatever comes of it.
