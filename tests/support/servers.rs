@@ -22,6 +22,7 @@ pub(crate) struct Server {
     pub(crate) env: Vec<(&'static str, String)>,
     /// The URL of an empty bucket.
     pub(crate) url: String,
+    litter: Vec<PathBuf>,
     _dir: tempfile::TempDir,
 }
 
@@ -51,6 +52,9 @@ impl Drop for Server {
     fn drop(&mut self) {
         // SeaweedFS takes 25 s to leave politely, and nothing it holds is wanted any more.
         self.kill();
+        for path in &self.litter {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -75,6 +79,7 @@ pub(crate) fn seaweedfs() -> Server {
             format!("-dir={}/data", dir.display()),
             "-master.telemetry=false".to_owned(),
             "-master.volumeSizeLimitMB=256".to_owned(),
+            "-master.electionTimeout=1s".to_owned(),
             format!("-master.port={master}"),
             format!("-master.port.grpc={master_grpc}"),
             format!("-volume.port={volume}"),
@@ -92,7 +97,12 @@ pub(crate) fn seaweedfs() -> Server {
             format!("-s3.localSocket={}/s3.sock", dir.display()),
             format!("-s3.config={}/s3.json", dir.display()),
         ];
-        Plan { program: binary.clone(), args, port: s3 }
+        // It has no setting for these, and leaves them behind.
+        let sockets =
+            [("master", master_grpc), ("volume", volume_grpc), ("filer", filer_grpc), ("s3", s3_grpc)];
+        let litter =
+            sockets.map(|(part, port)| PathBuf::from(format!("/tmp/seaweedfs-{part}-grpc-{port}.sock")));
+        Plan { program: binary.clone(), args, port: s3, litter: litter.to_vec() }
     });
     let endpoint = format!("http://{}", server.probe);
     s3_request(&["-X", "PUT", &format!("{endpoint}/coffer")]);
@@ -139,7 +149,7 @@ pub(crate) fn azurite() -> Server {
             "--disableTelemetry".to_owned(),
             "--silent".to_owned(),
         ];
-        Plan { program: PathBuf::from("node"), args, port: ports[0] }
+        Plan { program: PathBuf::from("node"), args, port: ports[0], litter: Vec::new() }
     });
     create_container(server.probe, "coffer");
     let env = vec![
@@ -184,6 +194,8 @@ struct Plan {
     program: PathBuf,
     args: Vec<String>,
     port: u16,
+    /// What the server leaves outside its own directory.
+    litter: Vec<PathBuf>,
 }
 
 /// Starts a server on free ports. Between finding a port free and the server taking it another may come first, so a
@@ -192,7 +204,7 @@ fn start(plan: impl Fn(&Path, [u16; 8]) -> Plan) -> Server {
     let mut said = String::new();
     for _ in 0..START_ATTEMPTS {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let Plan { program, args, port } = plan(dir.path(), free_ports());
+        let Plan { program, args, port, litter } = plan(dir.path(), free_ports());
         let log = dir.path().join("log");
         let (log_of_child, dir_of_child) = (log.clone(), dir.path().to_owned());
         let make = move || {
@@ -205,7 +217,7 @@ fn start(plan: impl Fn(&Path, [u16; 8]) -> Plan) -> Server {
         let child = make().spawn().expect("the server starts");
         let probe = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (env, url) = (Vec::new(), String::new());
-        let mut server = Server { child, make: Box::new(make), log, probe, env, url, _dir: dir };
+        let mut server = Server { child, make: Box::new(make), log, probe, env, url, litter, _dir: dir };
         if answers_in_time(&mut server.child, probe) {
             return server;
         }
