@@ -1,1 +1,35 @@
 //! Primitives bound to this format: derivation, name sealing, object sealing. Knows no files.
+//!
+//! Every key has one purpose and one label ([`label`]); every derivation is in [`derive`]; what they
+//! make is written down in `docs/FORMAT.md`, and `tests/vectors/reference.py` makes it a second time.
+
+mod derive;
+mod error;
+mod head;
+mod hedge;
+mod kdf;
+mod label;
+mod names;
+mod object;
+mod ring;
+mod secret;
+mod sign;
+mod siv;
+mod slot;
+
+pub use derive::{recovery_checksum, vmk_commitment};
+pub use error::OpenError;
+pub use head::{HEAD_BYTES, ObjectHead, ObjectKind, SUITE_AES_256_GCM};
+pub use kdf::{KdfCost, KdfError, ScryptParams};
+pub use names::SealedName;
+pub use object::{ObjectKey, TAG_BYTES};
+pub use ring::{Epoch, KeyRing, MacLabel, Vmk};
+pub use secret::{Key, Secret, equal};
+pub use sign::{AdminKey, AdminPublicKey, SIGNATURE_BYTES, verify_header};
+pub use slot::{FactorKind, FactorSecret, SlotContext, SlotKey, WRAPPED_BYTES, slot_key};
+
+/// Unwraps what fails only if the cryptographic library breaks its own contract.
+#[allow(clippy::panic)] // going on would store plaintext or a key that nobody can derive again
+fn cannot_fail<T, E>(result: Result<T, E>, what: &str) -> T {
+    result.unwrap_or_else(|_| panic!("{what}"))
+}

@@ -1,1 +1,171 @@
 //! Opens a bucket from a URL; retries, meters and probes it.
+
+mod error;
+#[cfg(test)]
+pub(crate) mod fault;
+mod meter;
+mod policy;
+mod probe;
+#[cfg(test)]
+mod tests;
+mod url;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use tokio::sync::Semaphore;
+
+pub use error::StoreError;
+pub use meter::{Meter, MeterSnapshot, OutageKind};
+pub use probe::ProbeReport;
+
+use meter::MeteredStore;
+use policy::{Patience, PatientStore};
+
+/// How long a write is tried where a person waits for the answer.
+const PROMPT_WRITE: Duration = Duration::from_secs(30);
+
+/// How a bucket is opened.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// The provider's address, if not the usual one nor in the environment.
+    pub endpoint: Option<String>,
+    /// The provider's region, likewise.
+    pub region: Option<String>,
+    /// Makes the directory of a local bucket.
+    pub create: bool,
+    /// Reads fail after this time.
+    pub read_timeout: Duration,
+    /// Requests under way at once.
+    pub requests_max: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            region: None,
+            create: false,
+            read_timeout: Duration::from_secs(60),
+            requests_max: 64,
+        }
+    }
+}
+
+/// A bucket: everything below one prefix of one store.
+#[derive(Clone)]
+pub struct Bucket {
+    /// The objects. Requests are metered; writes are tried for ever, reads for
+    /// [`StoreOptions::read_timeout`].
+    pub objects: Arc<dyn ObjectStore>,
+    prompt: Arc<dyn ObjectStore>,
+    meter: Meter,
+    url: Arc<str>,
+    read_timeout: Duration,
+}
+
+/// Opens the bucket at `url`: `file:///directory`, a bare path, `memory:`, `s3://bucket/prefix`,
+/// `az://container/prefix` or `gs://bucket/prefix`, with credentials from the provider's usual
+/// environment variables. Sends no request.
+///
+/// # Errors
+/// The URL names no bucket, the directory is missing, or settings contradict each other.
+pub fn open(url: &str, options: &StoreOptions) -> Result<Bucket, StoreError> {
+    let shown = url::shown(url);
+    let store = url::Place::parse(url)?.connect(&shown, options)?;
+    Ok(Bucket::with_options(store, &shown, options))
+}
+
+impl Bucket {
+    /// A new bucket in memory.
+    #[must_use]
+    pub fn memory() -> Self {
+        Self::with_options(Arc::new(InMemory::new()), "memory:", &StoreOptions::default())
+    }
+
+    /// A bucket over any store.
+    #[must_use]
+    pub fn from_store(store: Arc<dyn ObjectStore>) -> Self {
+        let url = store.to_string();
+        Self::with_options(store, &url, &StoreOptions::default())
+    }
+
+    /// A bucket over any store, shown to the user as `url`.
+    #[must_use]
+    pub fn with_options(store: Arc<dyn ObjectStore>, url: &str, options: &StoreOptions) -> Self {
+        let meter = Meter::default();
+        let metered: Arc<dyn ObjectStore> = Arc::new(MeteredStore::new(store, meter.clone()));
+        let slots = Arc::new(Semaphore::new(options.requests_max.max(1)));
+        let patient = |write| {
+            let patience = Patience { read: options.read_timeout, write };
+            Arc::new(PatientStore::new(metered.clone(), meter.clone(), patience, slots.clone()))
+        };
+        Self {
+            objects: patient(None),
+            prompt: patient(Some(PROMPT_WRITE.min(options.read_timeout))),
+            meter,
+            url: url.into(),
+            read_timeout: options.read_timeout,
+        }
+    }
+
+    /// The objects, for requests whose failure a person waits for: writes fail when denied, or after half
+    /// a minute.
+    #[must_use]
+    pub fn prompt(&self) -> &Arc<dyn ObjectStore> {
+        &self.prompt
+    }
+
+    /// What was asked of the bucket, and whether it answers.
+    #[must_use]
+    pub const fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// The bucket's URL without credentials.
+    #[must_use]
+    pub fn display_url(&self) -> &str {
+        &self.url
+    }
+
+    /// How long reads are tried.
+    #[must_use]
+    pub const fn read_timeout(&self) -> Duration {
+        self.read_timeout
+    }
+
+    /// Proves that the bucket keeps objects, refuses to overwrite them when told so, reads ranges, lists
+    /// and deletes.
+    ///
+    /// # Errors
+    /// What it cannot do, or why it cannot be reached; nothing is tried for long.
+    pub async fn probe(&self) -> Result<ProbeReport, StoreError> {
+        probe::probe(self).await
+    }
+
+    /// Whether `error` may mean that a range lies past the object's end.
+    pub(crate) fn is_rejected(error: &object_store::Error) -> bool {
+        error::classify(error) == error::Trouble::Rejected
+    }
+
+    /// What `error` means for the object at `path`.
+    pub(crate) fn error(&self, path: &str, error: &object_store::Error) -> StoreError {
+        match StoreError::from_raw(path, error) {
+            StoreError::NoBucket { .. } => StoreError::NoBucket { bucket: self.url.to_string() },
+            StoreError::Denied { detail, .. } => StoreError::Denied { object: self.url.to_string(), detail },
+            StoreError::Unavailable { detail, .. } => {
+                StoreError::Unavailable { object: self.url.to_string(), detail }
+            }
+            other => other,
+        }
+    }
+}
+
+impl fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bucket").field("url", &self.url).finish_non_exhaustive()
+    }
+}

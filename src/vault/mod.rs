@@ -1,1 +1,67 @@
 //! Sealed objects by id: everything that leaves or enters the process passes here.
+
+mod error;
+mod geometry;
+pub mod header;
+mod names;
+mod open;
+mod sealed;
+mod sealer;
+mod segment;
+mod spans;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+
+pub use error::{Damage, VaultError};
+pub use segment::SegmentSeal;
+
+use crate::base::Entropy;
+use crate::crypto::KeyRing;
+use crate::store::Bucket;
+
+/// The sealed objects of one volume in its bucket. Clones share everything.
+#[derive(Clone)]
+pub struct Vault(Arc<Inner>);
+
+struct Inner {
+    bucket: Bucket,
+    ring: Arc<KeyRing>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl Vault {
+    /// The volume of `ring` in `bucket`.
+    #[must_use]
+    pub fn new(bucket: Bucket, ring: Arc<KeyRing>, entropy: Arc<dyn Entropy>) -> Self {
+        Self(Arc::new(Inner { bucket, ring, entropy }))
+    }
+
+    /// The volume's keys.
+    #[must_use]
+    pub fn ring(&self) -> &Arc<KeyRing> {
+        &self.0.ring
+    }
+
+    /// Where randomness comes from.
+    #[must_use]
+    pub fn entropy(&self) -> &dyn Entropy {
+        &*self.0.entropy
+    }
+
+    /// The bucket below.
+    #[must_use]
+    pub fn bucket(&self) -> &Bucket {
+        &self.0.bucket
+    }
+
+    /// The store for the record engine: paths and objects sealed, read through a cache of up to
+    /// `cache_bytes` of sealed bytes.
+    #[must_use]
+    pub fn meta_store(&self, cache_bytes: u64) -> Arc<dyn ObjectStore> {
+        Arc::new(sealed::SealedStore::new(self.clone(), cache_bytes))
+    }
+}

@@ -1,0 +1,277 @@
+//! Where blocks lie: pieces, runs and places, as the inode and extent records keep them.
+
+mod list;
+mod live;
+#[cfg(test)]
+mod model;
+
+pub use list::RunList;
+pub use live::LiveDelta;
+
+use std::ops::Range;
+
+use super::DataError;
+use crate::base::{BLOCK_BYTES, SegmentId};
+use crate::crypto::{HEAD_BYTES, TAG_BYTES};
+
+const BLOCK_BYTES_U32: u32 = BLOCK_BYTES as u32;
+const TAG_BYTES_U32: u32 = TAG_BYTES as u32;
+/// Sealed bytes of one raw block of full length.
+const FULL_SEALED_BYTES: u32 = BLOCK_BYTES_U32 + TAG_BYTES_U32;
+
+/// How a block was compressed before it was sealed. The discriminant is what docs/FORMAT.md stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
+#[repr(u8)]
+pub enum Codec {
+    /// As it is.
+    Raw = 0,
+    /// One LZ4 block, without a length in front.
+    Lz4 = 1,
+    /// One Zstandard frame.
+    Zstd = 2,
+}
+
+impl Codec {
+    /// The codec with this number in docs/FORMAT.md.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Raw),
+            1 => Some(Self::Lz4),
+            2 => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+}
+
+/// The shape of one sealed block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
+pub struct Piece {
+    /// Plaintext bytes, 1 to [`BLOCK_BYTES`]; what is missing to a full block reads as zeros.
+    pub plain: u32,
+    /// Bytes in the segment, without the tag; fewer than `plain` exactly when compressed.
+    pub stored: u32,
+    /// How `plain` became `stored`.
+    pub codec: Codec,
+}
+
+impl Piece {
+    /// A whole block, not compressed.
+    pub const FULL: Self = Self { plain: BLOCK_BYTES_U32, stored: BLOCK_BYTES_U32, codec: Codec::Raw };
+
+    /// Bytes that the block takes in its segment, tag included.
+    #[must_use]
+    pub const fn sealed_bytes(self) -> u32 {
+        self.stored.saturating_add(TAG_BYTES_U32)
+    }
+
+    /// Checks a decoded piece.
+    ///
+    /// # Errors
+    /// [`DataError::BadExtents`] with the rule that it breaks.
+    pub const fn validate(self) -> Result<(), DataError> {
+        let why = match self.codec {
+            _ if self.plain == 0 || self.plain > BLOCK_BYTES_U32 => "a block's length is out of bounds",
+            Codec::Raw if self.stored != self.plain => "a raw block's two lengths differ",
+            Codec::Lz4 | Codec::Zstd if self.stored == 0 => "a compressed block is empty",
+            Codec::Lz4 | Codec::Zstd if self.stored >= self.plain => "a compressed block did not shrink",
+            _ => return Ok(()),
+        };
+        Err(DataError::BadExtents { why })
+    }
+}
+
+/// One block, resolved to its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockPlace {
+    /// The segment that holds it.
+    pub segment: SegmentId,
+    /// Where its sealed bytes begin in the segment object.
+    pub pos: u32,
+    /// Its shape.
+    pub piece: Piece,
+}
+
+impl BlockPlace {
+    /// The byte range of the sealed block in its segment, tag included.
+    #[must_use]
+    pub const fn sealed_range(&self) -> Range<u32> {
+        self.pos..self.pos.saturating_add(self.piece.sealed_bytes())
+    }
+}
+
+/// Blocks that follow each other both in the file and in one segment.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Run {
+    /// Index of the first block within its page, or within the file where the inode keeps the run.
+    pub first: u32,
+    /// The segment that holds them all.
+    pub segment: SegmentId,
+    /// Where the first sealed block begins in the segment object.
+    pub pos: u32,
+    /// The blocks.
+    pub blocks: Blocks,
+}
+
+/// The blocks of one run.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum Blocks {
+    /// So many whole raw blocks, back to back.
+    Full(u32),
+    /// Blocks of any shape, back to back; at least one is not [`Piece::FULL`].
+    Each(Vec<Piece>),
+}
+
+impl Run {
+    /// A run of one block.
+    #[must_use]
+    pub fn of(first: u32, place: &BlockPlace) -> Self {
+        let blocks =
+            if place.piece == Piece::FULL { Blocks::Full(1) } else { Blocks::Each(vec![place.piece]) };
+        Self { first, segment: place.segment, pos: place.pos, blocks }
+    }
+
+    /// How many blocks it has.
+    #[must_use]
+    pub fn block_count(&self) -> u32 {
+        match &self.blocks {
+            Blocks::Full(count) => *count,
+            Blocks::Each(pieces) => u32::try_from(pieces.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The index after its last block.
+    #[must_use]
+    pub fn end(&self) -> u32 {
+        self.first.saturating_add(self.block_count())
+    }
+
+    /// The segment position after its last block.
+    #[must_use]
+    pub fn end_pos(&self) -> u32 {
+        self.pos_at(self.block_count())
+    }
+
+    /// Bytes that it takes in its segment, tags included.
+    #[must_use]
+    pub fn sealed_bytes(&self) -> u64 {
+        match &self.blocks {
+            Blocks::Full(count) => u64::from(*count) * u64::from(FULL_SEALED_BYTES),
+            Blocks::Each(pieces) => pieces.iter().map(|piece| u64::from(piece.sealed_bytes())).sum(),
+        }
+    }
+
+    /// The place of block `index`, counted as `first` is.
+    #[must_use]
+    pub fn place(&self, index: u32) -> Option<BlockPlace> {
+        let offset = index.checked_sub(self.first)?;
+        let piece = match &self.blocks {
+            Blocks::Full(count) => (offset < *count).then_some(Piece::FULL)?,
+            Blocks::Each(pieces) => *pieces.get(offset as usize)?,
+        };
+        Some(BlockPlace { segment: self.segment, pos: self.pos_at(offset), piece })
+    }
+
+    /// Its blocks in order.
+    pub fn places(&self) -> impl Iterator<Item = (u32, BlockPlace)> + '_ {
+        let mut pos = self.pos;
+        (0..self.block_count()).map_while(move |offset| {
+            let piece = match &self.blocks {
+                Blocks::Full(_) => Piece::FULL,
+                Blocks::Each(pieces) => *pieces.get(offset as usize)?,
+            };
+            let place = BlockPlace { segment: self.segment, pos, piece };
+            pos = pos.saturating_add(piece.sealed_bytes());
+            Some((self.first.saturating_add(offset), place))
+        })
+    }
+
+    /// The part of it that lies in `range`, counted as `first` is; `None` when none does.
+    #[must_use]
+    pub fn clip(&self, range: Range<u32>) -> Option<Self> {
+        let (start, end) = (range.start.max(self.first), range.end.min(self.end()));
+        let (from, to) = (start.checked_sub(self.first)?, end.checked_sub(self.first)?);
+        if from >= to {
+            return None;
+        }
+        let blocks = match &self.blocks {
+            Blocks::Full(_) => Blocks::Full(to - from),
+            Blocks::Each(pieces) => match pieces.get(from as usize..to as usize)? {
+                part if part.iter().all(|piece| *piece == Piece::FULL) => Blocks::Full(to - from),
+                part => Blocks::Each(part.to_vec()),
+            },
+        };
+        Some(Self { first: start, segment: self.segment, pos: self.pos_at(from), blocks })
+    }
+
+    /// Whether `next` begins exactly where this run ends, in the file and in the segment.
+    pub(super) fn continues_in(&self, next: &Self) -> bool {
+        self.segment == next.segment && self.end() == next.first && self.end_pos() == next.pos
+    }
+
+    /// Appends `next` if this run continues in it; gives it back if not.
+    pub(super) fn absorb(&mut self, next: Self) -> Option<Self> {
+        if !self.continues_in(&next) {
+            return Some(next);
+        }
+        match (&mut self.blocks, next.blocks) {
+            (Blocks::Full(count), Blocks::Full(more)) => *count = count.saturating_add(more),
+            (Blocks::Each(pieces), more) => more.append_to(pieces),
+            (Blocks::Full(count), Blocks::Each(more)) => {
+                let mut pieces = Vec::with_capacity(*count as usize + more.len());
+                Blocks::Full(*count).append_to(&mut pieces);
+                pieces.extend(more);
+                self.blocks = Blocks::Each(pieces);
+            }
+        }
+        None
+    }
+
+    /// Checks a decoded run whose block indexes must stay under `blocks_max`.
+    ///
+    /// # Errors
+    /// [`DataError::BadExtents`] with the rule that it breaks.
+    pub fn validate(&self, blocks_max: u32) -> Result<(), DataError> {
+        let count = match &self.blocks {
+            Blocks::Full(count) => *count as usize,
+            Blocks::Each(pieces) => pieces.len(),
+        };
+        let end = (self.first as usize).saturating_add(count);
+        let why = if count == 0 {
+            "a run has no blocks"
+        } else if end > blocks_max as usize {
+            "a run leaves its page"
+        } else if (self.pos as usize) < HEAD_BYTES {
+            "a run begins in its segment's head"
+        } else {
+            if let Blocks::Each(pieces) = &self.blocks {
+                pieces.iter().try_for_each(|piece| piece.validate())?;
+            }
+            if u64::from(self.pos).saturating_add(self.sealed_bytes()) <= u64::from(u32::MAX) {
+                return Ok(());
+            }
+            "a run ends beyond the largest segment position"
+        };
+        Err(DataError::BadExtents { why })
+    }
+
+    fn pos_at(&self, offset: u32) -> u32 {
+        let before = match &self.blocks {
+            Blocks::Full(_) => offset.saturating_mul(FULL_SEALED_BYTES),
+            Blocks::Each(pieces) => pieces
+                .iter()
+                .take(offset as usize)
+                .fold(0u32, |bytes, piece| bytes.saturating_add(piece.sealed_bytes())),
+        };
+        self.pos.saturating_add(before)
+    }
+}
+
+impl Blocks {
+    fn append_to(self, pieces: &mut Vec<Piece>) {
+        match self {
+            Self::Full(count) => pieces.extend(std::iter::repeat_n(Piece::FULL, count as usize)),
+            Self::Each(more) => pieces.extend(more),
+        }
+    }
+}

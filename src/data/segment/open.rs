@@ -1,0 +1,26 @@
+//! Opens one sealed block: verify, decrypt, decompress.
+
+use bytes::Bytes;
+
+use super::codec;
+use crate::crypto::ObjectKey;
+use crate::data::DataError;
+use crate::data::extent::BlockPlace;
+
+/// The contents of the block at `place`, whose sealed bytes, tag included, are `sealed`. The result
+/// owns its memory and is `place.piece.plain` bytes long.
+///
+/// # Errors
+/// [`DataError::Damaged`] if any bit differs from what was sealed at that place of that segment.
+pub fn open_block(key: &ObjectKey, place: &BlockPlace, sealed: &[u8]) -> Result<Bytes, DataError> {
+    let damaged = |why| DataError::Damaged { segment: place.segment, pos: place.pos, why };
+    if sealed.len() != place.piece.sealed_bytes() as usize {
+        return Err(damaged("a sealed block has the wrong length"));
+    }
+    let mut block = sealed.to_vec();
+    let opened = key.open_piece(u64::from(place.pos), false, &mut block).map(|plain| plain.len());
+    let opened = opened.map_err(|_| damaged("a block does not open"))?;
+    block.truncate(opened);
+    let plain = codec::unpack(place.piece, block).ok_or(damaged("a block does not decompress"))?;
+    Ok(Bytes::from(plain))
+}

@@ -1,0 +1,122 @@
+//! A store that fails on demand, for tests.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use parking_lot::Mutex;
+
+/// One fault, used up by the request it meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The request is not carried out.
+    Fail,
+    /// The request is carried out but its answer lost.
+    LoseAnswer,
+    /// Refused: no permission.
+    Deny,
+    /// Never answered.
+    Hang,
+}
+
+/// A memory store with a queue of faults for writes and one for reads.
+#[derive(Debug, Default)]
+pub(crate) struct FaultyStore {
+    pub(crate) inner: Arc<InMemory>,
+    pub(crate) writes: Mutex<VecDeque<Fault>>,
+    pub(crate) reads: Mutex<VecDeque<Fault>>,
+    /// Overwrites although told to create.
+    pub(crate) overwrites: bool,
+}
+
+impl FaultyStore {
+    pub(crate) fn fail_writes(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.writes.lock().extend(faults);
+    }
+
+    pub(crate) fn fail_reads(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.reads.lock().extend(faults);
+    }
+}
+
+impl fmt::Display for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("faulty memory")
+    }
+}
+
+fn lost() -> Error {
+    Error::Generic { store: "faulty", source: "connection reset".into() }
+}
+
+fn denied(path: &Path) -> Error {
+    Error::PermissionDenied { path: path.to_string(), source: "403".into() }
+}
+
+async fn meet(fault: Option<Fault>, path: &Path) -> Result<bool> {
+    match fault {
+        None => Ok(true),
+        Some(Fault::LoseAnswer) => Ok(false),
+        Some(Fault::Fail) => Err(lost()),
+        Some(Fault::Deny) => Err(denied(path)),
+        Some(Fault::Hang) => std::future::pending().await,
+    }
+}
+
+#[async_trait]
+impl ObjectStore for FaultyStore {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, mut opts: PutOptions) -> Result<PutResult> {
+        let fault = self.writes.lock().pop_front();
+        let answered = meet(fault, path).await?;
+        if self.overwrites {
+            opts.mode = PutMode::Overwrite;
+        }
+        let result = self.inner.put_opts(path, payload, opts).await;
+        if answered { result } else { Err(lost()) }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(path, opts).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        let fault = self.reads.lock().pop_front();
+        meet(fault, path).await?;
+        self.inner.get_opts(path, options).await
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        match self.writes.lock().pop_front() {
+            None => self.inner.delete_stream(paths),
+            Some(_) => async { Err(lost()) }.into_stream().boxed(),
+        }
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        match self.reads.lock().pop_front() {
+            None => self.inner.list(prefix),
+            Some(_) => async { Err(lost()) }.into_stream().boxed(),
+        }
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}

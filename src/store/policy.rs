@@ -1,0 +1,405 @@
+//! Decides how long a request is tried: writes for as long as it takes, reads until a deadline.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error as RawError, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, Result as RawResult,
+};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+use super::error::{Trouble, classify, detail};
+use super::meter::{Meter, OutageKind};
+use crate::base::{Entropy, OsEntropy};
+
+/// Bodies up to this many bytes are taken whole within one attempt, so that a broken one is fetched again.
+const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Time every attempt has, whatever its size.
+const ATTEMPT_TIME: Duration = Duration::from_secs(30);
+/// The slowest link that still carries an attempt to its end.
+const LINK_BYTES_PER_SEC: u64 = 32 * 1024;
+/// First pause between attempts.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// Longest pause while the bucket cannot be reached.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Longest pause while the bucket refuses us: only a person can change that.
+const BACKOFF_DENIED_MAX: Duration = Duration::from_secs(60);
+/// Objects deleted with one request.
+const DELETE_CHUNK: usize = 1000;
+
+/// How long requests are tried.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Reads fail after this.
+    pub read: Duration,
+    /// Writes fail after this, or at once when denied; `None`: they are tried for ever.
+    pub write: Option<Duration>,
+}
+
+/// An object store whose requests are repeated until they succeed or their patience ends.
+///
+/// A create-only write whose answer was lost may find its own object on the next attempt: whenever the
+/// store says «exists already», the object is compared with what was to be written.
+#[derive(Debug)]
+pub(crate) struct PatientStore {
+    inner: Arc<dyn ObjectStore>,
+    core: Core,
+}
+
+#[derive(Clone, Debug)]
+struct Core {
+    meter: Meter,
+    patience: Patience,
+    slots: Arc<Semaphore>,
+}
+
+impl PatientStore {
+    pub(crate) fn new(
+        inner: Arc<dyn ObjectStore>,
+        meter: Meter,
+        patience: Patience,
+        slots: Arc<Semaphore>,
+    ) -> Self {
+        Self { inner, core: Core { meter, patience, slots } }
+    }
+
+    async fn get_whole(&self, path: &Path, options: GetOptions) -> RawResult<GetResult> {
+        let wanted = options.range.clone();
+        let head = options.head;
+        let result = self.inner.get_opts(path, options).await?;
+        if head {
+            return Ok(result);
+        }
+        check_range(wanted.as_ref(), &result)?;
+        let expected = result.range.end.saturating_sub(result.range.start);
+        if expected > BODY_BYTES_MAX {
+            return Ok(result);
+        }
+        let (meta, range) = (result.meta.clone(), result.range.clone());
+        let (attributes, extensions) = (result.attributes.clone(), result.extensions.clone());
+        let body = take_body(result, expected).await?;
+        let payload = GetResultPayload::Stream(stream::once(async { Ok(body) }).boxed());
+        Ok(GetResult { payload, meta, range, attributes, extensions })
+    }
+
+    /// Whether the object at `path` is exactly `payload`.
+    async fn holds(&self, path: &Path, payload: &PutPayload) -> RawResult<bool> {
+        let limit = attempt_time(payload.content_length() as u64);
+        let result = self.core.attempt(limit, || self.inner.get_opts(path, GetOptions::default())).await?;
+        if result.meta.size != payload.content_length() as u64 {
+            return Ok(false);
+        }
+        let expected = result.meta.size;
+        let stored = timeout(limit, take_body(result, expected)).await.map_err(|_| stalled(limit))??;
+        let mut rest: &[u8] = &stored;
+        for chunk in payload.iter() {
+            match rest.split_at_checked(chunk.len()) {
+                Some((same, after)) if same == &chunk[..] => rest = after,
+                _ => return Ok(false),
+            }
+        }
+        Ok(rest.is_empty())
+    }
+
+    async fn put_once(&self, path: &Path, payload: &PutPayload, opts: &PutOptions) -> RawResult<PutResult> {
+        let limit = attempt_time(payload.content_length() as u64);
+        let result =
+            self.core.attempt(limit, || self.inner.put_opts(path, payload.clone(), opts.clone())).await;
+        let Err(exists @ RawError::AlreadyExists { .. }) = result else {
+            return result;
+        };
+        if !matches!(opts.mode, PutMode::Create) {
+            return Err(exists);
+        }
+        match self.holds(path, payload).await {
+            Ok(true) => Ok(PutResult { e_tag: None, version: None, extensions: Default::default() }),
+            Ok(false) => Err(exists),
+            // Two writers met and the other one withdrew: nobody has the name yet.
+            Err(RawError::NotFound { .. }) => Err(fault("a conflicting write was withdrawn")),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Core {
+    /// One attempt, at most `limit` long, with a slot among the requests under way.
+    async fn attempt<T, F>(&self, limit: Duration, request: impl FnOnce() -> F) -> RawResult<T>
+    where
+        F: Future<Output = RawResult<T>>,
+    {
+        let _slot = self.slots.acquire().await.map_err(|_| fault("the bucket is closed"))?;
+        match timeout(limit, request()).await {
+            Ok(result) => result,
+            Err(_) => {
+                let error = stalled(limit);
+                self.meter.failed(OutageKind::Unavailable, detail(&error));
+                Err(error)
+            }
+        }
+    }
+
+    async fn read<T, F>(&self, bytes: u64, mut request: impl FnMut() -> F) -> RawResult<T>
+    where
+        F: Future<Output = RawResult<T>>,
+    {
+        let deadline = Instant::now() + self.patience.read;
+        let mut backoff = Backoff::default();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let error = match self.attempt(attempt_time(bytes).min(left), &mut request).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            if classify(&error) != Trouble::Transient {
+                return Err(error);
+            }
+            let pause = backoff.next(BACKOFF_MAX);
+            if Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(%error, "reading again");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn write<T, F>(&self, mut request: impl FnMut() -> F) -> RawResult<T>
+    where
+        F: Future<Output = RawResult<T>>,
+    {
+        let deadline = self.patience.write.map(|patience| Instant::now() + patience);
+        let mut backoff = Backoff::default();
+        loop {
+            let error = match request().await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let pause_max = match classify(&error) {
+                Trouble::Missing | Trouble::Exists | Trouble::Final => return Err(error),
+                Trouble::Transient => BACKOFF_MAX,
+                Trouble::Denied | Trouble::NoBucket | Trouble::Rejected if deadline.is_some() => {
+                    return Err(error);
+                }
+                Trouble::Denied | Trouble::NoBucket | Trouble::Rejected => BACKOFF_DENIED_MAX,
+            };
+            let pause = backoff.next(pause_max);
+            if deadline.is_some_and(|deadline| Instant::now() + pause >= deadline) {
+                return Err(error);
+            }
+            tracing::warn!(error = %detail(&error), ?pause, "the bucket does not take a write; trying again");
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+impl fmt::Display for PatientStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for PatientStore {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, opts: PutOptions) -> RawResult<PutResult> {
+        self.core.write(|| self.put_once(path, &payload, &opts)).await
+    }
+
+    /// Not offered: a part of a multipart upload cannot be repeated, one PUT can.
+    async fn put_multipart_opts(
+        &self,
+        _: &Path,
+        _: PutMultipartOptions,
+    ) -> RawResult<Box<dyn MultipartUpload>> {
+        Err(unsupported("multipart uploads"))
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> RawResult<GetResult> {
+        let bytes = match &options.range {
+            Some(GetRange::Bounded(range)) => range.end.saturating_sub(range.start),
+            Some(GetRange::Suffix(bytes)) => *bytes,
+            _ => 0,
+        };
+        self.core.read(bytes, || self.get_whole(path, options.clone())).await
+    }
+
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, RawResult<Path>>,
+    ) -> BoxStream<'static, RawResult<Path>> {
+        let (inner, core) = (self.inner.clone(), self.core.clone());
+        paths
+            .try_chunks(DELETE_CHUNK)
+            .map_err(|error| error.1)
+            .and_then(move |chunk| {
+                let (inner, core) = (inner.clone(), core.clone());
+                async move {
+                    core.write(|| delete_chunk(&inner, &core, &chunk)).await?;
+                    Ok(stream::iter(chunk.into_iter().map(Ok)))
+                }
+            })
+            .try_flatten()
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, RawResult<ObjectMeta>> {
+        let (inner, prefix) = (self.inner.clone(), prefix.cloned());
+        patient_list(self.core.clone(), move || inner.list(prefix.as_ref()))
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, RawResult<ObjectMeta>> {
+        let (inner, prefix, offset) = (self.inner.clone(), prefix.cloned(), offset.clone());
+        patient_list(self.core.clone(), move || inner.list_with_offset(prefix.as_ref(), &offset))
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> RawResult<ListResult> {
+        self.core.read(0, || self.inner.list_with_delimiter(prefix)).await
+    }
+
+    /// Not offered: objects are written once under a name of their own.
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> RawResult<()> {
+        Err(unsupported("copies"))
+    }
+}
+
+/// Deletes all of `chunk`; objects that are gone already are success.
+async fn delete_chunk(inner: &Arc<dyn ObjectStore>, core: &Core, chunk: &[Path]) -> RawResult<()> {
+    let owned = chunk.to_vec();
+    let paths = stream::iter(owned).map(Ok).boxed();
+    core.attempt(ATTEMPT_TIME * 4, || async {
+        let mut results = inner.delete_stream(paths);
+        let mut failure = None;
+        while let Some(result) = results.next().await {
+            match result {
+                Ok(_) | Err(RawError::NotFound { .. }) => {}
+                Err(error) => failure = Some(error),
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    })
+    .await
+}
+
+/// Starts a listing again as long as it has given nothing; what was given cannot be taken back.
+fn patient_list(
+    core: Core,
+    start: impl Fn() -> BoxStream<'static, RawResult<ObjectMeta>> + Send + Sync + 'static,
+) -> BoxStream<'static, RawResult<ObjectMeta>> {
+    let first = async move {
+        core.read(0, || async {
+            let mut entries = start();
+            let first = entries.try_next().await?;
+            Ok((first, entries))
+        })
+        .await
+    };
+    stream::once(first)
+        .map_ok(|(first, rest)| {
+            let rest = rest.then(|entry| async { entry });
+            stream::iter(first.map(Ok)).chain(idle_limited(rest.boxed()))
+        })
+        .try_flatten()
+        .boxed()
+}
+
+fn idle_limited(
+    entries: BoxStream<'static, RawResult<ObjectMeta>>,
+) -> impl futures::Stream<Item = RawResult<ObjectMeta>> {
+    stream::unfold(Some(entries), |entries| async {
+        let mut entries = entries?;
+        match timeout(ATTEMPT_TIME, entries.next()).await {
+            Ok(next) => next.map(|entry| (entry, Some(entries))),
+            Err(_) => Some((Err(stalled(ATTEMPT_TIME)), None)),
+        }
+    })
+}
+
+async fn take_body(result: GetResult, expected: u64) -> RawResult<Bytes> {
+    if matches!(result.payload, GetResultPayload::File(..)) {
+        let body = result.bytes().await?;
+        let whole = body.len() as u64 == expected;
+        return if whole { Ok(body) } else { Err(fault("the file is shorter than its directory says")) };
+    }
+    let mut chunks = result.into_stream();
+    let mut first: Option<Bytes> = None;
+    let mut body = BytesMut::new();
+    let mut taken = 0_u64;
+    while let Some(chunk) = chunks.try_next().await? {
+        taken += chunk.len() as u64;
+        if taken > expected {
+            return Err(fault("the store sent more bytes than it was asked for"));
+        }
+        match first.take() {
+            None if body.is_empty() => first = Some(chunk),
+            held => {
+                if let Some(held) = held {
+                    body.reserve(usize::try_from(expected).unwrap_or(0));
+                    body.extend_from_slice(&held);
+                }
+                body.extend_from_slice(&chunk);
+            }
+        }
+    }
+    if taken != expected {
+        return Err(fault("the store sent fewer bytes than it announced"));
+    }
+    Ok(first.unwrap_or_else(|| body.freeze()))
+}
+
+fn check_range(wanted: Option<&GetRange>, result: &GetResult) -> RawResult<()> {
+    let size = result.meta.size;
+    let right = match wanted {
+        None => 0..size,
+        Some(wanted) => wanted.as_range(size).map_err(|_| fault("the store answered with another range"))?,
+    };
+    if result.range == right {
+        Ok(())
+    } else {
+        Err(fault("the store answered with another range than it was asked for"))
+    }
+}
+
+fn attempt_time(bytes: u64) -> Duration {
+    ATTEMPT_TIME + Duration::from_secs(bytes / LINK_BYTES_PER_SEC)
+}
+
+fn fault(what: &'static str) -> RawError {
+    RawError::Generic { store: "bucket", source: what.into() }
+}
+
+fn stalled(limit: Duration) -> RawError {
+    RawError::Generic { store: "bucket", source: format!("no answer within {} s", limit.as_secs()).into() }
+}
+
+fn unsupported(what: &str) -> RawError {
+    RawError::NotSupported { source: format!("{what} are not used here").into() }
+}
+
+/// Pauses that double from [`BACKOFF_MIN`], each shortened by up to half so that clients do not meet.
+#[derive(Debug, Default)]
+struct Backoff {
+    attempts: u32,
+}
+
+impl Backoff {
+    fn next(&mut self, max: Duration) -> Duration {
+        let full = BACKOFF_MIN.saturating_mul(1 << self.attempts.min(16)).min(max);
+        self.attempts = self.attempts.saturating_add(1);
+        let mut random = [0; 2];
+        OsEntropy.fill(&mut random);
+        let share = f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX);
+        full.mul_f64(0.5 + share / 2.0)
+    }
+}

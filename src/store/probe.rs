@@ -1,0 +1,88 @@
+//! Proves by trying that a bucket can do what a volume needs.
+
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use tokio::time::Instant;
+
+use super::{Bucket, StoreError};
+use crate::base::{Entropy, OsEntropy, SegmentId};
+
+const FIRST: &[u8] = b"coffer probes whether this bucket keeps what it was given";
+const SECOND: &[u8] = b"this must not replace the object that is already there...";
+
+/// What the probe found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeReport {
+    /// How long a small write took.
+    pub put: Duration,
+    /// How long a small ranged read took.
+    pub get: Duration,
+    /// Requests it took in all.
+    pub requests: u64,
+}
+
+/// Writes, refuses to overwrite, reads, lists and deletes one object of a random name.
+pub(crate) async fn probe(bucket: &Bucket) -> Result<ProbeReport, StoreError> {
+    let before = bucket.meter().snapshot().requests();
+    let mut name = [0; 16];
+    OsEntropy.fill(&mut name);
+    let directory = Path::from("probe");
+    let path = directory.clone().join(SegmentId(name).to_string());
+    let store = bucket.prompt();
+
+    let started = Instant::now();
+    create(bucket, &path, FIRST).await?;
+    let put = started.elapsed();
+    let found = examine(bucket, &directory, &path).await;
+    let removed = store.delete(&path).await.map_err(|error| bucket.error(path.as_ref(), &error));
+    let get = found?;
+    removed?;
+    match store.get(&path).await {
+        Err(object_store::Error::NotFound { .. }) => {}
+        Ok(_) => return Err(misbehaves(bucket, "a deleted object is still there")),
+        Err(error) => return Err(bucket.error(path.as_ref(), &error)),
+    }
+    Ok(ProbeReport { put, get, requests: bucket.meter().snapshot().requests() - before })
+}
+
+async fn examine(bucket: &Bucket, directory: &Path, path: &Path) -> Result<Duration, StoreError> {
+    match create(bucket, path, SECOND).await {
+        Err(StoreError::AlreadyExists { .. }) => {}
+        Ok(()) => return Err(StoreError::IgnoresPreconditions { bucket: bucket.display_url().to_owned() }),
+        Err(error) => return Err(error),
+    }
+    let started = Instant::now();
+    let part = bucket.prompt().get_range(path, 7..13).await;
+    let part = part.map_err(|error| bucket.error(path.as_ref(), &error))?;
+    let get = started.elapsed();
+    if FIRST.get(7..13) != Some(&part[..]) {
+        let ignores = SECOND.get(7..13) == Some(&part[..]);
+        return Err(if ignores {
+            StoreError::IgnoresPreconditions { bucket: bucket.display_url().to_owned() }
+        } else {
+            misbehaves(bucket, "a ranged read returns other bytes than were written")
+        });
+    }
+    let entries: Result<Vec<_>, _> = bucket.prompt().list(Some(directory)).try_collect().await;
+    let entries = entries.map_err(|error| bucket.error(directory.as_ref(), &error))?;
+    let listed = entries.iter().any(|entry| entry.location == *path && entry.size == FIRST.len() as u64);
+    if listed { Ok(get) } else { Err(misbehaves(bucket, "an object that was just written is not listed")) }
+}
+
+async fn create(bucket: &Bucket, path: &Path, bytes: &'static [u8]) -> Result<(), StoreError> {
+    let opts = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    match bucket.prompt().put_opts(path, PutPayload::from_static(bytes), opts).await {
+        Ok(_) => Ok(()),
+        Err(object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }) => {
+            Err(StoreError::IgnoresPreconditions { bucket: bucket.display_url().to_owned() })
+        }
+        Err(error) => Err(bucket.error(path.as_ref(), &error)),
+    }
+}
+
+fn misbehaves(bucket: &Bucket, what: &str) -> StoreError {
+    StoreError::Misbehaves { bucket: bucket.display_url().to_owned(), what: what.to_owned() }
+}

@@ -1,0 +1,150 @@
+//! What a bucket promises, tried on stores that fail.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+
+use super::fault::{Fault, FaultyStore};
+use super::*;
+
+fn create() -> PutOptions {
+    PutOptions { mode: PutMode::Create, ..PutOptions::default() }
+}
+
+fn payload(bytes: &'static [u8]) -> PutPayload {
+    PutPayload::from_static(bytes)
+}
+
+fn faulty() -> (Arc<FaultyStore>, Bucket) {
+    let store = Arc::new(FaultyStore::default());
+    (store.clone(), Bucket::from_store(store))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_outlasts_any_outage_and_the_meter_says_since_when() {
+    let (store, bucket) = faulty();
+    store.fail_writes([Fault::Fail; 40]);
+    let path = Path::from("a");
+    let writing = {
+        let objects = bucket.objects.clone();
+        tokio::spawn(async move { objects.put_opts(&Path::from("a"), payload(b"x"), create()).await })
+    };
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let during = bucket.meter().snapshot();
+    assert_eq!(during.outage, Some(OutageKind::Unavailable));
+    assert!(during.outage_since.is_some_and(|since| since >= Duration::from_secs(59)), "{during:?}");
+    assert!(during.last_error.as_ref().is_some_and(|words| words.contains("connection reset")));
+    writing.await.expect("joined").expect("written in the end");
+    let after = bucket.meter().snapshot();
+    assert_eq!((after.puts, after.errors, after.outage), (41, 40, None));
+    assert_eq!(bucket.objects.get(&path).await.expect("there").bytes().await.expect("body"), "x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denied_write_loses_nothing_and_is_told_apart_from_an_outage() {
+    let (store, bucket) = faulty();
+    store.fail_writes([Fault::Deny; 20]);
+    let objects = bucket.objects.clone();
+    let writing =
+        tokio::spawn(async move { objects.put_opts(&Path::from("a"), payload(b"x"), create()).await });
+    bucket.meter().denied().await;
+    assert_eq!(bucket.meter().outage(), Some(OutageKind::Denied));
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(bucket.meter().snapshot().puts < 15, "a denied write is tried slowly");
+    writing.await.expect("joined").expect("written when allowed again");
+    assert_eq!(bucket.meter().outage(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_waiting_is_told_at_once_that_access_is_denied() {
+    let (store, bucket) = faulty();
+    store.fail_writes([Fault::Deny]);
+    let error = bucket.probe().await.expect_err("denied");
+    assert!(matches!(error, StoreError::Denied { .. }), "{error}");
+    assert_eq!(bucket.meter().snapshot().puts, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_to_a_create_is_success_when_the_bytes_are_ours() {
+    let (store, bucket) = faulty();
+    store.fail_writes([Fault::LoseAnswer]);
+    let path = Path::from("a");
+    bucket.objects.put_opts(&path, payload(b"ours"), create()).await.expect("ours");
+    let other = bucket.objects.put_opts(&path, payload(b"them"), create()).await;
+    assert!(matches!(other, Err(object_store::Error::AlreadyExists { .. })));
+    let longer = bucket.objects.put_opts(&path, payload(b"ours and more"), create()).await;
+    assert!(matches!(longer, Err(object_store::Error::AlreadyExists { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_ends_at_its_deadline_even_when_nothing_answers() {
+    let (store, bucket) = faulty();
+    let path = Path::from("a");
+    bucket.objects.put(&path, payload(b"x")).await.expect("written");
+    store.fail_reads([Fault::Fail, Fault::Fail]);
+    bucket.objects.get(&path).await.expect("the third attempt answers");
+    store.fail_reads([Fault::Hang; 10]);
+    let started = tokio::time::Instant::now();
+    let error = bucket.objects.get(&path).await.expect_err("nothing answered");
+    assert!(started.elapsed() <= Duration::from_secs(60), "{:?}", started.elapsed());
+    assert!(matches!(bucket.error("a", &error), StoreError::Unavailable { .. }), "{error}");
+    assert_eq!(bucket.meter().outage(), Some(OutageKind::Unavailable));
+    assert_eq!(bucket.meter().snapshot().in_flight, 0);
+}
+
+#[tokio::test]
+async fn an_absent_object_is_an_answer_and_no_outage() {
+    let bucket = Bucket::memory();
+    let error = bucket.objects.get(&Path::from("none")).await.expect_err("absent");
+    assert!(matches!(bucket.error("none", &error), StoreError::NotFound { .. }));
+    let seen = bucket.meter().snapshot();
+    assert_eq!((seen.gets, seen.errors, seen.outage), (1, 0, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_objects_are_deleted_in_chunks_and_absent_ones_are_success() {
+    let (store, bucket) = faulty();
+    for number in 0..1500 {
+        store.inner.put(&Path::from(format!("d/{number}")), payload(b"x")).await.expect("written");
+    }
+    store.fail_writes([Fault::Fail]);
+    let paths = stream::iter((0..2000).map(|number| Ok(Path::from(format!("d/{number}"))))).boxed();
+    let deleted: Vec<Path> = bucket.objects.delete_stream(paths).try_collect().await.expect("deleted");
+    assert_eq!(deleted.len(), 2000);
+    assert_eq!(store.inner.list(None).count().await, 0);
+}
+
+#[tokio::test]
+async fn a_good_bucket_passes_the_probe_and_keeps_nothing_of_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let local = open(directory.path().to_str().expect("utf-8"), &StoreOptions::default()).expect("opens");
+    for bucket in [Bucket::memory(), local] {
+        let report = bucket.probe().await.expect("usable");
+        assert!(report.requests <= 8, "{report:?}");
+        assert_eq!(bucket.objects.list(None).count().await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_overwrites_is_refused() {
+    let store = Arc::new(FaultyStore { overwrites: true, ..FaultyStore::default() });
+    let bucket = Bucket::from_store(store.clone());
+    let error = bucket.probe().await.expect_err("refused");
+    assert!(matches!(error, StoreError::IgnoresPreconditions { .. }), "{error}");
+    assert_eq!(store.inner.list(None).count().await, 0, "the probe's object is removed all the same");
+}
+
+#[tokio::test]
+async fn what_a_local_bucket_acknowledged_is_in_its_directory_under_its_name() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let url = format!("file://{}", directory.path().display());
+    let bucket = open(&url, &StoreOptions::default()).expect("opens");
+    bucket.objects.put_opts(&Path::from("header/1"), payload(b"x"), create()).await.expect("written");
+    assert_eq!(std::fs::read(directory.path().join("header/1")).expect("a file"), b"x");
+    let again = bucket.objects.put_opts(&Path::from("header/1"), payload(b"y"), create()).await;
+    assert!(matches!(again, Err(object_store::Error::AlreadyExists { .. })));
+    assert_eq!(bucket.display_url(), url);
+}
