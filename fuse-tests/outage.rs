@@ -97,6 +97,13 @@ fn a_server_that_is_killed_and_started_again_is_waited_for() {
 }
 
 #[test]
+fn a_server_that_takes_requests_and_does_not_answer_is_waited_for() {
+    let server = servers::azurite();
+    let volume = Volume::on(&server);
+    outage(&volume, || server.freeze(), || server.thaw());
+}
+
+#[test]
 fn umount_during_an_outage_says_that_data_would_be_lost() {
     let volume = Volume::local();
     let (bucket, hidden) = (volume.bucket(), volume.bucket().with_extension("away"));

@@ -43,6 +43,21 @@ impl Server {
         );
     }
 
+    /// Freezes the server: it still takes connections and answers nobody.
+    pub(crate) fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Ends [`Server::freeze`].
+    pub(crate) fn thaw(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)
+            .expect("signal the server");
+    }
+
     fn said(&self) -> String {
         tail(&std::fs::read_to_string(&self.log).unwrap_or_default(), 40)
     }
