@@ -1,13 +1,19 @@
 //! Plain vocabulary that every room shares: identities, names, time, randomness and units.
 
 mod entropy;
+mod extent;
 mod id;
 mod name;
+mod ranges;
 mod time;
 
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};
+pub use extent::{
+    BlockPlace, Blocks, Codec, ExtentError, LiveDelta, NewSegment, Piece, Run, RunList, SegmentSeal,
+};
 pub use id::{BlockIndex, Ino, SegmentId, Tag, VolumeId};
 pub use name::{NAME_BYTES_MAX, Name, NameError};
+pub use ranges::RangeSet;
 pub use time::{Clock, ManualClock, SystemClock, Time};
 
 /// Plaintext bytes of one block of a file.
@@ -18,6 +24,10 @@ pub const BLOCK_LEN: u64 = BLOCK_BYTES as u64;
 pub const PAGE_BLOCKS: u64 = 1024;
 /// Sealed bytes of blocks after which a segment is closed.
 pub const SEGMENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes in front of every sealed object. (docs/FORMAT.md, "Sealed objects")
+pub const HEAD_BYTES: usize = 64;
+/// Bytes that sealing adds to every piece.
+pub const TAG_BYTES: usize = 16;
 /// Largest file: offsets are signed 64-bit at the kernel's door.
 pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 

@@ -1,1 +1,19 @@
 //! A Unix socket on a running mount: status, flush, unmount.
+//!
+//! Every mount leaves a small file in a directory of its user's that says where its socket is (`registry`). Requests
+//! and replies are lines of JSON (`protocol`); only the mount's owner and root are answered (`server`).
+
+mod client;
+mod error;
+mod live;
+mod path_text;
+mod protocol;
+mod registry;
+mod server;
+
+pub use client::Client;
+pub use error::ControlError;
+pub use live::Live;
+pub use protocol::{Failure, FailureKind, Progress, Request, Step};
+pub use registry::{MountEntry, Registry};
+pub use server::{Server, Subject};

@@ -2,8 +2,7 @@
 
 use super::OpenError;
 
-/// Bytes of an encoded [`ObjectHead`].
-pub const HEAD_BYTES: usize = 64;
+pub use crate::base::HEAD_BYTES;
 /// Suite 1: AES-256-GCM pieces, HKDF-SHA-256 keys and commitments.
 pub const SUITE_AES_256_GCM: u8 = 1;
 

@@ -6,8 +6,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use super::{OpenError, cannot_fail};
 
-/// Bytes that sealing adds to a piece.
-pub const TAG_BYTES: usize = 16;
+pub use crate::base::TAG_BYTES;
 
 /// The key of one sealed object. Nothing of the object's identity needs to be repeated with a piece: the
 /// key is of this object only, and the nonce is the piece's number.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{BLOCK_BYTES, SegmentId};
+use crate::base::{BLOCK_BYTES, ExtentError, SegmentId};
 use crate::vault::VaultError;
 
 /// An error of the data room. Cheap to clone, because all who wait for one fetch get the same.
@@ -45,18 +45,15 @@ pub enum DataError {
         segment: SegmentId,
     },
     /// A decoded extent record breaks a rule of docs/FORMAT.md.
-    #[error("an extent record is damaged: {why}")]
-    BadExtents {
-        /// The rule.
-        why: &'static str,
-    },
+    #[error(transparent)]
+    Extents(#[from] ExtentError),
 }
 
 impl DataError {
     pub(super) fn from_vault(segment: SegmentId, error: VaultError) -> Self {
         match error {
-            VaultError::Missing { .. } => Self::Missing { segment },
-            VaultError::Damaged { .. } => {
+            VaultError::Missing(_) => Self::Missing { segment },
+            other if other.is_damage() => {
                 Self::Damaged { segment, pos: 0, why: "the object is not what its record says" }
             }
             other => Self::Unavailable { segment, source: Some(Arc::new(other)) },

@@ -1,8 +1,11 @@
 //! File contents: dirty blocks, segment packing, upload, block reads, read-ahead.
 
+mod dirty;
 mod error;
-pub mod extent;
 pub mod reader;
 pub mod segment;
 
+pub use dirty::{Batch, Beneath, Dirty, FileEdit, Paint, SentBlock};
 pub use error::DataError;
+pub use reader::{BlockReader, ReadAhead, ReadHint, Want};
+pub use segment::{Compression, FinishedSegment, SegmentBuilder};

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::DataError;
-use super::extent::BlockPlace;
-use super::segment::SegmentSeal;
+use crate::base::BlockPlace;
+use crate::base::SegmentSeal;
 use crate::cache::BlockCache;
 use crate::vault::Vault;
 use fetch::{Cargo, Fetcher, Found};
@@ -52,7 +52,8 @@ impl BlockReader {
         Self(Arc::new(Fetcher::new(vault, cache, memory_bytes, runtime)))
     }
 
-    /// The block if it is in the cache.
+    /// The block if it is in the cache. [`BlockReader::read_block`] looks there first, too, and is ready at
+    /// its first poll then.
     #[must_use]
     pub fn cached(&self, place: &BlockPlace) -> Option<Bytes> {
         self.0.cache.get(place.segment, place.pos)
@@ -117,8 +118,8 @@ impl BlockReader {
     }
 
     /// Starts fetching blocks that a sequential reader will want, into the cache, and returns at once.
-    /// A bounded number of GETs of up to 4 MiB run side by side, others wait in a bounded queue, and what exceeds
-    /// that is dropped: these are only guesses. Nothing is remembered of one that fails.
+    /// A bounded number of GETs of up to 4 MiB run side by side, others wait in a bounded queue, and what
+    /// exceeds that is dropped: these are only guesses. Nothing is remembered of one that fails.
     pub fn prefetch(&self, wants: Vec<Want>) {
         for batch in self.0.plan(&wants) {
             self.0.start_ahead(batch);

@@ -1,1 +1,28 @@
 //! Translates kernel requests to `vfs` calls and back; knows kernel flags and nothing else.
+//!
+//! Every operation is polled once on the thread that read its request. What is ready then is answered there,
+//! without waking anybody; what must wait for the bucket is handed to the runtime together with its reply,
+//! so that no FUSE thread ever blocks (`serve`). Mounting and unmounting are done here and not by `fuser`
+//! (`mount`, `kernel`), because a mount must never be undone twice: the second time may hit a stranger's.
+
+mod acl;
+mod births;
+mod bridge;
+mod convert;
+mod core;
+mod dirs;
+mod error;
+mod filesystem;
+mod kernel;
+mod killed;
+mod mount;
+mod mountinfo;
+mod options;
+mod permission;
+mod serve;
+mod xattrs;
+
+pub use error::MountError;
+pub use mount::{KernelCache, Mounted, Unmount, mount};
+pub use mountinfo::Device;
+pub use options::MountOptions;

@@ -1,1 +1,16 @@
-//! The tree as records: the open transaction group, the engine that stores it, commits.
+//! The tree as records: their keys and encoding, the overlay of what is not committed, the engine
+//! that stores them, the chain of commits.
+
+pub mod chain;
+mod codec;
+pub mod engine;
+mod error;
+mod key;
+mod overlay;
+mod record;
+
+pub use codec::{decode, encode};
+pub use error::MetaError;
+pub use key::Key;
+pub use overlay::{Load, Overlay};
+pub use record::{Body, Commit, Entry, Garbage, Holder, Inode, Page, Record, Segment, Superblock, Xattr};

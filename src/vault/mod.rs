@@ -17,7 +17,6 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 
 pub use error::{Damage, VaultError};
-pub use segment::SegmentSeal;
 
 use crate::base::Entropy;
 use crate::crypto::KeyRing;

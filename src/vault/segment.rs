@@ -9,22 +9,11 @@ use object_store::path::Path;
 use object_store::{Error as RawError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use super::{Vault, VaultError};
-use crate::base::SegmentId;
+use crate::base::{SegmentId, SegmentSeal};
 use crate::crypto::{ObjectHead, ObjectKey, ObjectKind, SUITE_AES_256_GCM};
 use crate::store::Bucket;
 
 const DIRECTORY: &str = "d";
-
-/// What opens the blocks of a segment without its head: repeated in the segment's `S` record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-pub struct SegmentSeal {
-    /// Key epoch.
-    pub epoch: u16,
-    /// Salt of the object key.
-    pub salt: [u8; 24],
-    /// Commitment to the object key.
-    pub commitment: [u8; 32],
-}
 
 impl From<&ObjectHead> for SegmentSeal {
     fn from(head: &ObjectHead) -> Self {

@@ -1,1 +1,264 @@
-//! A POSIX filesystem with no FUSE in it.
+//! A POSIX filesystem with no FUSE in it: one file for each family of operations.
+
+mod attr;
+mod commit;
+mod directory;
+mod error;
+mod file;
+mod layout;
+mod links;
+mod locate;
+mod metadata;
+mod options;
+mod pack;
+mod read;
+mod recover;
+mod rename;
+mod space;
+mod state;
+mod status;
+mod txn;
+mod xattr;
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
+
+use futures::future::join_all;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, watch};
+
+use crate::base::{Clock, Name};
+use crate::cache::BlockCache;
+use crate::crypto::KeyRing;
+use crate::data::BlockReader;
+use crate::meta::engine::Engine;
+use crate::meta::{Key, Load, MetaError, Overlay, Record, Superblock, decode};
+use crate::vault::Vault;
+
+pub use attr::{Attr, Caller, DirEntry, Handle, RenameMode, SeekFor, SetAttr, SetTime, StatFs, XattrMode};
+pub use error::VfsError;
+pub use options::{OnCommit, VfsOptions};
+pub use status::Status;
+
+use file::OpenFile;
+use state::{Phase, State};
+use txn::{Halt, Txn};
+
+/// A mounted volume's filesystem. Every operation is cancel-safe: a future that is dropped before it
+/// completes has changed nothing.
+pub struct Vfs {
+    me: Weak<Vfs>,
+    state: Mutex<State>,
+    engine: Engine,
+    vault: Vault,
+    reader: BlockReader,
+    cache: Arc<BlockCache>,
+    clock: Arc<dyn Clock>,
+    options: VfsOptions,
+    handles: Mutex<HashMap<u64, OpenFile>>,
+    next_handle: AtomicU64,
+    signals: Signals,
+    uploads: Arc<Semaphore>,
+    commit_turn: tokio::sync::Mutex<()>,
+}
+
+/// How operations and the committer wake each other.
+struct Signals {
+    /// Someone waits for the open group.
+    wanted: Notify,
+    /// The open group has got its first change.
+    dirtied: Notify,
+    /// Dirty bytes, records or uploads have become fewer.
+    eased: Notify,
+    /// The last commit, and whether there will be more.
+    progress: watch::Sender<Progress>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    committed: u64,
+    phase: Phase,
+}
+
+impl Vfs {
+    fn ring(&self) -> &KeyRing {
+        self.vault.ring()
+    }
+
+    fn seal_name(&self, dir: crate::base::Ino, name: &[u8]) -> Result<crate::crypto::SealedName, VfsError> {
+        Ok(self.ring().seal_name(dir, &Name::new(name)?))
+    }
+
+    /// Runs `op` for what it sees.
+    async fn read_txn<T>(
+        &self,
+        mut op: impl FnMut(&mut Txn) -> Result<T, Halt> + Send,
+    ) -> Result<T, VfsError> {
+        loop {
+            let missing = {
+                let mut state = self.state.lock();
+                match op(&mut Txn::new(&mut state, self.clock.now())) {
+                    Ok(value) => return Ok(value),
+                    Err(Halt::Fail(error)) => return Err(error),
+                    Err(Halt::Missing(keys)) => keys,
+                }
+            };
+            self.load(missing).await?;
+        }
+    }
+
+    /// Runs `op` and applies its changes.
+    async fn update<T>(&self, mut op: impl FnMut(&mut Txn) -> Result<T, Halt> + Send) -> Result<T, VfsError> {
+        self.wait_for_room(0).await?;
+        loop {
+            let missing = {
+                let mut state = self.state.lock();
+                state.check_writable()?;
+                let mut txn = Txn::new(&mut state, self.clock.now());
+                match op(&mut txn) {
+                    Ok(value) => {
+                        txn.apply();
+                        self.note_change(&mut state);
+                        return Ok(value);
+                    }
+                    Err(Halt::Fail(error)) => return Err(error),
+                    Err(Halt::Missing(keys)) => keys,
+                }
+            };
+            self.load(missing).await?;
+        }
+    }
+
+    /// Starts the open group's clock at its first change.
+    fn note_change(&self, state: &mut State) {
+        if state.dirty_since.is_none() && !state.is_open_empty() {
+            state.dirty_since = Some(self.clock.elapsed());
+            self.signals.dirtied.notify_one();
+        }
+    }
+
+    async fn load(&self, keys: Vec<Key>) -> Result<(), VfsError> {
+        if let [key] = keys.as_slice() {
+            return self.load_one(*key).await;
+        }
+        for loaded in join_all(keys.into_iter().map(|key| self.load_one(key))).await {
+            loaded?;
+        }
+        Ok(())
+    }
+
+    async fn load_one(&self, key: Key) -> Result<(), VfsError> {
+        let bytes = key.encode();
+        loop {
+            let guard = LoadGuard::begin(&self.state, key);
+            let found = self.engine.get(&bytes).await.map_err(MetaError::from)?;
+            let record = found.map(|bytes| decode(&key, &bytes)).transpose()?;
+            if guard.end(record) == Load::Kept {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Records with keys in `from..to`, at most `limit` of them, committed or not. The second value
+    /// is where to go on, if there may be more.
+    async fn scan(
+        &self,
+        from: Key,
+        to: Key,
+        limit: usize,
+    ) -> Result<(Vec<(Key, Record)>, Option<Key>), VfsError> {
+        let (changes, settled_count) = {
+            let state = self.state.lock();
+            (state.overlay.changes_between(&from, &to, limit), state.overlay.settled_count())
+        };
+        let rows = self.engine.scan(from.encode(), to.encode(), limit).await.map_err(MetaError::from)?;
+        let last_row =
+            (rows.len() >= limit).then(|| rows.last().and_then(|(key, _)| Key::decode(key))).flatten();
+        let last_change = (changes.len() >= limit).then(|| changes.last().map(|(key, _)| *key)).flatten();
+        let bound = match (last_row, last_change) {
+            (Some(row), Some(change)) => Some(row.min(change)),
+            (row, change) => row.or(change),
+        };
+        let mut merged = std::collections::BTreeMap::new();
+        let mut state = self.state.lock();
+        for (key, value) in rows {
+            let Some(key) = Key::decode(&key) else { continue };
+            if bound.is_some_and(|bound| key > bound) {
+                break;
+            }
+            let record = decode(&key, &value)?;
+            state.overlay.remember_scanned(settled_count, key, record.clone());
+            merged.insert(key, Some(record));
+        }
+        drop(state);
+        merged.extend(changes.into_iter().filter(|(key, _)| bound.is_none_or(|bound| *key <= bound)));
+        let found = merged.into_iter().filter_map(|(key, record)| Some((key, record?))).collect();
+        Ok((found, bound))
+    }
+
+    /// A new filesystem over an engine whose superblock has been read. The caller starts its
+    /// committer with [`Vfs::start`].
+    #[must_use]
+    pub fn new(
+        engine: Engine,
+        vault: Vault,
+        reader: BlockReader,
+        cache: Arc<BlockCache>,
+        clock: Arc<dyn Clock>,
+        superblock: Superblock,
+        options: VfsOptions,
+    ) -> Arc<Self> {
+        let phase = if options.read_only { Phase::ReadOnly } else { Phase::Writable };
+        let progress = Progress { committed: superblock.commit, phase };
+        let overlay = Overlay::new(options.record_cache_bytes);
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            state: Mutex::new(State::new(overlay, superblock, phase)),
+            engine,
+            vault,
+            reader,
+            cache,
+            clock,
+            handles: Mutex::new(HashMap::new()),
+            next_handle: AtomicU64::new(1),
+            signals: Signals {
+                wanted: Notify::new(),
+                dirtied: Notify::new(),
+                eased: Notify::new(),
+                progress: watch::Sender::new(progress),
+            },
+            uploads: Arc::new(Semaphore::new(options.uploads_max)),
+            commit_turn: tokio::sync::Mutex::new(()),
+            options,
+        })
+    }
+}
+
+/// Registers a load for as long as it runs, also when it is dropped half-way.
+struct LoadGuard<'a> {
+    state: &'a Mutex<State>,
+    key: Option<Key>,
+}
+
+impl<'a> LoadGuard<'a> {
+    fn begin(state: &'a Mutex<State>, key: Key) -> Self {
+        state.lock().overlay.begin_load(key);
+        Self { state, key: Some(key) }
+    }
+
+    fn end(mut self, record: Option<Record>) -> Load {
+        match self.key.take() {
+            Some(key) => self.state.lock().overlay.end_load(key, Some(record)),
+            None => Load::Stale,
+        }
+    }
+}
+
+impl Drop for LoadGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            self.state.lock().overlay.end_load(key, None);
+        }
+    }
+}

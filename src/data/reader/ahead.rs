@@ -13,8 +13,8 @@ const DISORDER_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 /// The reading pattern of one open file.
 ///
-/// A stream is a read that goes on where the last one ended, or a first read of a whole block or more at offset
-/// 0. It gets a window of read-ahead that grows each time half of it is used up. Any other jump ends it.
+/// A stream is a read that goes on where the last one ended, or a first read of a whole block or more at
+/// offset 0. It gets a window of read-ahead that grows each time half of it is used up. Any other jump ends it.
 #[derive(Clone, Debug)]
 pub struct ReadAhead {
     window_bytes_max: u64,

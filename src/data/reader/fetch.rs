@@ -12,10 +12,11 @@ use super::flights::{Flights, Ticket};
 use super::keys::Keys;
 use super::plan::{self, Batch, GET_BYTES_MAX};
 use super::spans::Spans;
+use crate::base::BlockPlace;
+use crate::base::SegmentSeal;
 use crate::cache::BlockCache;
 use crate::data::DataError;
-use crate::data::extent::BlockPlace;
-use crate::data::segment::{SegmentSeal, open_block};
+use crate::data::segment::open_block;
 use crate::vault::Vault;
 
 /// GETs ahead of time that run side by side.

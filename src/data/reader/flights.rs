@@ -53,9 +53,9 @@ pub(super) enum Boarding<T> {
 }
 
 impl Flights {
-    /// Finds the flight that brings `block`, or starts one for `range`. `arrived` is asked before starting, and
-    /// nothing can land meanwhile: bytes that left the table are where it looks. Flights ahead of time are
-    /// joined only if `join_ahead`.
+    /// Finds the flight that brings `block`, or starts one for `range`. `arrived` is asked before
+    /// starting, and nothing can land meanwhile: bytes that left the table are where it looks. Flights ahead
+    /// of time are joined only if `join_ahead`.
     pub(super) fn board<T>(
         &self,
         segment: SegmentId,

@@ -7,9 +7,9 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::base::SegmentId;
+use crate::base::SegmentSeal;
 use crate::crypto::ObjectKey;
 use crate::data::DataError;
-use crate::data::segment::SegmentSeal;
 use crate::vault::Vault;
 
 /// About 1 KiB each.

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::Want;
+use crate::base::BlockPlace;
+use crate::base::SegmentSeal;
 use crate::base::{BLOCK_BYTES, SegmentId};
 use crate::crypto::{HEAD_BYTES, TAG_BYTES};
 use crate::data::DataError;
-use crate::data::extent::BlockPlace;
-use crate::data::segment::SegmentSeal;
 
 /// Sealed bytes of one GET: 64 whole blocks, so that two fetch a full segment.
 pub(super) const GET_BYTES_MAX: u32 = 64 * (BLOCK_BYTES + TAG_BYTES) as u32;
@@ -54,13 +54,13 @@ pub(super) fn check_bounds(place: &BlockPlace, segment_bytes: u64) -> Result<(),
     if place.pos < HEAD_BYTES as u32
         || u64::from(place.pos) + u64::from(place.piece.sealed_bytes()) > segment_bytes
     {
-        return Err(DataError::BadExtents { why: "a block lies outside its segment" });
+        return Err(crate::base::ExtentError { why: "a block lies outside its segment" }.into());
     }
     Ok(())
 }
 
-/// The GETs for `wants`, in the order in which their first blocks are wanted. Wants out of bounds are left out:
-/// reading them will say so.
+/// The GETs for `wants`, in the order in which their first blocks are wanted. Wants out of bounds are left
+/// out: reading them will say so.
 pub(super) fn plan<'a>(wants: impl Iterator<Item = &'a Want>) -> Vec<Batch> {
     let mut segments: HashMap<SegmentId, Vec<(usize, &Want)>> = HashMap::new();
     for (order, want) in wants.enumerate() {
@@ -91,7 +91,7 @@ pub(super) fn plan<'a>(wants: impl Iterator<Item = &'a Want>) -> Vec<Batch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::extent::{Codec, Piece};
+    use crate::base::{Codec, Piece};
 
     const SEAL: SegmentSeal = SegmentSeal { epoch: 1, salt: [0; 24], commitment: [0; 32] };
 

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use crate::base::BlockPlace;
 use crate::base::{BLOCK_BYTES, SegmentId};
 use crate::crypto::TAG_BYTES;
-use crate::data::extent::BlockPlace;
 
 /// Spans begin at multiples of this.
 pub(super) const SPAN_BYTES: u32 = 1024 * 1024;
@@ -70,7 +70,7 @@ impl Spans {
         drop(held);
     }
 
-    /// Forgets the span in which the block at `place` begins: it proved damaged, and the bucket may have better.
+    /// Forgets the span in which the block at `place` begins: it proved damaged; the next may not be.
     pub(super) fn forget(&self, place: &BlockPlace) {
         let mut held = self.held.lock();
         if let Some(span) = held.spans.pop(&key(place)) {

@@ -4,12 +4,15 @@ use std::task::Poll;
 
 use futures::future::join_all;
 use futures::{FutureExt, poll};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::base::{BLOCK_BYTES, BlockIndex, Entropy, Ino, SeededEntropy, VolumeId};
 use crate::crypto::{Epoch, KeyRing, Vmk};
 use crate::data::segment::{Compression, FinishedSegment, SegmentBuilder};
 use crate::store::Bucket;
+use crate::store::fault::{Fault, FaultyStore};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -41,9 +44,13 @@ impl Bench {
     }
 
     fn with(cache_bytes: u64, memory_bytes: u64) -> Self {
+        Self::over(Bucket::memory(), cache_bytes, memory_bytes)
+    }
+
+    fn over(bucket: Bucket, cache_bytes: u64, memory_bytes: u64) -> Self {
         let vmk = Vmk::from_bytes([3; 32]);
         let ring = Arc::new(KeyRing::new(VolumeId([1; 16]), Epoch(1), &vmk));
-        let vault = Vault::new(Bucket::memory(), ring, Arc::new(SeededEntropy::new(11)));
+        let vault = Vault::new(bucket, ring, Arc::new(SeededEntropy::new(11)));
         let cache = Arc::new(BlockCache::new(cache_bytes));
         let reader = BlockReader::new(vault.clone(), Arc::clone(&cache), memory_bytes, Handle::current());
         Self { vault, cache, reader }
@@ -64,6 +71,7 @@ impl Bench {
         Stored { segment, places, plain }
     }
 
+    /// Puts other bytes where the segment's are.
     async fn replace(&self, stored: &Stored, bytes: Bytes) {
         self.vault.delete_segment(stored.segment.id).await.unwrap();
         self.vault.put_segment(stored.segment.id, bytes).await.unwrap();
@@ -283,7 +291,7 @@ async fn a_cut_segment_a_foreign_seal_and_a_wild_place_are_errors() {
     let bench = Bench::new();
     let (stored, other) =
         (bench.store(3, 70, Compression::None).await, bench.store(3, 70, Compression::None).await);
-    bench.replace(&stored, stored.segment.bytes.slice(..250)).await;
+    bench.replace(&stored, stored.segment.bytes.slice(..100)).await;
     for hint in [ReadHint::Single, ReadHint::Neighbourhood] {
         assert!(bench.read(&stored, 2, hint).await.is_err());
         let place = other.places[0];
@@ -293,9 +301,67 @@ async fn a_cut_segment_a_foreign_seal_and_a_wild_place_are_errors() {
         for pos in [0, 63, other.len() as u32, u32::MAX] {
             let wild = BlockPlace { pos, ..place };
             let read = bench.reader.read_block(&wild, &other.segment.seal, other.len(), hint).await;
-            assert!(matches!(read, Err(DataError::BadExtents { .. })));
+            assert!(matches!(read, Err(DataError::Extents(_))));
         }
         assert_eq!(bench.gets(), gets, "an impossible place costs no request");
     }
     bench.read_all(&other, ReadHint::Single).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_hangs_fails_its_readers_in_time_and_nothing_after_them() {
+    let store = Arc::new(FaultyStore::default());
+    let bench = Bench::over(Bucket::from_store(store.clone()), 64 * MIB, 64 * MIB);
+    let stored = bench.store(3, BLOCK_BYTES, Compression::None).await;
+    for hint in [ReadHint::Single, ReadHint::Neighbourhood] {
+        store.fail_reads([Fault::Hang; 100]);
+        let reads = join_all((0..3).map(|n| bench.read(&stored, n, hint))).await;
+        assert!(reads.iter().all(|read| matches!(read, Err(DataError::Unavailable { source: Some(_), .. }))));
+        store.reads.lock().clear();
+    }
+    bench.read_all(&stored, ReadHint::Single).await;
+    assert_eq!(bench.reader.0.flights.count(), 0);
+}
+
+/// Readers of every kind at once over a cache and a memory that are too small, some giving up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whatever_happens_side_by_side_every_read_gives_the_right_bytes() {
+    const SEED: u64 = 0x00C0_FFE4;
+    println!("seed {SEED}");
+    let bench = Arc::new(Bench::with(3 * MIB, 0));
+    let mut all = Vec::new();
+    for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
+        all.push(bench.store(90, BLOCK_BYTES, compression).await);
+        all.push(bench.store(700, 3000, compression).await);
+    }
+    let all = Arc::new(all);
+    let tasks = (0..16).map(|task| {
+        let (bench, all) = (Arc::clone(&bench), Arc::clone(&all));
+        tokio::spawn(async move {
+            let mut random = SmallRng::seed_from_u64(SEED + task);
+            for _ in 0..300 {
+                let stored = &all[random.random_range(0..all.len())];
+                let n = random.random_range(0..stored.places.len());
+                let some = stored.wants().into_iter().skip(n).take(40).collect::<Vec<_>>();
+                match random.random_range(0..10) {
+                    0 => bench.reader.prefetch(some),
+                    1 => bench.reader.gather(&some),
+                    2 => {
+                        let mut read = Box::pin(bench.read(stored, n, ReadHint::Neighbourhood));
+                        drop(poll!(&mut read));
+                    }
+                    even if even % 2 == 0 => {
+                        assert_eq!(
+                            bench.read(stored, n, ReadHint::Neighbourhood).await.unwrap(),
+                            stored.plain[n]
+                        );
+                    }
+                    _ => assert_eq!(bench.read(stored, n, ReadHint::Single).await.unwrap(), stored.plain[n]),
+                }
+            }
+        })
+    });
+    join_all(tasks).await.into_iter().for_each(|task| task.unwrap());
+    bench.settle().await;
+    assert!(bench.cache.len_bytes() <= 3 * MIB);
 }

@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 
+use super::SEGMENT_BLOCKS_MAX;
 use super::codec::{Compression, Packer};
 use super::footer::{self, FooterWriter};
-use super::{SEGMENT_BLOCKS_MAX, SegmentSeal};
+use crate::base::SegmentSeal;
 use crate::base::{BLOCK_BYTES, BlockIndex, Ino, SEGMENT_BYTES_MAX, SegmentId};
+use crate::base::{BlockPlace, Piece};
 use crate::crypto::{ObjectHead, ObjectKey, TAG_BYTES};
 use crate::data::DataError;
-use crate::data::extent::{BlockPlace, Piece};
 use crate::vault::Vault;
 
 /// A segment under construction.

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use zstd::bulk::{Compressor, Decompressor};
 
 use crate::base::BLOCK_BYTES;
-use crate::data::extent::{Codec, Piece};
+use crate::base::{Codec, Piece};
 
 /// The level whose speed keeps up with a gigabit link on one core.
 const ZSTD_LEVEL: i32 = 3;

@@ -4,9 +4,9 @@
 use std::ops::Range;
 
 use crate::base::{BlockIndex, Ino, SegmentId};
+use crate::base::{BlockPlace, Codec, Piece};
 use crate::crypto::{HEAD_BYTES, ObjectKey, TAG_BYTES};
 use crate::data::DataError;
-use crate::data::extent::{BlockPlace, Codec, Piece};
 
 use super::SEGMENT_BLOCKS_MAX;
 

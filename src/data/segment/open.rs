@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use super::codec;
+use crate::base::BlockPlace;
 use crate::crypto::ObjectKey;
 use crate::data::DataError;
-use crate::data::extent::BlockPlace;
 
 /// The contents of the block at `place`, whose sealed bytes, tag included, are `sealed`. The result
 /// owns its memory and is `place.piece.plain` bytes long.

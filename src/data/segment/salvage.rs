@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::SegmentSeal;
 use super::footer::{self, FooterBlock, TRAILER_BYTES};
 use crate::base::SegmentId;
+use crate::base::SegmentSeal;
 use crate::crypto::{HEAD_BYTES, ObjectHead, ObjectKind};
 use crate::data::DataError;
 use crate::vault::Vault;

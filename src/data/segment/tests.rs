@@ -8,9 +8,9 @@ use super::*;
 use crate::base::{
     BLOCK_BYTES, BlockIndex, Entropy, Ino, SEGMENT_BYTES_MAX, SeededEntropy, SegmentId, VolumeId,
 };
+use crate::base::{BlockPlace, Codec};
 use crate::crypto::{Epoch, HEAD_BYTES, KeyRing, TAG_BYTES, Vmk};
 use crate::data::DataError;
-use crate::data::extent::{BlockPlace, Codec};
 use crate::store::Bucket;
 use crate::vault::Vault;
 

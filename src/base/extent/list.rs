@@ -2,8 +2,8 @@
 
 use std::ops::{ControlFlow, Range};
 
+use super::ExtentError;
 use super::{BlockPlace, LiveDelta, Run};
-use crate::data::DataError;
 
 /// Runs sorted by their first block, none overlapping; edits join runs that continue each other.
 /// Encodes as its `Vec<Run>` does; check a decoded one with [`RunList::validate`].
@@ -21,7 +21,7 @@ impl RunList {
     ///
     /// # Errors
     /// As [`RunList::validate`].
-    pub fn from_runs(runs: Vec<Run>, blocks_max: u32) -> Result<Self, DataError> {
+    pub fn from_runs(runs: Vec<Run>, blocks_max: u32) -> Result<Self, ExtentError> {
         let list = Self(runs);
         list.validate(blocks_max)?;
         Ok(list)
@@ -30,13 +30,13 @@ impl RunList {
     /// Checks a decoded list whose block indexes must stay under `blocks_max`.
     ///
     /// # Errors
-    /// [`DataError::BadExtents`] with the rule that it breaks.
-    pub fn validate(&self, blocks_max: u32) -> Result<(), DataError> {
+    /// [`ExtentError`] with the rule that it breaks.
+    pub fn validate(&self, blocks_max: u32) -> Result<(), ExtentError> {
         let mut end = 0;
         for run in &self.0 {
             run.validate(blocks_max)?;
             if run.first < end {
-                return Err(DataError::BadExtents { why: "runs overlap or are out of order" });
+                return Err(ExtentError { why: "runs overlap or are out of order" });
             }
             end = run.end();
         }
@@ -136,6 +136,9 @@ impl RunList {
 
     /// Puts one run over what is there.
     pub fn put(&mut self, run: Run, live: &mut LiveDelta) {
+        if run.block_count() == 0 {
+            return;
+        }
         self.remove(run.first..run.end(), live);
         live.gain(run.segment, run.sealed_bytes());
         let at = self.first_after(run.first);
@@ -169,7 +172,7 @@ impl RunList {
     }
 
     /// The runs of `range`, moved so that `range.start` becomes block `to`: what another file, or
-    /// another place in this one, puts to share the blocks. Empty if the result would pass 2^32 blocks.
+    /// another place in this one, puts to share the blocks. Ends where an index would pass 2^32.
     #[must_use]
     pub fn clone_range(&self, range: Range<u32>, to: u32) -> Vec<Run> {
         let runs = self.0.iter().skip(self.first_after(range.start));

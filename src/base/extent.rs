@@ -10,9 +10,35 @@ pub use live::LiveDelta;
 
 use std::ops::Range;
 
-use super::DataError;
-use crate::base::{BLOCK_BYTES, SegmentId};
-use crate::crypto::{HEAD_BYTES, TAG_BYTES};
+use super::{BLOCK_BYTES, HEAD_BYTES, SegmentId, TAG_BYTES};
+
+/// A decoded extent record breaks a rule of docs/FORMAT.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an extent record is damaged: {why}")]
+pub struct ExtentError {
+    /// The rule.
+    pub why: &'static str,
+}
+
+/// What opens the blocks of a segment without its head: repeated in the segment's `S` record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct SegmentSeal {
+    /// Key epoch.
+    pub epoch: u16,
+    /// Salt of the object key.
+    pub salt: [u8; 24],
+    /// Commitment to the object key.
+    pub commitment: [u8; 32],
+}
+
+/// A segment that has been uploaded and is not in any record yet.
+#[derive(Clone, Copy, Debug)]
+pub struct NewSegment {
+    /// The object's length in bytes.
+    pub len: u32,
+    /// What opens it.
+    pub seal: SegmentSeal,
+}
 
 const BLOCK_BYTES_U32: u32 = BLOCK_BYTES as u32;
 const TAG_BYTES_U32: u32 = TAG_BYTES as u32;
@@ -68,8 +94,8 @@ impl Piece {
     /// Checks a decoded piece.
     ///
     /// # Errors
-    /// [`DataError::BadExtents`] with the rule that it breaks.
-    pub const fn validate(self) -> Result<(), DataError> {
+    /// [`ExtentError`] with the rule that it breaks.
+    pub const fn validate(self) -> Result<(), ExtentError> {
         let why = match self.codec {
             _ if self.plain == 0 || self.plain > BLOCK_BYTES_U32 => "a block's length is out of bounds",
             Codec::Raw if self.stored != self.plain => "a raw block's two lengths differ",
@@ -77,7 +103,7 @@ impl Piece {
             Codec::Lz4 | Codec::Zstd if self.stored >= self.plain => "a compressed block did not shrink",
             _ => return Ok(()),
         };
-        Err(DataError::BadExtents { why })
+        Err(ExtentError { why })
     }
 }
 
@@ -230,8 +256,8 @@ impl Run {
     /// Checks a decoded run whose block indexes must stay under `blocks_max`.
     ///
     /// # Errors
-    /// [`DataError::BadExtents`] with the rule that it breaks.
-    pub fn validate(&self, blocks_max: u32) -> Result<(), DataError> {
+    /// [`ExtentError`] with the rule that it breaks.
+    pub fn validate(&self, blocks_max: u32) -> Result<(), ExtentError> {
         let count = match &self.blocks {
             Blocks::Full(count) => *count as usize,
             Blocks::Each(pieces) => pieces.len(),
@@ -252,7 +278,7 @@ impl Run {
             }
             "a run ends beyond the largest segment position"
         };
-        Err(DataError::BadExtents { why })
+        Err(ExtentError { why })
     }
 
     fn pos_at(&self, offset: u32) -> u32 {

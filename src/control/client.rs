@@ -1,0 +1,238 @@
+//! A command's end of the socket.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+use super::protocol::{REPLY_BYTES_MAX, Reply};
+use super::{ControlError, MountEntry, Progress, Registry, Request};
+
+/// A connection to a running mount, good for one request.
+#[derive(Debug)]
+pub struct Client {
+    point: PathBuf,
+    stream: UnixStream,
+}
+
+impl Client {
+    /// Connects to the user's mount at `mountpoint`.
+    ///
+    /// # Errors
+    /// [`ControlError::NotMounted`] if there is none, [`ControlError::Gone`] if its process does not answer.
+    pub async fn find(mountpoint: &Path) -> Result<Self, ControlError> {
+        Self::connect(&Registry::of_user()?.find(mountpoint)?).await
+    }
+
+    /// Connects to the mount of `entry`.
+    ///
+    /// # Errors
+    /// [`ControlError::Gone`] if its process does not answer, [`ControlError::Stranger`] if another user's does.
+    pub async fn connect(entry: &MountEntry) -> Result<Self, ControlError> {
+        let point = entry.mountpoint.clone();
+        let stream = match UnixStream::connect(&entry.socket).await {
+            Ok(stream) => stream,
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => {
+                return Err(ControlError::Gone(point));
+            }
+            Err(error) => return Err(ControlError::io("connecting", &entry.socket)(error)),
+        };
+        let peer = stream.peer_cred().map_err(ControlError::io("asking who answers", &entry.socket))?;
+        if peer.uid() != 0 && peer.uid() != rustix::process::geteuid().as_raw() {
+            return Err(ControlError::Stranger { point, uid: peer.uid() });
+        }
+        Ok(Self { point, stream })
+    }
+
+    /// Asks, passes progress on, and returns what came of it.
+    ///
+    /// # Errors
+    /// [`ControlError::Failed`] with the mount's reason; [`ControlError::Broken`] if it fell silent.
+    pub async fn request(
+        self,
+        request: &Request,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<Value, ControlError> {
+        let broken = |why: String| ControlError::Broken { point: self.point.clone(), why };
+        let (reader, mut writer) = self.stream.into_split();
+        let mut line = serde_json::to_vec(request).map_err(|error| broken(error.to_string()))?;
+        line.push(b'\n');
+        writer.write_all(&line).await.map_err(|error| broken(error.to_string()))?;
+        let mut reader = BufReader::new(reader).take(REPLY_BYTES_MAX);
+        loop {
+            line.clear();
+            reader.set_limit(REPLY_BYTES_MAX);
+            let bytes =
+                reader.read_until(b'\n', &mut line).await.map_err(|error| broken(error.to_string()))?;
+            if bytes == 0 {
+                return Err(broken("it hung up".into()));
+            }
+            match serde_json::from_slice(&line).map_err(|error| broken(error.to_string()))? {
+                Reply::Progress(made) => progress(made),
+                Reply::Done(value) => return Ok(value),
+                Reply::Failed(failure) => return Err(ControlError::Failed(failure)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use async_trait::async_trait;
+    use serde_json::json;
+    use tokio::sync::Notify;
+
+    use super::super::{Failure, FailureKind, Server, Step, Subject};
+    use super::*;
+
+    /// A mount that counts what is asked of it.
+    #[derive(Default)]
+    struct Fake {
+        asked: parking_lot::Mutex<Vec<&'static str>>,
+        busy: bool,
+        stuck: bool,
+        dropped: Notify,
+        dirty: AtomicU64,
+    }
+
+    struct OnDrop<'a>(&'a Notify);
+    impl Drop for OnDrop<'_> {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+
+    #[async_trait]
+    impl Subject for Fake {
+        fn status(&self) -> Value {
+            json!({ "is_safe": true })
+        }
+        fn dirty_bytes(&self) -> u64 {
+            self.dirty.load(Ordering::Relaxed)
+        }
+        async fn sync(&self) -> Result<(), Failure> {
+            self.asked.lock().push("sync");
+            if self.stuck {
+                let _on_drop = OnDrop(&self.dropped);
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        }
+        async fn unmount(&self, detach: bool) -> Result<(), Failure> {
+            self.asked.lock().push(if detach { "detach" } else { "unmount" });
+            match self.busy {
+                true => Err(Failure { kind: FailureKind::Busy, message: "in use".into() }),
+                false => Ok(()),
+            }
+        }
+        async fn finish(&self) -> Result<(), Failure> {
+            self.asked.lock().push("finish");
+            Ok(())
+        }
+    }
+
+    struct Bench {
+        _dir: tempfile::TempDir,
+        registry: Registry,
+        server: Server,
+        fake: Arc<Fake>,
+    }
+
+    fn bench(fake: Fake) -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::at(dir.path().join("run")).unwrap();
+        let entry = MountEntry {
+            mountpoint: "/mnt/x".into(),
+            url: "memory:".into(),
+            volume: "v".into(),
+            pid: std::process::id(),
+            since: 1,
+            socket: PathBuf::new(),
+        };
+        let fake = Arc::new(fake);
+        let subject: Arc<dyn Subject> = Arc::clone(&fake) as _;
+        let server = Server::start(&registry, entry, subject).unwrap();
+        Bench { _dir: dir, registry, server, fake }
+    }
+
+    impl Bench {
+        fn entry(&self) -> MountEntry {
+            self.registry.find(Path::new("/mnt/x")).unwrap()
+        }
+
+        async fn ask(&self, request: Request) -> Result<Value, ControlError> {
+            Client::connect(&self.entry()).await?.request(&request, |_| ()).await
+        }
+    }
+
+    #[tokio::test]
+    async fn status_comes_from_the_running_mount() {
+        let bench = bench(Fake::default());
+        assert_eq!(bench.ask(Request::Status).await.unwrap(), json!({ "is_safe": true }));
+    }
+
+    #[tokio::test]
+    async fn unmount_saves_everything_first_and_ends_the_volume_last() {
+        let bench = bench(Fake::default());
+        let value = bench.ask(Request::Unmount { detach: false }).await.unwrap();
+        assert_eq!(value, json!({ "detached": false }));
+        assert_eq!(*bench.fake.asked.lock(), ["sync", "unmount", "finish"]);
+        bench.server.stop().await;
+        assert_eq!(bench.registry.entries(), []);
+    }
+
+    #[tokio::test]
+    async fn a_busy_mount_is_not_ended() {
+        let bench = bench(Fake { busy: true, ..Fake::default() });
+        let Err(ControlError::Failed(failure)) = bench.ask(Request::Unmount { detach: false }).await else {
+            panic!("a busy mount was unmounted");
+        };
+        assert_eq!(failure.kind, FailureKind::Busy);
+        assert_eq!(*bench.fake.asked.lock(), ["sync", "unmount"]);
+    }
+
+    #[tokio::test]
+    async fn a_long_request_tells_how_far_it_is_and_stops_when_nobody_listens() {
+        let bench = bench(Fake { stuck: true, dirty: AtomicU64::new(42), ..Fake::default() });
+        let client = Client::connect(&bench.entry()).await.unwrap();
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let asking =
+            tokio::spawn(
+                async move { client.request(&Request::Sync, |made| tell.send(made).unwrap()).await },
+            );
+        let progress = told.recv().await.unwrap();
+        assert_eq!(progress, Progress { step: Step::Syncing, dirty_bytes: 42 });
+        asking.abort();
+        bench.fake.dropped.notified().await;
+    }
+
+    #[tokio::test]
+    async fn garbage_is_answered_and_does_no_harm() {
+        let bench = bench(Fake::default());
+        for garbage in [&b"\n"[..], b"{\"op\":\"explode\"}\n", b"\xff\xfe\n", &[b'['; 70_000]] {
+            let mut stream = UnixStream::connect(bench.entry().socket).await.unwrap();
+            // The mount may hang up before it has taken all of an overlong line.
+            let _ = stream.write_all(garbage).await;
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer).await;
+            if garbage.len() < 70_000 {
+                assert!(String::from_utf8(answer).unwrap().contains("bad_request"));
+            }
+        }
+        assert!(bench.ask(Request::Status).await.is_ok());
+        assert!(bench.fake.asked.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_socket_nobody_listens_at_is_told_as_gone() {
+        let bench = bench(Fake::default());
+        let entry = bench.entry();
+        bench.server.stop().await;
+        assert!(matches!(Client::connect(&entry).await, Err(ControlError::Gone(_))));
+    }
+}

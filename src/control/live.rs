@@ -1,0 +1,88 @@
+//! A mounted volume as the control socket sees it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use super::protocol::{Failure, FailureKind};
+use super::{MountEntry, Subject};
+use crate::fuse::{MountError, Mounted, Unmount};
+use crate::vfs::{Vfs, VfsError};
+
+/// A volume, its mount, and what is known of both.
+pub struct Live {
+    vfs: Arc<Vfs>,
+    mounted: Mounted,
+    entry: MountEntry,
+    started: Instant,
+    more: Box<dyn Fn() -> Value + Send + Sync>,
+    finished: OnceCell<Result<(), Failure>>,
+}
+
+impl Live {
+    /// `more` adds to the status what the `vfs` does not know, such as the state of the bucket, under the key
+    /// `store`.
+    pub fn new(
+        vfs: Arc<Vfs>,
+        mounted: Mounted,
+        entry: MountEntry,
+        more: impl Fn() -> Value + Send + Sync + 'static,
+    ) -> Self {
+        let finished = OnceCell::new();
+        Self { vfs, mounted, entry, started: Instant::now(), more: Box::new(more), finished }
+    }
+}
+
+#[async_trait]
+impl Subject for Live {
+    fn status(&self) -> Value {
+        json!({
+            "mount": {
+                "mountpoint": self.entry.mountpoint.to_string_lossy(),
+                "url": self.entry.url,
+                "volume": self.entry.volume,
+                "pid": self.entry.pid,
+                "since": self.entry.since,
+                "uptime": self.started.elapsed().as_secs_f64(),
+            },
+            "volume": self.vfs.status(),
+            "store": (self.more)(),
+        })
+    }
+
+    fn dirty_bytes(&self) -> u64 {
+        self.vfs.dirty_bytes()
+    }
+
+    async fn sync(&self) -> Result<(), Failure> {
+        // The kernel may hold pages that programs wrote through memory maps; those are written data too.
+        self.mounted
+            .flush_pages()
+            .await
+            .map_err(|error| Failure { kind: FailureKind::NotSaved, message: error.to_string() })?;
+        self.vfs.sync_all().await.map_err(not_saved)
+    }
+
+    async fn unmount(&self, detach: bool) -> Result<(), Failure> {
+        let how = if detach { Unmount::Detach } else { Unmount::WhenIdle };
+        self.mounted.unmount(how).await.map_err(|error| {
+            let kind = match error {
+                MountError::Busy(_) => FailureKind::Busy,
+                _ => FailureKind::NotUnmounted,
+            };
+            Failure { kind, message: error.to_string() }
+        })
+    }
+
+    async fn finish(&self) -> Result<(), Failure> {
+        self.finished.get_or_init(|| async { self.vfs.shutdown().await.map_err(not_saved) }).await.clone()
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)] // it is passed to `map_err`
+fn not_saved(error: VfsError) -> Failure {
+    Failure { kind: FailureKind::NotSaved, message: error.to_string() }
+}

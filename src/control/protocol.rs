@@ -1,0 +1,108 @@
+//! What is said over the socket: one line of JSON asks, lines of progress may follow, one line ends it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Longest line that a mount reads.
+pub(super) const REQUEST_BYTES_MAX: u64 = 64 * 1024;
+/// Longest line that a command reads.
+pub(super) const REPLY_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What a mount can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Is everything safe, and what goes on.
+    Status,
+    /// Return when everything written so far is in the bucket.
+    Sync,
+    /// As `Sync`, then unmount, then end.
+    Unmount {
+        /// Unmount even while files are open: the mount ends when the last is closed.
+        #[serde(default)]
+        detach: bool,
+    },
+}
+
+/// One line of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Reply {
+    /// Still at it.
+    Progress(Progress),
+    /// The last line: it is done, and this came of it.
+    Done(Value),
+    /// The last line: it was not done.
+    Failed(Failure),
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is being done.
+    pub step: Step,
+    /// File contents that are not in the bucket yet.
+    pub dirty_bytes: u64,
+}
+
+/// A step of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Writing what has not been written.
+    Syncing,
+    /// Taking the mount off the tree.
+    Unmounting,
+    /// Committing the last changes and closing the volume.
+    Closing,
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What kind of reason.
+    pub kind: FailureKind,
+    /// One sentence for a person.
+    pub message: String,
+}
+
+/// Kinds of failures that a command treats differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// Files are open there; nothing was unmounted.
+    Busy,
+    /// Something could not be written to the bucket.
+    NotSaved,
+    /// Unmounting failed for another reason.
+    NotUnmounted,
+    /// The request was not understood.
+    BadRequest,
+    /// A kind that a newer version knows.
+    #[serde(other)]
+    Other,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_short_lines_that_a_person_can_type() {
+        let read = |text: &str| serde_json::from_str::<Request>(text);
+        assert_eq!(read(r#"{"op":"status"}"#).unwrap(), Request::Status);
+        assert_eq!(read(r#"{"op":"sync"}"#).unwrap(), Request::Sync);
+        assert_eq!(read(r#"{"op":"unmount"}"#).unwrap(), Request::Unmount { detach: false });
+        assert_eq!(read(r#"{"op":"unmount","detach":true}"#).unwrap(), Request::Unmount { detach: true });
+        for wrong in ["", "{}", r#"{"op":"format"}"#, r#"{"op":"unmount","force":true}"#, "[1", "null"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_kind_of_failure_not_known_yet_is_still_a_failure() {
+        let reply: Reply =
+            serde_json::from_str(r#"{"failed":{"kind":"moon_phase","message":"no"}}"#).unwrap();
+        assert_eq!(reply, Reply::Failed(Failure { kind: FailureKind::Other, message: "no".into() }));
+    }
+}

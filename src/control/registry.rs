@@ -1,0 +1,304 @@
+//! The user's running mounts: one small file each, saying where its socket is.
+
+use std::env;
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use super::{ControlError, path_text};
+
+/// Longest entry that is read; more cannot be one of ours.
+const ENTRY_BYTES_MAX: u64 = 64 * 1024;
+/// Entries looked at; more mounts than this one user does not have.
+const ENTRIES_MAX: usize = 4096;
+/// What `sockaddr_un` has room for, with its final NUL.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// A running mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountEntry {
+    /// Where it is mounted.
+    #[serde(with = "path_text")]
+    pub mountpoint: PathBuf,
+    /// Its bucket, without credentials.
+    pub url: String,
+    /// Its volume's id.
+    pub volume: String,
+    /// The process that serves it.
+    pub pid: u32,
+    /// When it was mounted, in seconds since 1970.
+    pub since: i64,
+    /// Its socket; filled in by [`Registry::publish`].
+    #[serde(with = "path_text")]
+    pub socket: PathBuf,
+}
+
+/// The directory that holds the entries.
+#[derive(Clone, Debug)]
+pub struct Registry(PathBuf);
+
+impl Registry {
+    /// The registry of the user who runs this process: `/run/coffer` for root, else `$XDG_RUNTIME_DIR/coffer`, else
+    /// `coffer/run` in the state directory.
+    ///
+    /// # Errors
+    /// [`ControlError::NoRuntimeDir`], [`ControlError::UnsafeDir`], or the system's.
+    pub fn of_user() -> Result<Self, ControlError> {
+        let root = rustix::process::geteuid().is_root();
+        let dir = place(root, |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute()));
+        Self::at(dir.ok_or(ControlError::NoRuntimeDir)?)
+    }
+
+    /// A registry in `dir`, which is made if it is not there, and closed to other users.
+    ///
+    /// # Errors
+    /// [`ControlError::UnsafeDir`] if it belongs to another user or is no directory, or the system's.
+    pub fn at(dir: PathBuf) -> Result<Self, ControlError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .map_err(ControlError::io("creating the directory for sockets", &dir))?;
+        let found = fs::symlink_metadata(&dir).map_err(ControlError::io("looking at the directory", &dir))?;
+        if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
+            return Err(ControlError::UnsafeDir(dir));
+        }
+        if found.mode() & 0o077 != 0 {
+            fs::set_permissions(&dir, Permissions::from_mode(0o700))
+                .map_err(ControlError::io("closing the directory to others", &dir))?;
+        }
+        Ok(Self(dir))
+    }
+
+    /// The running mounts. Entries whose process or socket is gone are removed on the way.
+    #[must_use]
+    pub fn entries(&self) -> Vec<MountEntry> {
+        let Ok(files) = fs::read_dir(&self.0) else {
+            return Vec::new();
+        };
+        files
+            .take(ENTRIES_MAX)
+            .filter_map(|file| Some(file.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .filter_map(|path| self.alive(&path))
+            .collect()
+    }
+
+    /// The mount at `path`, which is not itself touched if its directory already tells which it is.
+    ///
+    /// # Errors
+    /// [`ControlError::NotMounted`].
+    pub fn find(&self, path: &Path) -> Result<MountEntry, ControlError> {
+        let entries = self.entries();
+        let at = |point: &Path| entries.iter().find(|entry| entry.mountpoint == point).cloned();
+        let beside = || {
+            let full = std::path::absolute(path).ok()?;
+            let point = full.parent()?.canonicalize().ok()?.join(full.file_name()?);
+            at(&point)
+        };
+        let through = || at(&path.canonicalize().ok()?);
+        beside().or_else(through).ok_or_else(|| ControlError::NotMounted(path.to_owned()))
+    }
+
+    fn alive(&self, path: &Path) -> Option<MountEntry> {
+        let entry = read(path)?;
+        // Nothing outside the directory is believed, or removed.
+        let ours = entry.socket == path.with_extension("sock");
+        let running = Path::new("/proc").join(entry.pid.to_string()).exists();
+        if ours && running && entry.socket.exists() {
+            return Some(entry);
+        }
+        let _ = fs::remove_file(path.with_extension("sock"));
+        let _ = fs::remove_file(path);
+        None
+    }
+
+    /// Picks the place of a new mount's socket. Nothing is there when this returns.
+    pub(super) fn new_socket(&self, pid: u32) -> Result<PathBuf, ControlError> {
+        static MOUNTS: AtomicU64 = AtomicU64::new(0);
+        let number = MOUNTS.fetch_add(1, Ordering::Relaxed);
+        let socket = self.0.join(format!("{pid}-{number}.sock"));
+        if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            return Err(ControlError::PathTooLong(socket));
+        }
+        // A process that had this number before may have left one.
+        match fs::remove_file(&socket) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(ControlError::io("removing an old socket", &socket)(error))
+            }
+            _ => Ok(socket),
+        }
+    }
+
+    /// Makes a mount known whose socket is listening.
+    pub(super) fn publish(&self, entry: &MountEntry) -> Result<Published, ControlError> {
+        let path = entry.socket.with_extension("json");
+        let draft = entry.socket.with_extension("new");
+        let failed = |source| ControlError::io("writing the mount's entry", &path)(source);
+        let text = serde_json::to_vec(entry).map_err(|error| failed(error.into()))?;
+        let write = || {
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+            file.write_all(&text)?;
+            fs::rename(&draft, &path)
+        };
+        write().map_err(failed)?;
+        Ok(Published(path))
+    }
+}
+
+/// A mount that is known; dropping this makes it unknown again, and removes its socket.
+#[derive(Debug)]
+pub(super) struct Published(PathBuf);
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(self.0.with_extension("sock"));
+    }
+}
+
+fn read(path: &Path) -> Option<MountEntry> {
+    let mut text = Vec::new();
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
+    file.take(ENTRY_BYTES_MAX + 1).read_to_end(&mut text).ok()?;
+    if text.len() as u64 > ENTRY_BYTES_MAX {
+        return None;
+    }
+    serde_json::from_slice(&text).ok()
+}
+
+fn place(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    if root {
+        return Some(PathBuf::from("/run/coffer"));
+    }
+    if let Some(runtime) = variable("XDG_RUNTIME_DIR") {
+        return Some(runtime.join("coffer"));
+    }
+    let state = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")))?;
+    Some(state.join("coffer/run"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(registry: &Registry, mountpoint: &Path, pid: u32) -> MountEntry {
+        MountEntry {
+            mountpoint: mountpoint.into(),
+            url: "memory:".into(),
+            volume: "v".into(),
+            pid,
+            since: 0,
+            socket: registry.new_socket(pid).unwrap(),
+        }
+    }
+
+    fn registry() -> (tempfile::TempDir, Registry) {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::at(dir.path().join("run")).unwrap();
+        (dir, registry)
+    }
+
+    #[test]
+    fn sockets_live_where_the_user_keeps_such_things() {
+        let set = |pairs: &'static [(&str, &str)]| {
+            move |name: &str| {
+                pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| PathBuf::from(value))
+            }
+        };
+        let runtime = set(&[("XDG_RUNTIME_DIR", "/run/user/7"), ("HOME", "/h")]);
+        assert_eq!(place(false, runtime), Some("/run/user/7/coffer".into()));
+        assert_eq!(place(true, runtime), Some("/run/coffer".into()));
+        assert_eq!(place(false, set(&[("HOME", "/h")])), Some("/h/.local/state/coffer/run".into()));
+        assert_eq!(
+            place(false, set(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")])),
+            Some("/s/coffer/run".into())
+        );
+        assert_eq!(place(false, set(&[])), None);
+    }
+
+    #[test]
+    fn a_mount_is_found_by_any_way_to_its_place() {
+        let (dir, registry) = registry();
+        let point = dir.path().canonicalize().unwrap().join("drive");
+        fs::create_dir(&point).unwrap();
+        std::os::unix::fs::symlink(&point, dir.path().join("link")).unwrap();
+        let entry = entry(&registry, &point, std::process::id());
+        fs::write(&entry.socket, b"").unwrap();
+        let published = registry.publish(&entry).unwrap();
+        for way in [point.clone(), point.join("../drive"), dir.path().join("link"), dir.path().join("drive/")]
+        {
+            assert_eq!(registry.find(&way).unwrap(), entry, "{}", way.display());
+        }
+        assert!(matches!(registry.find(dir.path()), Err(ControlError::NotMounted(_))));
+        drop(published);
+        assert_eq!(registry.entries(), []);
+        assert!(!entry.socket.exists());
+    }
+
+    #[test]
+    fn what_a_dead_process_left_is_cleaned_up() {
+        let (_dir, registry) = registry();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let dead = entry(&registry, Path::new("/a"), child.id());
+        fs::write(&dead.socket, b"").unwrap();
+        std::mem::forget(registry.publish(&dead).unwrap());
+        let unheard = entry(&registry, Path::new("/b"), std::process::id());
+        std::mem::forget(registry.publish(&unheard).unwrap());
+        assert_eq!(registry.entries(), []);
+        assert_eq!(fs::read_dir(&registry.0).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_entry_cannot_point_outside_nor_have_strangers_files_removed() {
+        let (dir, registry) = registry();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, b"precious").unwrap();
+        let mut entry = entry(&registry, Path::new("/a"), std::process::id());
+        let path = entry.socket.with_extension("json");
+        entry.socket = victim.clone();
+        fs::write(&path, serde_json::to_vec(&entry).unwrap()).unwrap();
+        fs::write(registry.0.join("junk.json"), vec![b'['; 100_000]).unwrap();
+        fs::create_dir(registry.0.join("dir.json")).unwrap();
+        assert_eq!(registry.entries(), []);
+        assert!(victim.exists());
+    }
+
+    #[test]
+    fn the_directory_is_closed_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("run");
+        fs::create_dir(&run).unwrap();
+        fs::set_permissions(&run, Permissions::from_mode(0o755)).unwrap();
+        Registry::at(run.clone()).unwrap();
+        assert_eq!(fs::metadata(&run).unwrap().mode() & 0o777, 0o700);
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&run, &link).unwrap();
+        assert!(matches!(Registry::at(link), Err(ControlError::UnsafeDir(_))));
+    }
+
+    #[test]
+    fn a_mount_point_of_any_bytes_survives() {
+        use std::os::unix::ffi::OsStringExt;
+        let (_dir, registry) = registry();
+        let odd = PathBuf::from(std::ffi::OsString::from_vec(b"/mnt/\xff\"\n".to_vec()));
+        let entry = entry(&registry, &odd, std::process::id());
+        fs::write(&entry.socket, b"").unwrap();
+        let _published = registry.publish(&entry).unwrap();
+        assert_eq!(registry.entries(), [entry]);
+    }
+
+    #[test]
+    fn a_socket_path_that_the_system_cannot_hold_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::at(dir.path().join("x".repeat(100))).unwrap();
+        assert!(matches!(registry.new_socket(1), Err(ControlError::PathTooLong(_))));
+    }
+}

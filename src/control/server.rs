@@ -1,0 +1,191 @@
+//! The mount's end of the socket: answers its owner and root, one request per connection.
+
+use std::fs::{Permissions, set_permissions};
+use std::future::Future;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::{interval, timeout};
+
+use super::protocol::{Failure, FailureKind, Progress, REQUEST_BYTES_MAX, Reply, Request, Step};
+use super::registry::Published;
+use super::{ControlError, MountEntry, Registry};
+
+/// Conversations at a time; further ones wait at the door.
+const CONVERSATIONS_MAX: usize = 16;
+/// How long a client may take to say what it wants, or to take a line.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a long request tells how far it is; also how soon it notices that nobody listens any more.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// How long conversations may go on after [`Server::stop`].
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What the socket speaks for. All of these may be called at once, and dropped at any point.
+#[async_trait]
+pub trait Subject: Send + Sync + 'static {
+    /// The state of the mount and its volume.
+    fn status(&self) -> Value;
+    /// File contents that are not in the bucket yet.
+    fn dirty_bytes(&self) -> u64;
+    /// Returns when everything written so far is in the bucket.
+    async fn sync(&self) -> Result<(), Failure>;
+    /// Takes the mount off the tree.
+    async fn unmount(&self, detach: bool) -> Result<(), Failure>;
+    /// After the mount's end: the last commit. The first call does it, all get its result.
+    async fn finish(&self) -> Result<(), Failure>;
+}
+
+/// A listening socket, known to the registry.
+#[derive(Debug)]
+pub struct Server {
+    published: Published,
+    listener: JoinHandle<()>,
+    places: Arc<Semaphore>,
+}
+
+impl Server {
+    /// Begins to listen, on the current runtime, for the mount that `entry` describes; its `socket` is filled in here.
+    ///
+    /// # Errors
+    /// [`ControlError::PathTooLong`], or the system's.
+    pub fn start(
+        registry: &Registry,
+        mut entry: MountEntry,
+        subject: Arc<dyn Subject>,
+    ) -> Result<Self, ControlError> {
+        entry.socket = registry.new_socket(entry.pid)?;
+        let listener =
+            UnixListener::bind(&entry.socket).map_err(ControlError::io("listening", &entry.socket))?;
+        set_permissions(&entry.socket, Permissions::from_mode(0o600))
+            .map_err(ControlError::io("closing the socket to others", &entry.socket))?;
+        let published = registry.publish(&entry)?;
+        let places = Arc::new(Semaphore::new(CONVERSATIONS_MAX));
+        let listener = tokio::spawn(listen(listener, Arc::clone(&places), subject));
+        Ok(Self { published, listener, places })
+    }
+
+    /// Stops listening, lets conversations end, and takes the mount out of the registry.
+    pub async fn stop(self) {
+        self.listener.abort();
+        let all = u32::try_from(CONVERSATIONS_MAX).unwrap_or(u32::MAX);
+        // Whoever does not take its last line in time does without.
+        let _ = timeout(FAREWELL, self.places.acquire_many(all)).await;
+        drop(self.published);
+    }
+}
+
+async fn listen(listener: UnixListener, places: Arc<Semaphore>, subject: Arc<dyn Subject>) {
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let subject = Arc::clone(&subject);
+                tokio::spawn(async move {
+                    if let Err(error) = converse(stream, &*subject).await {
+                        tracing::debug!(%error, "a conversation on the control socket broke off");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: it passes, and trying at once would not help.
+                tracing::warn!(%error, "the control socket cannot accept");
+                tokio::time::sleep(PROGRESS_EVERY).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, subject: &dyn Subject) -> std::io::Result<()> {
+    let peer = stream.peer_cred()?.uid();
+    if peer != 0 && peer != rustix::process::geteuid().as_raw() {
+        tracing::warn!(uid = peer, "another user at the control socket was sent away");
+        return Ok(());
+    }
+    let (reader, writer) = stream.into_split();
+    let mut line = Vec::new();
+    let mut reader = BufReader::new(reader.take(REQUEST_BYTES_MAX));
+    timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
+    let mut talk = Talk { writer, subject };
+    let result = match serde_json::from_slice(&line) {
+        Ok(request) => talk.answer(request).await,
+        Err(error) => {
+            Ok(Err(Failure { kind: FailureKind::BadRequest, message: format!("bad request: {error}") }))
+        }
+    };
+    let last = match result? {
+        Ok(value) => Reply::Done(value),
+        Err(failure) => Reply::Failed(failure),
+    };
+    talk.say(&last).await
+}
+
+/// One request's answer in the making. An `io::Error` means that nobody listens any more.
+struct Talk<'a> {
+    writer: OwnedWriteHalf,
+    subject: &'a dyn Subject,
+}
+
+type Outcome = std::io::Result<Result<Value, Failure>>;
+
+impl Talk<'_> {
+    async fn answer(&mut self, request: Request) -> Outcome {
+        let subject = self.subject;
+        match request {
+            Request::Status => Ok(Ok(subject.status())),
+            Request::Sync => {
+                let result = self.step(Step::Syncing, subject.sync()).await?;
+                Ok(result.map(|()| json!({})))
+            }
+            Request::Unmount { detach } => {
+                if let Err(failure) = self.step(Step::Syncing, subject.sync()).await? {
+                    return Ok(Err(failure));
+                }
+                if let Err(failure) = self.step(Step::Unmounting, subject.unmount(detach)).await? {
+                    return Ok(Err(failure));
+                }
+                if detach {
+                    return Ok(Ok(json!({ "detached": true })));
+                }
+                let result = self.step(Step::Closing, subject.finish()).await?;
+                Ok(result.map(|()| json!({ "detached": false })))
+            }
+        }
+    }
+
+    /// Does one step and tells meanwhile how it goes. If nobody listens any more, the step is dropped.
+    async fn step(
+        &mut self,
+        step: Step,
+        work: impl Future<Output = Result<(), Failure>>,
+    ) -> std::io::Result<Result<(), Failure>> {
+        let mut work = std::pin::pin!(work);
+        let mut ticks = interval(PROGRESS_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut work => return Ok(result),
+                _ = ticks.tick() => {
+                    let dirty_bytes = self.subject.dirty_bytes();
+                    self.say(&Reply::Progress(Progress { step, dirty_bytes })).await?;
+                }
+            }
+        }
+    }
+
+    async fn say(&mut self, reply: &Reply) -> std::io::Result<()> {
+        let mut line = serde_json::to_vec(reply)?;
+        line.push(b'\n');
+        timeout(PATIENCE, self.writer.write_all(&line)).await?
+    }
+}

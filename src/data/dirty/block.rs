@@ -1,0 +1,222 @@
+//! One changed block of a file in memory: bytes, and which of them say something.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::base::{BLOCK_BYTES, BLOCK_LEN, BlockPlace, RangeSet, SegmentId};
+
+/// A changed block.
+#[derive(Clone, Debug)]
+pub(crate) enum Block {
+    /// In memory, open to further writes.
+    Mem(MemBlock),
+    /// On its way to the bucket as part of a segment.
+    Sent {
+        /// The whole block; bytes past its length are zero.
+        bytes: Bytes,
+        /// The segment it travels in.
+        segment: SegmentId,
+    },
+    /// In the bucket, not committed.
+    Stored(BlockPlace),
+}
+
+/// What lies under the bytes that a [`MemBlock`] does not cover.
+#[derive(Clone, Debug)]
+pub(crate) enum Under {
+    /// Nothing: they are zero.
+    Zeros,
+    /// The older layers.
+    Older,
+    /// A block uploaded since the last commit.
+    Place(BlockPlace),
+}
+
+/// A block that takes writes.
+#[derive(Clone, Debug)]
+pub(crate) struct MemBlock {
+    bytes: Vec<u8>,
+    /// What of `bytes` was written; meaningless once `under` is [`Under::Zeros`].
+    covered: RangeSet,
+    under: Under,
+}
+
+impl MemBlock {
+    pub(crate) fn new(under: Under) -> Self {
+        Self { bytes: Vec::new(), covered: RangeSet::default(), under }
+    }
+
+    /// A block whose contents are `bytes` and zeros after them.
+    pub(crate) fn whole(bytes: Vec<u8>) -> Self {
+        Self { bytes, covered: RangeSet::default(), under: Under::Zeros }
+    }
+
+    /// Writes `data` at `at`. The file's bytes in this block end at `end_of_file`: what lies under
+    /// the block has nothing beyond.
+    pub(crate) fn write(&mut self, at: usize, data: &[u8], end_of_file: usize) {
+        let end = at + data.len();
+        debug_assert!(end <= BLOCK_BYTES);
+        if self.bytes.len() <= at {
+            self.bytes.resize(at, 0);
+            self.bytes.extend_from_slice(data);
+        } else {
+            if self.bytes.len() < end {
+                self.bytes.resize(end, 0);
+            }
+            if let Some(target) = self.bytes.get_mut(at..end) {
+                target.copy_from_slice(data);
+            }
+        }
+        self.cover(at as u64..end as u64, end_of_file);
+    }
+
+    /// Makes everything from `at` on zero.
+    pub(crate) fn cut(&mut self, at: usize) {
+        if matches!(self.under, Under::Zeros) {
+            self.bytes.truncate(at);
+        } else {
+            self.zero(at..BLOCK_BYTES, BLOCK_BYTES);
+        }
+    }
+
+    /// Makes `range` zero.
+    pub(crate) fn zero(&mut self, range: Range<usize>, end_of_file: usize) {
+        let len = self.bytes.len();
+        if let Some(target) = self.bytes.get_mut(range.start.min(len)..range.end.min(len)) {
+            target.fill(0);
+        }
+        if !matches!(self.under, Under::Zeros) {
+            if len < range.end {
+                self.bytes.resize(range.end, 0);
+            }
+            self.cover(range.start as u64..range.end as u64, end_of_file);
+        }
+    }
+
+    fn cover(&mut self, range: Range<u64>, end_of_file: usize) {
+        if matches!(self.under, Under::Zeros) {
+            return;
+        }
+        self.covered.insert(range);
+        if self.covered.covers(&(0..(end_of_file as u64).min(BLOCK_LEN))) {
+            self.under = Under::Zeros;
+            self.covered = RangeSet::default();
+        }
+    }
+
+    /// Fills what is not covered from `under`, the block's older contents.
+    pub(crate) fn complete(&mut self, under: &[u8]) {
+        if matches!(self.under, Under::Zeros) {
+            return;
+        }
+        let mut bytes = under.to_vec();
+        self.overlay(&mut bytes, 0);
+        *self = Self::whole(bytes);
+    }
+
+    /// Lays the covered bytes over `target`, which holds the block's bytes from `from` on and grows
+    /// if need be.
+    fn overlay(&self, target: &mut Vec<u8>, from: usize) {
+        for range in self.covered.iter() {
+            let (start, end) = (range.start as usize, range.end as usize);
+            if target.len() < end - from {
+                target.resize(end - from, 0);
+            }
+            if let (Some(to), Some(source)) =
+                (target.get_mut(start - from..end - from), self.bytes.get(start..end))
+            {
+                to.copy_from_slice(source);
+            }
+        }
+    }
+
+    /// Lays the covered bytes over `target`, which is the part of the block that begins at `from`.
+    pub(crate) fn paint(&self, target: &mut [u8], from: usize) {
+        let whole = 0..BLOCK_LEN;
+        let ranges = match self.under {
+            Under::Zeros => std::slice::from_ref(&whole).iter().cloned().collect::<Vec<_>>(),
+            _ => self.covered.iter().cloned().collect(),
+        };
+        for range in ranges {
+            let start = (range.start as usize).max(from);
+            let end = (range.end as usize).min(from + target.len());
+            if start >= end {
+                continue;
+            }
+            let have = self.bytes.len().clamp(start, end);
+            if let (Some(to), Some(source)) =
+                (target.get_mut(start - from..have - from), self.bytes.get(start..have))
+            {
+                to.copy_from_slice(source);
+            }
+            if let Some(rest) = target.get_mut(have - from..end - from) {
+                rest.fill(0);
+            }
+        }
+    }
+
+    /// What lies under the bytes that are not covered.
+    pub(crate) const fn under(&self) -> &Under {
+        &self.under
+    }
+
+    /// The contents, if nothing under the block matters any more.
+    pub(crate) fn whole_bytes(&self) -> Option<&[u8]> {
+        matches!(self.under, Under::Zeros).then_some(&self.bytes)
+    }
+
+    /// The contents by value, if nothing under the block matters any more.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// Whether every byte of a full block is known.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self.under, Under::Zeros) && self.bytes.len() == BLOCK_BYTES
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn covering_the_file_to_its_end_makes_the_block_whole() {
+        let mut block = MemBlock::new(Under::Older);
+        block.write(100, &[1; 100], 200);
+        assert!(block.whole_bytes().is_none());
+        block.write(0, &[2; 100], 200);
+        assert_eq!(block.whole_bytes().unwrap().len(), 200);
+    }
+
+    #[test]
+    fn painting_shows_what_is_covered_and_nothing_else() {
+        let mut block = MemBlock::new(Under::Older);
+        block.write(4, &[7; 4], BLOCK_BYTES);
+        block.zero(6..10, BLOCK_BYTES);
+        let mut target = vec![9; 12];
+        block.paint(&mut target, 2);
+        assert_eq!(target, [9, 9, 7, 7, 0, 0, 0, 0, 9, 9, 9, 9]);
+
+        let mut whole = MemBlock::whole(vec![5; 3]);
+        whole.cut(2);
+        let mut target = vec![9; 4];
+        whole.paint(&mut target, 1);
+        assert_eq!(target, [5, 0, 0, 0]);
+    }
+
+    #[test]
+    fn completing_keeps_what_was_written() {
+        let mut block = MemBlock::new(Under::Older);
+        block.write(2, &[7; 2], BLOCK_BYTES);
+        block.write(8, &[8; 2], BLOCK_BYTES);
+        block.complete(&[1; 5]);
+        assert_eq!(block.whole_bytes().unwrap(), [1, 1, 7, 7, 1, 0, 0, 0, 8, 8]);
+    }
+}

@@ -1,0 +1,552 @@
+//! File contents that are not committed: the open group's changes over the sealed group's.
+//!
+//! A pure data structure: it asks nobody and waits for nothing.
+
+mod block;
+mod layer;
+
+use std::collections::{BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use crate::base::{BLOCK_BYTES, BLOCK_LEN, BlockIndex, BlockPlace, Ino, NewSegment, RangeSet, SegmentId};
+
+pub(crate) use block::{Block, MemBlock, Under};
+pub(crate) use layer::Layer;
+
+use layer::mem_len;
+
+/// A block taken for upload.
+#[derive(Clone, Debug)]
+pub struct SentBlock {
+    /// The file.
+    pub ino: Ino,
+    /// The block's index in it.
+    pub index: u64,
+    /// Its contents; bytes past their end are zero.
+    pub bytes: Bytes,
+}
+
+/// Blocks that become one segment.
+#[derive(Debug)]
+pub struct Batch {
+    /// The segment.
+    pub segment: SegmentId,
+    /// The layer the blocks belong to.
+    pub layer: u64,
+    /// The blocks, in the order they are to lie in.
+    pub blocks: Vec<SentBlock>,
+}
+
+/// What a group does to the contents of one file.
+#[derive(Debug)]
+pub struct FileEdit {
+    /// The file is gone.
+    pub is_freed: bool,
+    /// Blocks that are no longer what they were.
+    pub void: RangeSet,
+    /// Blocks that are in segments now, in order.
+    pub stored: Vec<(u64, BlockPlace)>,
+    /// Blocks that are in records now, in order, with their length.
+    pub inline: Vec<(u64, u32)>,
+}
+
+/// What remains to be asked after the uncommitted layers have been looked through.
+#[derive(Clone, Debug)]
+pub enum Beneath {
+    /// Nothing: all bytes that no layer covers are zero.
+    Zeros,
+    /// This stored block.
+    Place(BlockPlace),
+    /// These bytes, and zeros after them.
+    Bytes(Bytes),
+    /// What the last commit has.
+    Committed,
+}
+
+/// Uncommitted bytes of a block, to be laid over older ones.
+#[derive(Clone, Debug)]
+pub struct Paint(Vec<MemBlock>);
+
+impl Paint {
+    /// Lays them over `target`, the part of the block that begins at `from`.
+    pub fn apply(&self, target: &mut [u8], from: usize) {
+        for block in &self.0 {
+            block.paint(target, from);
+        }
+    }
+}
+
+/// All file contents that are not committed.
+#[derive(Debug, Default)]
+pub struct Dirty {
+    open: Layer,
+    sealed: Option<Layer>,
+    bytes: usize,
+    /// Full blocks of the open layer that could go, in the order they filled.
+    full: VecDeque<(Ino, u64)>,
+    /// Blocks committed as records that belong into a segment.
+    repack: BTreeSet<(Ino, u64)>,
+}
+
+impl Dirty {
+    /// Bytes of contents in memory that are not in the bucket.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether there is nothing to commit.
+    #[must_use]
+    pub fn is_open_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Whether the open group changes the contents of `ino`.
+    #[must_use]
+    pub fn is_open(&self, ino: Ino) -> bool {
+        self.open.files.contains_key(&ino)
+    }
+
+    /// Bytes of `ino` in memory, for `st_blocks`.
+    #[must_use]
+    pub fn bytes_of(&self, ino: Ino) -> u64 {
+        let layers = [Some(&self.open), self.sealed.as_ref()];
+        let files = layers.into_iter().flatten().filter_map(|layer| layer.files.get(&ino));
+        files.flat_map(|file| file.blocks.values()).map(|block| mem_len(block) as u64).sum()
+    }
+
+    /// Writes `data` at `offset` of `ino`, which was `size` bytes long until now.
+    pub fn write(&mut self, ino: Ino, offset: u64, data: &[u8], size: u64) {
+        let size_after = size.max(offset + data.len() as u64);
+        let mut done = 0;
+        while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
+            let position = offset + done as u64;
+            let index = BlockIndex::of(position).0;
+            let at = (position % BLOCK_LEN) as usize;
+            let len = rest.len().min(BLOCK_BYTES - at);
+            let Some(part) = rest.get(..len) else { return };
+            let end_of_file = end_in_block(size_after, index);
+            self.change(ino, index, size, |block| block.write(at, part, end_of_file));
+            done += len;
+        }
+    }
+
+    /// Changes a block of the open layer, making it one that takes writes.
+    fn change(&mut self, ino: Ino, index: u64, size: u64, edit: impl FnOnce(&mut MemBlock)) {
+        let older = self.has_older(ino, index, size);
+        let file = self.open.files.entry(ino).or_default();
+        let slot = file
+            .blocks
+            .entry(index)
+            .or_insert_with(|| Block::Mem(MemBlock::new(if older { Under::Older } else { Under::Zeros })));
+        let before = mem_len(slot);
+        let mut block = match std::mem::replace(slot, Block::Mem(MemBlock::new(Under::Zeros))) {
+            Block::Mem(block) => block,
+            Block::Sent { bytes, .. } => MemBlock::whole(bytes.to_vec()),
+            Block::Stored(place) => MemBlock::new(Under::Place(place)),
+        };
+        let was_full = block.is_full();
+        edit(&mut block);
+        if block.is_full() && !was_full {
+            self.full.push_back((ino, index));
+        }
+        self.bytes = self.bytes + block.len() - before;
+        *slot = Block::Mem(block);
+    }
+
+    /// Whether layers under the open one may have bytes of this block.
+    fn has_older(&self, ino: Ino, index: u64, size: u64) -> bool {
+        let void = self.open.files.get(&ino).is_some_and(|file| file.void.contains(index));
+        !void && BlockIndex(index).start() < size
+    }
+
+    /// Cuts `ino`, which was `size` bytes long, to `new_size`; or lengthens it by a hole.
+    pub fn truncate(&mut self, ino: Ino, size: u64, new_size: u64) {
+        if new_size >= size {
+            return;
+        }
+        let first_gone = new_size.div_ceil(BLOCK_LEN);
+        self.void(ino, first_gone, u64::MAX);
+        let at = (new_size % BLOCK_LEN) as usize;
+        let index = BlockIndex::of(new_size).0;
+        if at != 0 && (self.has_older(ino, index, size) || self.has_open(ino, index)) {
+            self.change(ino, index, size, |block| block.cut(at));
+        }
+    }
+
+    fn has_open(&self, ino: Ino, index: u64) -> bool {
+        self.open.files.get(&ino).is_some_and(|file| file.blocks.contains_key(&index))
+    }
+
+    /// Makes the bytes `from..to` of `ino`, which is `size` bytes long, a hole.
+    pub fn punch(&mut self, ino: Ino, from: u64, to: u64, size: u64) {
+        let (first_whole, end_whole) = (from.div_ceil(BLOCK_LEN), to / BLOCK_LEN);
+        if first_whole < end_whole {
+            self.void(ino, first_whole, end_whole);
+        }
+        let mut edge = |from: u64, to: u64| {
+            let index = BlockIndex::of(from).0;
+            let start = BlockIndex(index).start();
+            let range = (from - start) as usize..(to - start) as usize;
+            if !range.is_empty() && (self.has_older(ino, index, size) || self.has_open(ino, index)) {
+                let end_of_file = end_in_block(size, index);
+                self.change(ino, index, size, |block| block.zero(range, end_of_file));
+            }
+        };
+        if BlockIndex::of(from) == BlockIndex::of(to) {
+            edge(from, to);
+        } else {
+            if from % BLOCK_LEN != 0 {
+                edge(from, first_whole.saturating_mul(BLOCK_LEN));
+            }
+            edge(end_whole * BLOCK_LEN, to);
+        }
+    }
+
+    fn void(&mut self, ino: Ino, from: u64, to: u64) {
+        let file = self.open.files.entry(ino).or_default();
+        self.bytes -= file.void_range(from..to);
+    }
+
+    /// The file is gone, and all its contents with it.
+    pub fn free(&mut self, ino: Ino) {
+        self.void(ino, 0, u64::MAX);
+        self.open.files.entry(ino).or_default().freed = true;
+    }
+
+    /// The file was never committed nor sealed, and is gone.
+    pub fn forget(&mut self, ino: Ino) {
+        self.void(ino, 0, u64::MAX);
+        self.open.files.remove(&ino);
+    }
+
+    /// A copy of the uncommitted bytes that lie over what is [`Dirty::beneath`] a block.
+    #[must_use]
+    pub fn paint_of(&self, ino: Ino, index: u64) -> Paint {
+        Paint(self.painters(ino, index).into_iter().rev().flatten().cloned().collect())
+    }
+
+    /// Whether uncommitted bytes lie over what is [`Dirty::beneath`] a block.
+    #[must_use]
+    pub fn has_paint(&self, ino: Ino, index: u64) -> bool {
+        self.painters(ino, index).iter().any(Option::is_some)
+    }
+
+    /// The blocks in memory that show through, newest first.
+    fn painters(&self, ino: Ino, index: u64) -> [Option<&MemBlock>; 2] {
+        let mut painters = [None, None];
+        let layers = [Some(&self.open), self.sealed.as_ref()];
+        for (slot, layer) in painters.iter_mut().zip(layers) {
+            let Some(file) = layer.and_then(|layer| layer.files.get(&ino)) else { continue };
+            match file.blocks.get(&index) {
+                Some(Block::Mem(block)) => {
+                    *slot = Some(block);
+                    if !matches!(block.under(), Under::Older) {
+                        break;
+                    }
+                }
+                Some(Block::Sent { .. } | Block::Stored(_)) => break,
+                None if file.void.contains(index) => break,
+                None => {}
+            }
+        }
+        painters
+    }
+
+    /// What lies under the uncommitted bytes of a block.
+    #[must_use]
+    pub fn beneath(&self, ino: Ino, index: u64) -> Beneath {
+        beneath([Some(&self.open), self.sealed.as_ref()], ino, index)
+    }
+
+    /// What lies under a block of the sealed layer.
+    #[must_use]
+    pub fn beneath_sealed(&self, ino: Ino, index: u64) -> Beneath {
+        beneath([self.sealed.as_ref(), None], ino, index)
+    }
+
+    /// The next block at or after `index` that an uncommitted layer has, and the layers' answer to
+    /// whether `index` itself is void.
+    #[must_use]
+    pub fn next_changed(&self, ino: Ino, index: u64) -> Option<u64> {
+        let layers = [Some(&self.open), self.sealed.as_ref()];
+        let files = layers.into_iter().flatten().filter_map(|layer| layer.files.get(&ino));
+        files.filter_map(|file| file.blocks.range(index..).next()).map(|(index, _)| *index).min()
+    }
+
+    /// A segment uploaded since the last commit.
+    #[must_use]
+    pub fn new_segment(&self, id: SegmentId) -> Option<NewSegment> {
+        let layers = [Some(&self.open), self.sealed.as_ref()];
+        layers.into_iter().flatten().find_map(|layer| layer.segments.get(&id)).copied()
+    }
+
+    /// Whether a segment was made, or is being made, since the last commit.
+    #[must_use]
+    pub fn knows_segment(&self, id: SegmentId) -> bool {
+        let layers = [Some(&self.open), self.sealed.as_ref()];
+        layers.into_iter().flatten().any(|layer| {
+            layer.segments.contains_key(&id)
+                || layer
+                    .files
+                    .values()
+                    .flat_map(|file| file.blocks.values())
+                    .any(|block| matches!(block, Block::Sent { segment, .. } if *segment == id))
+        })
+    }
+
+    /// Bytes of full blocks that wait to be taken.
+    #[must_use]
+    pub fn full_bytes(&self) -> usize {
+        self.full.len().saturating_mul(BLOCK_BYTES)
+    }
+
+    /// Takes up to `bytes_max` of full blocks of the open layer for upload.
+    pub fn take_full(&mut self, segment: SegmentId, bytes_max: usize) -> Option<Batch> {
+        let mut blocks = Vec::new();
+        while blocks.len() < bytes_max / BLOCK_BYTES {
+            let Some((ino, index)) = self.full.pop_front() else { break };
+            let Some(file) = self.open.files.get_mut(&ino) else { continue };
+            let Some(slot) = file.blocks.get_mut(&index) else { continue };
+            if matches!(slot, Block::Mem(block) if block.is_full()) {
+                blocks.extend(send(slot, segment).map(|bytes| SentBlock { ino, index, bytes }));
+            }
+        }
+        if blocks.is_empty() {
+            return None;
+        }
+        self.open.in_flight += 1;
+        Some(Batch { segment, layer: self.open.number, blocks })
+    }
+
+    /// Segments of the open layer on their way.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.open.in_flight + self.sealed.as_ref().map_or(0, |layer| layer.in_flight)
+    }
+
+    /// A batch has been uploaded, its blocks lying at `places`.
+    pub fn stored(&mut self, batch: &Batch, segment: NewSegment, places: &[BlockPlace]) {
+        let layers = [Some(&mut self.open), self.sealed.as_mut()];
+        let Some(layer) = layers.into_iter().flatten().find(|layer| layer.number == batch.layer) else {
+            return;
+        };
+        layer.in_flight = layer.in_flight.saturating_sub(1);
+        layer.segments.insert(batch.segment, segment);
+        for (sent, place) in batch.blocks.iter().zip(places) {
+            let slot = layer.files.get_mut(&sent.ino).and_then(|file| file.blocks.get_mut(&sent.index));
+            if let Some(slot @ Block::Sent { .. }) = slot {
+                if matches!(slot, Block::Sent { segment, .. } if *segment == batch.segment) {
+                    self.bytes -= mem_len(slot);
+                    *slot = Block::Stored(*place);
+                }
+            }
+        }
+    }
+
+    /// A batch cannot be uploaded: its blocks fall back to their older contents.
+    pub fn abandon(&mut self, batch: &Batch) {
+        let layers = [Some(&mut self.open), self.sealed.as_mut()];
+        let Some(layer) = layers.into_iter().flatten().find(|layer| layer.number == batch.layer) else {
+            return;
+        };
+        layer.in_flight = layer.in_flight.saturating_sub(1);
+        for sent in &batch.blocks {
+            let Some(file) = layer.files.get_mut(&sent.ino) else { continue };
+            let is_sent = matches!(file.blocks.get(&sent.index),
+                Some(Block::Sent { segment, .. }) if *segment == batch.segment);
+            if let Some(block) = is_sent.then(|| file.blocks.remove(&sent.index)).flatten() {
+                self.bytes -= mem_len(&block);
+            }
+        }
+    }
+
+    /// Closes the open layer and opens the next.
+    pub fn seal(&mut self) {
+        debug_assert!(self.sealed.is_none(), "one group commits at a time");
+        let next = Layer { number: self.open.number + 1, ..Layer::default() };
+        self.sealed = Some(std::mem::replace(&mut self.open, next));
+        self.full.clear();
+    }
+
+    /// The sealed layer.
+    pub(crate) const fn sealed(&self) -> Option<&Layer> {
+        self.sealed.as_ref()
+    }
+
+    /// Blocks of the sealed layer that are still only in memory: the file, the index, and the length
+    /// in bytes.
+    #[must_use]
+    pub fn sealed_unsent(&self) -> Vec<(Ino, u64, usize)> {
+        let files = self.sealed.iter().flat_map(|layer| layer.files.iter());
+        files
+            .flat_map(|(ino, file)| file.blocks.iter().map(|(index, block)| (*ino, *index, block)))
+            .filter_map(|(ino, index, block)| match block {
+                Block::Mem(mem) => Some((ino, index, mem.len())),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Whether a sealed block needs nothing of what lies under it.
+    #[must_use]
+    pub fn is_sealed_whole(&self, ino: Ino, index: u64) -> bool {
+        let file = self.sealed.as_ref().and_then(|layer| layer.files.get(&ino));
+        match file.and_then(|file| file.blocks.get(&index)) {
+            Some(Block::Mem(block)) => block.whole_bytes().is_some(),
+            _ => true,
+        }
+    }
+
+    /// Whether the sealed group changes no other block of the file.
+    #[must_use]
+    pub fn sealed_is_alone(&self, ino: Ino, index: u64) -> bool {
+        let file = self.sealed.as_ref().and_then(|layer| layer.files.get(&ino));
+        file.is_some_and(|file| file.blocks.keys().all(|other| *other == index))
+    }
+
+    /// The whole contents of a sealed block, or `None` if it must be completed first.
+    pub fn sealed_whole(&self, ino: Ino, index: u64) -> Option<Bytes> {
+        match self.sealed.as_ref()?.files.get(&ino)?.blocks.get(&index)? {
+            Block::Mem(block) => block.whole_bytes().map(Bytes::copy_from_slice),
+            Block::Sent { bytes, .. } => Some(bytes.clone()),
+            Block::Stored(_) => None,
+        }
+    }
+
+    /// Fills a block of the sealed layer from its older contents.
+    pub fn complete_sealed(&mut self, ino: Ino, index: u64, under: &[u8]) {
+        if let Some(Block::Mem(block)) = sealed_slot(&mut self.sealed, ino, index) {
+            let before = block.len();
+            block.complete(under);
+            self.bytes = self.bytes + block.len() - before;
+        }
+    }
+
+    /// Drops a block of the sealed layer: its older contents stay.
+    pub fn drop_sealed(&mut self, ino: Ino, index: u64) {
+        let file = self.sealed.as_mut().and_then(|layer| layer.files.get_mut(&ino));
+        if let Some(block) = file.and_then(|file| file.blocks.remove(&index)) {
+            self.bytes -= mem_len(&block);
+        }
+    }
+
+    /// A block of the sealed layer turned out to be all zero: it becomes a hole.
+    pub fn void_sealed(&mut self, ino: Ino, index: u64) {
+        let file = self.sealed.as_mut().and_then(|layer| layer.files.get_mut(&ino));
+        if let Some(file) = file {
+            self.bytes -= file.void_range(index..index + 1);
+        }
+    }
+
+    /// What the sealed layer does to the contents of each file.
+    #[must_use]
+    pub fn sealed_edits(&self) -> Vec<(Ino, FileEdit)> {
+        let files = self.sealed.iter().flat_map(|layer| layer.files.iter());
+        files
+            .map(|(ino, file)| {
+                let stored = file.blocks.iter().filter_map(|(index, block)| match block {
+                    Block::Stored(place) => Some((*index, *place)),
+                    _ => None,
+                });
+                let edit = FileEdit {
+                    is_freed: file.freed,
+                    void: file.void.clone(),
+                    stored: stored.collect(),
+                    inline: Vec::new(),
+                };
+                (*ino, edit)
+            })
+            .collect()
+    }
+
+    /// The segments uploaded for the sealed layer.
+    #[must_use]
+    pub fn sealed_segments(&self) -> Vec<(SegmentId, NewSegment)> {
+        self.sealed.iter().flat_map(|layer| layer.segments.iter()).map(|(id, new)| (*id, *new)).collect()
+    }
+
+    /// Takes whole blocks of the sealed layer for upload as `segment`.
+    pub fn send_sealed(&mut self, segment: SegmentId, blocks: &[(Ino, u64)]) -> Option<Batch> {
+        let mut sent = Vec::with_capacity(blocks.len());
+        for (ino, index) in blocks {
+            let slot = sealed_slot(&mut self.sealed, *ino, *index);
+            if let Some(bytes) = slot.and_then(|slot| send(slot, segment)) {
+                sent.push(SentBlock { ino: *ino, index: *index, bytes });
+            }
+        }
+        let layer = self.sealed.as_mut()?;
+        layer.in_flight += 1;
+        Some(Batch { segment, layer: layer.number, blocks: sent })
+    }
+
+    /// The sealed layer is committed. `inline` blocks went into records instead of a segment.
+    pub fn settle(&mut self, inline: &[(Ino, u64)]) {
+        if let Some(layer) = self.sealed.take() {
+            let blocks = layer.files.values().flat_map(|file| file.blocks.values());
+            self.bytes -= blocks.map(mem_len).sum::<usize>();
+        }
+        self.repack.extend(inline);
+    }
+
+    /// Whether blocks were committed as records that belong into a segment.
+    #[must_use]
+    pub fn has_repack(&self) -> bool {
+        !self.repack.is_empty()
+    }
+
+    /// Takes the list of blocks that were committed as records and belong into a segment.
+    pub fn take_repack(&mut self) -> Vec<(Ino, u64)> {
+        std::mem::take(&mut self.repack).into_iter().collect()
+    }
+
+    /// Puts the bytes of a committed block into the sealed layer, so that this commit packs it;
+    /// unless this layer changes the block anyway.
+    pub fn repack_sealed(&mut self, ino: Ino, index: u64, bytes: Vec<u8>) {
+        let Some(layer) = self.sealed.as_mut() else { return };
+        let file = layer.files.entry(ino).or_default();
+        if file.freed || file.void.contains(index) || file.blocks.contains_key(&index) {
+            return;
+        }
+        self.bytes += bytes.len();
+        file.blocks.insert(index, Block::Mem(MemBlock::whole(bytes)));
+    }
+}
+
+fn sealed_slot(sealed: &mut Option<Layer>, ino: Ino, index: u64) -> Option<&mut Block> {
+    sealed.as_mut()?.files.get_mut(&ino)?.blocks.get_mut(&index)
+}
+
+fn send(slot: &mut Block, segment: SegmentId) -> Option<Bytes> {
+    let Block::Mem(block) = slot else { return None };
+    block.whole_bytes()?;
+    let bytes = Bytes::from(std::mem::replace(block, MemBlock::new(Under::Zeros)).into_bytes());
+    *slot = Block::Sent { bytes: bytes.clone(), segment };
+    Some(bytes)
+}
+
+fn beneath(layers: [Option<&Layer>; 2], ino: Ino, index: u64) -> Beneath {
+    for file in layers.into_iter().flatten().filter_map(|layer| layer.files.get(&ino)) {
+        match file.blocks.get(&index) {
+            Some(Block::Mem(block)) => match block.under() {
+                Under::Zeros => return Beneath::Zeros,
+                Under::Place(place) => return Beneath::Place(*place),
+                Under::Older => {}
+            },
+            Some(Block::Sent { bytes, .. }) => return Beneath::Bytes(bytes.clone()),
+            Some(Block::Stored(place)) => return Beneath::Place(*place),
+            None if file.void.contains(index) => return Beneath::Zeros,
+            None => {}
+        }
+    }
+    Beneath::Committed
+}
+
+/// Where a file of `size` bytes ends within its block `index`: 0 to [`BLOCK_BYTES`].
+fn end_in_block(size: u64, index: u64) -> usize {
+    size.saturating_sub(BlockIndex(index).start()).min(BLOCK_LEN) as usize
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! What every operation shares: the `vfs`, how long the kernel may remember, what was agreed with it at the start.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fuser::{
+    FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, Notifier, OpenFlags, ReplyEntry, WriteFlags,
+};
+
+use super::convert::file_attr;
+use super::dirs::Fit;
+use super::permission::{PlainDirs, SetIds};
+use crate::base::Ino;
+use crate::vfs::{Attr, Vfs, VfsError};
+
+/// Nothing but this mount changes the volume, so the kernel may remember names and attributes for good (a year).
+const TTL_WRITER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// A read-only mount follows another's commits, which come every few seconds at most.
+const TTL_FOLLOWER: Duration = Duration::from_secs(1);
+
+/// Largest write in one request; larger ones measured no faster.
+const WRITE_BYTES_MAX: u32 = 1024 * 1024;
+/// Read-ahead and other background requests that may be under way at once.
+const BACKGROUND_MAX: u16 = 64;
+
+/// Asked for if the kernel has them. Locks are left out: without the flags the kernel keeps them itself, which
+/// is right for one mount. So is the writeback cache: it made streams 1.5 times dearer. `SETXATTR_EXT` would
+/// make `fuser` 0.18.0 panic.
+const WANTED: [InitFlags; 8] = [
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+    InitFlags::FUSE_DONT_MASK,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_POSIX_ACL,
+];
+const WANTED_BY_WRITER: [InitFlags; 2] =
+    [InitFlags::FUSE_CACHE_SYMLINKS, InitFlags::FUSE_EXPLICIT_INVAL_DATA];
+const WANTED_BY_FOLLOWER: [InitFlags; 1] = [InitFlags::FUSE_AUTO_INVAL_DATA];
+
+/// The state of one mount.
+pub(super) struct Core {
+    pub(super) vfs: Arc<Vfs>,
+    pub(super) ttl: Duration,
+    /// Whether this mount is the only one that writes; otherwise it follows one.
+    pub(super) writer: bool,
+    pub(super) fit: Fit,
+    pub(super) plain: PlainDirs,
+    set_ids: SetIds,
+    kernel_says_kill: AtomicBool,
+    notifier: OnceLock<Notifier>,
+}
+
+impl Core {
+    pub(super) fn new(vfs: Arc<Vfs>, writer: bool) -> Self {
+        Self {
+            vfs,
+            ttl: if writer { TTL_WRITER } else { TTL_FOLLOWER },
+            writer,
+            fit: Fit::default(),
+            plain: PlainDirs::default(),
+            set_ids: SetIds::default(),
+            kernel_says_kill: AtomicBool::new(false),
+            notifier: OnceLock::new(),
+        }
+    }
+
+    /// Agrees with the kernel on what both can do.
+    pub(super) fn negotiate(&self, config: &mut KernelConfig) {
+        let more: &[InitFlags] = if self.writer { &WANTED_BY_WRITER } else { &WANTED_BY_FOLLOWER };
+        for flag in WANTED.iter().chain(more) {
+            if config.add_capabilities(*flag).is_err() {
+                tracing::debug!(?flag, "this kernel does without");
+            }
+        }
+        let kill = config.capabilities().contains(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
+        self.kernel_says_kill.store(kill, Ordering::Release);
+        // Each of these returns an error only for values outside bounds that these constants are within.
+        let _ = config.set_max_write(WRITE_BYTES_MAX);
+        let _ = config.set_max_background(BACKGROUND_MAX);
+    }
+
+    pub(super) fn set_notifier(&self, notifier: Notifier) {
+        // Set once, before the first request is read.
+        let _ = self.notifier.set(notifier);
+    }
+
+    /// Looks a name up. That there is none is an answer here, for the kernel to remember.
+    pub(super) async fn find(&self, dir: Ino, name: &[u8]) -> Result<Option<Attr>, VfsError> {
+        match self.vfs.lookup(dir, name).await {
+            Ok(attr) => Ok(Some(attr)),
+            Err(error) if error.errno() == libc::ENOENT => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Attributes on their way to the kernel.
+    pub(super) fn tell(&self, attr: &Attr) -> fuser::FileAttr {
+        self.set_ids.note(attr);
+        file_attr(attr)
+    }
+
+    pub(super) fn entry(&self, reply: ReplyEntry, attr: &Attr) {
+        reply.entry(&self.ttl, &self.tell(attr), Generation(0));
+    }
+
+    /// How the kernel shall treat a newly opened file.
+    ///
+    /// Files open for writing only bypass the page cache, which costs more than FUSE itself; NOFLUSH because closing a
+    /// file promises nothing here.
+    pub(super) fn open_flags(&self, flags: OpenFlags) -> FopenFlags {
+        if !self.writer {
+            FopenFlags::FOPEN_NOFLUSH
+        } else if writes_only(flags) {
+            FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_DIRECT_IO
+        } else {
+            FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_KEEP_CACHE
+        }
+    }
+
+    /// Whether a write leaves setuid, setgid and capabilities alone.
+    pub(super) fn is_privileged(&self, uid: u32, flags: WriteFlags) -> bool {
+        if self.kernel_says_kill.load(Ordering::Acquire) {
+            !flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID)
+        } else {
+            uid == 0
+        }
+    }
+
+    /// Whether the kernel may believe `ino` to be setuid or setgid.
+    pub(super) fn may_have_set_ids(&self, ino: Ino) -> bool {
+        self.set_ids.may_hold(ino)
+    }
+
+    /// After a write that may have cleared set-id bits: makes the kernel ask for the mode again.
+    pub(super) fn set_ids_cleared(&self, ino: Ino) {
+        if self.set_ids.may_hold(ino)
+            && let Some(notifier) = self.notifier.get()
+            && let Err(error) = notifier.inval_inode(INodeNo(ino.0), -1, 0)
+        {
+            tracing::warn!(%ino, %error, "the kernel may honour a set-id bit that a write has cleared");
+        }
+    }
+}
+
+/// Whether a file is open for writing only.
+pub(super) fn writes_only(flags: OpenFlags) -> bool {
+    flags.0 & libc::O_ACCMODE == libc::O_WRONLY
+}
+
+/// Whether a file is open for writing.
+pub(super) fn writes(flags: OpenFlags) -> bool {
+    matches!(flags.0 & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR)
+}
+
+/// What must be durable before a write returns. `None`: nothing. `Some(true)`: the data, as `O_DSYNC` asks;
+/// `Some(false)`: the attributes too, as `O_SYNC` does.
+///
+/// The kernel follows a cached write by an FSYNC of its own, a direct one by nothing; it passes on here what
+/// `pwritev2(2)` and the `sync` mount option ask for as if the file had been opened so.
+pub(super) fn durability(flags: OpenFlags) -> Option<bool> {
+    if !writes_only(flags) {
+        None
+    } else if flags.0 & libc::O_SYNC == libc::O_SYNC {
+        Some(false)
+    } else if flags.0 & libc::O_DSYNC != 0 {
+        Some(true)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_direct_write_that_must_be_durable_is_known_by_its_flags() {
+        let of = |flags| durability(OpenFlags(flags));
+        assert_eq!(of(libc::O_WRONLY), None);
+        assert_eq!(of(libc::O_WRONLY | libc::O_DSYNC), Some(true));
+        assert_eq!(of(libc::O_WRONLY | libc::O_SYNC), Some(false));
+        assert_eq!(of(libc::O_RDWR | libc::O_SYNC), None);
+    }
+
+    #[test]
+    fn only_writing_opens_write() {
+        assert!(!writes(OpenFlags(libc::O_RDONLY)));
+        assert!(writes(OpenFlags(libc::O_WRONLY | libc::O_APPEND)) && writes(OpenFlags(libc::O_RDWR)));
+        assert!(writes_only(OpenFlags(libc::O_WRONLY)) && !writes_only(OpenFlags(libc::O_RDWR)));
+    }
+}

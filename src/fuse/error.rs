@@ -1,0 +1,74 @@
+//! Why a volume could not be mounted or unmounted.
+
+use std::io;
+use std::path::PathBuf;
+
+/// What went wrong at a mount point.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// There is no such directory.
+    #[error("mount point {} does not exist", .0.display())]
+    Missing(PathBuf),
+    /// It is something else than a directory.
+    #[error("mount point {} is not a directory", .0.display())]
+    NotDirectory(PathBuf),
+    /// It has entries, which the mount would hide.
+    #[error("mount point {} is not empty (-o nonempty mounts over it)", .0.display())]
+    NotEmpty(PathBuf),
+    /// Something is mounted there.
+    #[error("{source_name} is already mounted at {}", .path.display())]
+    AlreadyMounted {
+        /// The mount point.
+        path: PathBuf,
+        /// What the kernel calls the mounted thing.
+        source_name: String,
+    },
+    /// The process behind a FUSE mount there is gone.
+    #[error("a mount whose process has died is still at {path}; remove it with: fusermount3 -u {path}", path = .0.display())]
+    Dead(PathBuf),
+    /// The kernel has no FUSE, or it may not be used here.
+    #[error("cannot open /dev/fuse (is the fuse module loaded?)")]
+    NoFuse(#[source] io::Error),
+    /// Mounting without being root needs this helper.
+    #[error("cannot run fusermount3, which mounting needs without root (package fuse3)")]
+    NoHelper(#[source] io::Error),
+    /// The kernel or fusermount3 says no.
+    #[error("mounting at {} was refused: {reason}", .path.display())]
+    Refused {
+        /// The mount point.
+        path: PathBuf,
+        /// The reason as it was given.
+        reason: String,
+    },
+    /// A mount option is unknown or has no sense.
+    #[error("mount option {0:?} is not supported")]
+    BadOption(String),
+    /// Files there are open, or a process has its working directory there.
+    #[error("{} is in use; nothing was unmounted", .0.display())]
+    Busy(PathBuf),
+    /// Another filesystem has been mounted over this one.
+    #[error("another filesystem is mounted over {}; unmount that first", .0.display())]
+    Covered(PathBuf),
+    /// Unmounting failed for another reason.
+    #[error("unmounting {} failed: {reason}", .path.display())]
+    NotUnmounted {
+        /// The mount point.
+        path: PathBuf,
+        /// The reason as it was given.
+        reason: String,
+    },
+    /// The conversation with the kernel broke.
+    #[error("the kernel's FUSE connection failed: {0}")]
+    Session(String),
+    /// A system call failed.
+    #[error("{what} failed at {}", .path.display())]
+    Io {
+        /// The call.
+        what: &'static str,
+        /// What it was about.
+        path: PathBuf,
+        /// Its error.
+        #[source]
+        source: io::Error,
+    },
+}

@@ -1,0 +1,484 @@
+//! The kernel's requests, one method each: unpack, call the `vfs`, pack the answer.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation, INodeNo,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
+};
+
+use super::births::{self, Kind};
+use super::bridge::{Bridge, caller, owned};
+use super::convert::{absent, ino, node_kind, perm, rename_mode, set_time, time_from_kernel, xattr_mode};
+use super::core::durability;
+use super::dirs;
+use super::permission;
+use super::xattrs;
+use crate::vfs::{Handle, SeekFor, SetAttr};
+
+/// Most bytes one `copy_file_range` answer can count, in whole pages.
+const COPY_BYTES_MAX: u64 = 0xFFFF_F000;
+
+impl Filesystem for Bridge {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        self.0.core.negotiate(config);
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, dir: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (dir, name) = (ino(dir), owned(name));
+        self.call(
+            request,
+            reply,
+            |core| async move { core.find(dir, &name).await },
+            |core, reply, found| match found {
+                Some(attr) => core.entry(reply, &attr),
+                None => reply.entry(&core.ttl, &absent(), Generation(0)),
+            },
+        );
+    }
+
+    fn forget(&self, _: &Request, node: INodeNo, count: u64) {
+        self.0.core.vfs.forget(ino(node), count);
+    }
+
+    fn getattr(&self, request: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.call(
+            request,
+            reply,
+            |core| async move { core.vfs.getattr(ino(node)).await },
+            |core, reply, attr| reply.attr(&core.ttl, &core.tell(&attr)),
+        );
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        ctime: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let caller = caller(request, 0);
+        let set = SetAttr {
+            perm: mode.map(perm),
+            uid,
+            gid,
+            size,
+            atime: atime.map(set_time),
+            mtime: mtime.map(set_time),
+            ctime: ctime.map(time_from_kernel),
+        };
+        self.steps(
+            reply,
+            |core| async move { permission::set_attr(&core.vfs, &caller, ino(node), &set).await },
+            |core, reply, attr| reply.attr(&core.ttl, &core.tell(&attr)),
+        );
+    }
+
+    fn readlink(&self, request: &Request, node: INodeNo, reply: ReplyData) {
+        self.call(
+            request,
+            reply,
+            |core| async move { core.vfs.readlink(ino(node)).await },
+            |_, reply, target| reply.data(&target),
+        );
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        dir: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        match node_kind(mode) {
+            Some(kind) => {
+                self.make(caller(request, umask), dir, name, perm(mode), Kind::Node(kind, rdev), reply);
+            }
+            None => reply.error(Errno::EINVAL),
+        }
+    }
+
+    fn mkdir(&self, request: &Request, dir: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        self.make(caller(request, umask), dir, name, perm(mode), Kind::Directory, reply);
+    }
+
+    fn symlink(&self, request: &Request, dir: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let kind = Kind::Symlink(target.as_os_str().as_bytes().to_vec());
+        self.make(caller(request, 0), dir, name, 0o777, kind, reply);
+    }
+
+    fn unlink(&self, request: &Request, dir: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (dir, name) = (ino(dir), owned(name));
+        self.act(request, reply, |core| async move { core.vfs.unlink(dir, &name).await });
+    }
+
+    fn rmdir(&self, request: &Request, dir: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (dir, name) = (ino(dir), owned(name));
+        self.act(request, reply, |core| async move { core.vfs.rmdir(dir, &name).await });
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        dir: INodeNo,
+        name: &OsStr,
+        new_dir: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let Some(mode) = rename_mode(flags) else {
+            return reply.error(Errno::EINVAL);
+        };
+        let (from, name, to, new_name) = (ino(dir), owned(name), ino(new_dir), owned(new_name));
+        self.act(
+            request,
+            reply,
+            |core| async move { core.vfs.rename(from, &name, to, &new_name, mode).await },
+        );
+    }
+
+    fn link(&self, request: &Request, node: INodeNo, dir: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (dir, name) = (ino(dir), owned(name));
+        self.call(
+            request,
+            reply,
+            |core| async move { core.vfs.link(ino(node), dir, &name).await },
+            |core, reply, attr| core.entry(reply, &attr),
+        );
+    }
+
+    fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let caller = caller(request, 0);
+        self.call(
+            request,
+            reply,
+            move |core| async move { births::open(&core, &caller, ino(node), flags).await },
+            |_, reply, (Handle(handle), flags)| reply.opened(FileHandle(handle), flags),
+        );
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        dir: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let caller = caller(request, umask);
+        let (dir, name) = (ino(dir), owned(name));
+        self.steps(
+            reply,
+            move |core| async move {
+                births::create(&core, caller, dir, &name, perm(mode), OpenFlags(flags)).await
+            },
+            move |core, reply, (attr, Handle(handle))| {
+                let flags = core.open_flags(OpenFlags(flags));
+                reply.created(&core.ttl, &core.tell(&attr), Generation(0), FileHandle(handle), flags);
+            },
+        );
+    }
+
+    fn read(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        bytes: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.call(
+            request,
+            reply,
+            |core| async move { core.vfs.read(Handle(handle.0), ino(node), offset, bytes as usize).await },
+            |_, reply, data| reply.data(&data),
+        );
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        flags: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let privileged = self.0.core.is_privileged(request.uid(), write_flags);
+        self.store(request, ino(node), offset, data, privileged, durability(flags), reply);
+    }
+
+    /// Never sent to kernels that know NOFLUSH; to the others, this answer is the last they ask for.
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.0.core.vfs.release(Handle(handle.0));
+        reply.ok();
+    }
+
+    fn fsync(&self, request: &Request, node: INodeNo, _: FileHandle, data_only: bool, reply: ReplyEmpty) {
+        self.act(request, reply, |core| async move { core.vfs.fsync(ino(node), data_only).await });
+    }
+
+    /// To the writer's kernel `ENOSYS` says: directories need no opening, and their listings may be kept. It keeps
+    /// them until it changes the directory itself, and never sends OPENDIR or RELEASEDIR again.
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if self.0.core.writer {
+            reply.error(Errno::ENOSYS);
+        } else {
+            reply.opened(FileHandle(0), fuser::FopenFlags::empty());
+        }
+    }
+
+    fn readdir(&self, request: &Request, dir: INodeNo, _: FileHandle, cookie: u64, reply: ReplyDirectory) {
+        let max = self.0.core.fit.ask();
+        self.call(
+            request,
+            reply,
+            |core| async move { core.vfs.readdir(ino(dir), cookie, max).await },
+            |core, reply, entries| dirs::fill(&core.fit, reply, &entries),
+        );
+    }
+
+    fn readdirplus(
+        &self,
+        request: &Request,
+        dir: INodeNo,
+        _: FileHandle,
+        cookie: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        let max = self.0.core.fit.ask();
+        self.call(
+            request,
+            reply,
+            |core| async move { core.vfs.readdir_plus(ino(dir), cookie, max).await },
+            |core, reply, entries| dirs::fill_plus(core, reply, &entries),
+        );
+    }
+
+    fn fsyncdir(
+        &self,
+        request: &Request,
+        dir: INodeNo,
+        handle: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.fsync(request, dir, handle, data_only, reply);
+    }
+
+    fn statfs(&self, request: &Request, _: INodeNo, reply: ReplyStatfs) {
+        self.call(
+            request,
+            reply,
+            |core| async move { core.vfs.statfs().await },
+            |_, reply, s| {
+                let (block, name) = (s.block_bytes, crate::base::NAME_BYTES_MAX as u32);
+                reply.statfs(
+                    s.blocks,
+                    s.blocks_free,
+                    s.blocks_free,
+                    s.files,
+                    s.files_free,
+                    block,
+                    name,
+                    block,
+                );
+            },
+        );
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        let Some(mode) = xattr_mode(flags) else {
+            return reply.error(Errno::EINVAL);
+        };
+        let (caller, name, value) = (caller(request, 0), owned(name), value.to_vec());
+        self.steps(
+            reply,
+            |core| async move { xattrs::set(&core, &caller, ino(node), &name, &value, mode).await },
+            |_, reply, ()| reply.ok(),
+        );
+    }
+
+    fn getxattr(&self, request: &Request, node: INodeNo, name: &OsStr, room: u32, reply: ReplyXattr) {
+        let name = owned(name);
+        self.call(
+            request,
+            reply,
+            |core| async move { core.vfs.get_xattr(ino(node), &name).await },
+            move |_, reply, value| xattrs::answer(reply, room, &value),
+        );
+    }
+
+    fn listxattr(&self, request: &Request, node: INodeNo, room: u32, reply: ReplyXattr) {
+        self.call(
+            request,
+            reply,
+            |core| async move { core.vfs.list_xattr(ino(node)).await },
+            move |_, reply, names| xattrs::answer(reply, room, &names),
+        );
+    }
+
+    fn removexattr(&self, _: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = owned(name);
+        self.steps(
+            reply,
+            |core| async move { xattrs::remove(&core, ino(node), &name).await },
+            |_, reply, ()| reply.ok(),
+        );
+    }
+
+    /// The kernel checks permissions itself (`default_permissions`) and never asks again.
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        bytes: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        self.act(
+            request,
+            reply,
+            |core| async move { core.vfs.fallocate(ino(node), mode, offset, bytes).await },
+        );
+    }
+
+    fn lseek(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let what = match whence {
+            libc::SEEK_DATA => SeekFor::Data,
+            libc::SEEK_HOLE => SeekFor::Hole,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let Ok(offset) = u64::try_from(offset) else {
+            return reply.error(Errno::ENXIO);
+        };
+        self.call(
+            request,
+            reply,
+            |core| async move { core.vfs.seek(ino(node), offset, what).await },
+            |_, reply, found| reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
+        );
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        from: INodeNo,
+        _: FileHandle,
+        from_offset: u64,
+        to: INodeNo,
+        _: FileHandle,
+        to_offset: u64,
+        bytes: u64,
+        flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        if !flags.is_empty() {
+            return reply.error(Errno::EINVAL);
+        }
+        let bytes = bytes.min(COPY_BYTES_MAX);
+        self.call(
+            request,
+            reply,
+            |core| async move {
+                core.vfs.copy_file_range(ino(from), from_offset, ino(to), to_offset, bytes).await
+            },
+            |_, reply, copied| reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
+        );
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    /// Files are always ready; the kernel knows this after the first answer.
+    fn poll(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: PollNotifier,
+        _: PollEvents,
+        _: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+}

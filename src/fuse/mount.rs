@@ -1,0 +1,272 @@
+//! The life of a mount: checks its place, mounts, serves, and notices its end, whoever brings it about.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use fuser::{Config, INodeNo, Notifier, Session};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::bridge::Bridge;
+use super::core::Core;
+use super::serve::Desk;
+use super::{Device, MountError, MountOptions, kernel, mountinfo};
+use crate::base::Ino;
+use crate::vfs::Vfs;
+
+/// Threads that read requests. A third has never paid: what waits, waits on the runtime.
+const THREADS_MAX: usize = 2;
+
+/// How to unmount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmount {
+    /// Only if nothing there is in use; after that, nothing can be.
+    WhenIdle,
+    /// Take it off the tree now; it ends when the last open file is closed.
+    Detach,
+}
+
+/// A mounted volume. Clones are the same mount; dropping all of them does not unmount.
+#[derive(Clone, Debug)]
+pub struct Mounted {
+    point: Arc<Path>,
+    device: Device,
+    end: watch::Receiver<Option<Result<(), String>>>,
+    notifier: Notifier,
+}
+
+/// Mounts `vfs` at `mountpoint` and begins to serve it; operations that must wait do so on `runtime`.
+///
+/// When this returns, the mount answers. After its end (see [`Mounted::ended`]) the caller shuts the `vfs` down.
+///
+/// # Errors
+/// Says what is wrong with the mount point, or why the kernel or its helper refuses.
+pub fn mount(
+    vfs: Arc<Vfs>,
+    mountpoint: &Path,
+    options: &MountOptions,
+    runtime: &Handle,
+) -> Result<Mounted, MountError> {
+    let point = check_place(mountpoint, options.nonempty)?;
+    let core = Arc::new(Core::new(vfs, !options.read_only));
+    let connection = kernel::attach(&point, options)?;
+    let desk = Desk::new(Arc::clone(&core), runtime.clone());
+    let begun = begin(Bridge(desk), connection, options, &core, &point);
+    if begun.is_err() {
+        // Nobody answers there, so nobody can use it; and what is there can only be what was just mounted.
+        let _ = kernel::detach(&point, true);
+    }
+    begun
+}
+
+fn begin(
+    bridge: Bridge,
+    connection: std::os::fd::OwnedFd,
+    options: &MountOptions,
+    core: &Core,
+    point: &Path,
+) -> Result<Mounted, MountError> {
+    let device = match mountinfo::mounted_at(point) {
+        Ok(Some(mount)) => mount.device,
+        Ok(None) => return Err(MountError::Session("the mount vanished at once".into())),
+        Err(source) => {
+            return Err(MountError::Io { what: "reading the list of mounts", path: point.into(), source });
+        }
+    };
+    let mut config = Config::default();
+    config.acl = options.acl();
+    config.n_threads = Some(thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX)));
+    config.clone_fd = kernel::can_clone_connection();
+    let failed = |error: io::Error| MountError::Session(error.to_string());
+    // Not `Session::new`: its mount would be undone on drop without a look at what is mounted there by then.
+    let session = Session::from_fd(bridge, connection, options.acl(), config).map_err(failed)?;
+    let notifier = session.notifier();
+    core.set_notifier(notifier.clone());
+    kernel::raise_read_ahead(device);
+    let (tell, end) = watch::channel(None);
+    let place: Arc<Path> = point.into();
+    let theirs = Arc::clone(&place);
+    thread::Builder::new()
+        .name("fuse".into())
+        .spawn(move || {
+            let result = session.run().map_err(|error| error.to_string());
+            remove_dead_mount(&theirs, device);
+            tell.send_replace(Some(result));
+        })
+        .map_err(failed)?;
+    Ok(Mounted { point: place, device, end, notifier })
+}
+
+/// When the session is over, a mount still there is dead: every access would fail with `ENOTCONN`.
+fn remove_dead_mount(point: &Path, device: Device) {
+    if let Ok(Some(mount)) = mountinfo::mounted_at(point)
+        && mount.device == device
+        && let Err(error) = kernel::detach(point, true)
+    {
+        tracing::warn!(%error, "the mount has ended but is still listed");
+    }
+}
+
+fn check_place(path: &Path, nonempty: bool) -> Result<PathBuf, MountError> {
+    let explain = |source: io::Error| match source.raw_os_error() {
+        Some(libc::ENOENT) => MountError::Missing(path.to_owned()),
+        Some(libc::ENOTDIR) => MountError::NotDirectory(path.to_owned()),
+        Some(libc::ENOTCONN) => MountError::Dead(path.to_owned()),
+        _ => MountError::Io { what: "looking at the mount point", path: path.to_owned(), source },
+    };
+    let point = path.canonicalize().map_err(explain)?;
+    if !point.metadata().map_err(explain)?.is_dir() {
+        return Err(MountError::NotDirectory(point));
+    }
+    if let Some(mount) = mountinfo::mounted_at(&point).map_err(explain)? {
+        return Err(MountError::AlreadyMounted { path: point, source_name: mount.source });
+    }
+    if !nonempty && point.read_dir().map_err(explain)?.next().is_some() {
+        return Err(MountError::NotEmpty(point));
+    }
+    Ok(point)
+}
+
+impl Mounted {
+    /// Where it is mounted: an absolute path without symbolic links.
+    #[must_use]
+    pub fn point(&self) -> &Path {
+        &self.point
+    }
+
+    /// The device number by which `stat` and the list of mounts know it.
+    #[must_use]
+    pub const fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Returns when the kernel has let go of the mount, whoever unmounted it.
+    ///
+    /// # Errors
+    /// [`MountError::Session`] if it did so because the connection broke.
+    pub async fn ended(&self) -> Result<(), MountError> {
+        let mut end = self.end.clone();
+        let result = match end.wait_for(Option::is_some).await {
+            Ok(result) => result.clone(),
+            Err(_) => Some(Err("its thread died".to_owned())),
+        };
+        result.unwrap_or(Ok(())).map_err(MountError::Session)
+    }
+
+    /// Unmounts, unless somebody else already has. Never touches another filesystem mounted at the same place.
+    ///
+    /// With [`Unmount::WhenIdle`], returns when the mount has ended.
+    ///
+    /// # Errors
+    /// [`MountError::Busy`] or [`MountError::Covered`] if it cannot be done now; then it stays mounted and served.
+    pub async fn unmount(&self, how: Unmount) -> Result<(), MountError> {
+        let (point, device) = (Arc::clone(&self.point), self.device);
+        blocking(move || unmount(&point, device, how)).await?;
+        if how == Unmount::WhenIdle {
+            // How the session ended is told by `ended`; here it only matters that it has.
+            let _ = self.ended().await;
+        }
+        Ok(())
+    }
+
+    /// Makes the kernel hand over what programs wrote through memory maps and it has not sent yet. Does nothing if
+    /// the mount is not reachable at its place any more.
+    ///
+    /// # Errors
+    /// [`MountError::Io`] with the system's reason.
+    pub async fn flush_pages(&self) -> Result<(), MountError> {
+        let (point, device) = (Arc::clone(&self.point), self.device);
+        blocking(move || {
+            kernel::flush_pages(&point, device).map_err(|source| MountError::Io {
+                what: "syncing the mount",
+                path: point.to_path_buf(),
+                source,
+            })
+        })
+        .await
+    }
+
+    /// A way to make the kernel forget what it remembers.
+    #[must_use]
+    pub fn kernel_cache(&self) -> KernelCache {
+        KernelCache(self.notifier.clone())
+    }
+}
+
+fn unmount(point: &Path, device: Device, how: Unmount) -> Result<(), MountError> {
+    let mounts = mountinfo::mounted_at(point);
+    match mounts.map_err(|source| MountError::Io {
+        what: "reading the list of mounts",
+        path: point.into(),
+        source,
+    })? {
+        None => Ok(()),
+        Some(mount) if mount.device == device => kernel::detach(point, how == Unmount::Detach),
+        Some(_) if mountinfo::is_mounted(device) => Err(MountError::Covered(point.into())),
+        Some(_) => Ok(()),
+    }
+}
+
+/// The calls made here end in requests to this very process, so they must not hold up a runtime thread.
+async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T, MountError> + Send + 'static,
+) -> Result<T, MountError> {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(result) => result,
+        Err(error) => Err(MountError::Session(error.to_string())),
+    }
+}
+
+/// What the kernel remembers of a mount. For a volume that changes other than through this mount.
+///
+/// Must not be called from within an operation: the kernel may wait for that operation first.
+#[derive(Clone, Debug)]
+pub struct KernelCache(Notifier);
+
+impl KernelCache {
+    /// Forgets attributes and cached contents of `ino`.
+    ///
+    /// # Errors
+    /// The kernel's; not having heard of `ino` is none.
+    pub fn forget_inode(&self, ino: Ino) -> io::Result<()> {
+        self.0.inval_inode(INodeNo(ino.0), 0, 0)
+    }
+
+    /// Forgets what `name` in `dir` is, or that there is no such name.
+    ///
+    /// # Errors
+    /// The kernel's; not having heard of the name is none.
+    pub fn forget_name(&self, dir: Ino, name: &[u8]) -> io::Result<()> {
+        use std::os::unix::ffi::OsStrExt;
+        self.0.inval_entry(INodeNo(dir.0), std::ffi::OsStr::from_bytes(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_mount_point_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, b"x").unwrap();
+        assert!(matches!(check_place(&dir.path().join("no"), false), Err(MountError::Missing(_))));
+        assert!(matches!(check_place(&file, false), Err(MountError::NotDirectory(_))));
+        assert!(matches!(check_place(&file.join("below"), false), Err(MountError::NotDirectory(_))));
+        assert!(matches!(check_place(dir.path(), false), Err(MountError::NotEmpty(_))));
+        assert!(check_place(dir.path(), true).is_ok());
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(check_place(dir.path(), false).unwrap(), dir.path().canonicalize().unwrap());
+        assert!(matches!(check_place(Path::new("/"), true), Err(MountError::AlreadyMounted { .. })));
+    }
+
+    #[test]
+    fn unmounting_never_touches_a_stranger() {
+        let stranger = Device { major: 0, minor: u32::MAX };
+        assert!(unmount(Path::new("/"), stranger, Unmount::WhenIdle).is_ok());
+        assert!(mountinfo::mounted_at(Path::new("/")).unwrap().is_some());
+    }
+}

@@ -1,0 +1,118 @@
+//! Reads the kernel's list of mounts (`/proc/self/mountinfo`, proc_pid_mountinfo(5)).
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// The number of a mounted filesystem's device: unique as long as it is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Device {
+    /// Major number; 0 for filesystems without a block device.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mount {
+    pub(super) device: Device,
+    pub(super) point: PathBuf,
+    pub(super) source: String,
+}
+
+/// What is visible at `point`, which must be an absolute path without symbolic links: the last mount there.
+pub(super) fn mounted_at(point: &Path) -> std::io::Result<Option<Mount>> {
+    let list = std::fs::read(MOUNTINFO)?;
+    Ok(topmost(&list, point))
+}
+
+/// Whether a filesystem is mounted anywhere that this process can see.
+pub(super) fn is_mounted(device: Device) -> bool {
+    std::fs::read(MOUNTINFO).is_ok_and(|list| {
+        list.split(|byte| *byte == b'\n').filter_map(parse).any(|mount| mount.device == device)
+    })
+}
+
+fn topmost(list: &[u8], point: &Path) -> Option<Mount> {
+    list.split(|byte| *byte == b'\n').filter_map(parse).rfind(|mount| mount.point == point)
+}
+
+fn parse(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let device = std::str::from_utf8(fields.nth(2)?).ok()?;
+    let (major, minor) = device.split_once(':')?;
+    let device = Device { major: major.parse().ok()?, minor: minor.parse().ok()? };
+    let point = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
+    // Optional fields of any number end with a lone dash; then come type and source.
+    let source = fields.skip_while(|field| *field != b"-").nth(2)?;
+    Some(Mount { device, point, source: String::from_utf8_lossy(&unescape(source)).into_owned() })
+}
+
+/// Undoes the kernel's `\ooo` for space, tab, newline and backslash.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        match (byte, tail) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                plain.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
+                rest = after;
+            }
+            _ => plain.push(byte),
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &[u8] = b"\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
+40 22 0:52 / /mnt/a\\040b rw,nosuid,nodev shared:9 master:2 - fuse.coffer s3://one rw,user_id=0\n\
+41 22 0:53 / /mnt/a\\040b rw - fuse.coffer two\\040words rw\n\
+42 22 0:54 / /mnt/a rw - tmpfs tmpfs rw\n\
+broken line\n";
+
+    #[test]
+    fn the_last_mount_at_a_point_is_the_one_that_shows() {
+        let mount = topmost(LIST, Path::new("/mnt/a b")).unwrap();
+        assert_eq!(mount.device, Device { major: 0, minor: 53 });
+        assert_eq!(mount.source, "two words");
+        assert_eq!(topmost(LIST, Path::new("/mnt/a")).unwrap().source, "tmpfs");
+        assert_eq!(topmost(LIST, Path::new("/mnt")), None);
+    }
+
+    #[test]
+    fn optional_fields_are_stepped_over() {
+        let line = LIST.split(|b| *b == b'\n').nth(1).unwrap();
+        assert_eq!(parse(line).unwrap().source, "s3://one");
+        assert_eq!(parse(b""), None);
+        assert_eq!(parse(b"1 2 x:y / /p rw - t s o"), None);
+    }
+
+    #[test]
+    fn escapes_are_undone_and_other_backslashes_kept() {
+        assert_eq!(unescape(b"a\\134b\\011c"), b"a\\b\tc");
+        assert_eq!(unescape(b"end\\"), b"end\\");
+        assert_eq!(unescape(b"\\999\\40"), b"\\999\\40");
+    }
+
+    #[test]
+    fn this_machine_has_a_root() {
+        assert!(mounted_at(Path::new("/")).unwrap().is_some());
+        assert!(mounted_at(Path::new("/no/such/mount/point")).unwrap().is_none());
+    }
+}

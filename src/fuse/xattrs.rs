@@ -1,0 +1,83 @@
+//! Extended attributes at the kernel's door: which names there are, how sizes are asked for, which are lists.
+
+use fuser::{Errno, ReplyXattr};
+
+use super::acl::{ACCESS, DEFAULT};
+use super::convert::Refusal;
+use super::core::Core;
+use super::permission;
+use crate::base::Ino;
+use crate::vfs::{Caller, XattrMode};
+
+const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+
+pub(super) async fn set(
+    core: &Core,
+    caller: &Caller,
+    node: Ino,
+    name: &[u8],
+    value: &[u8],
+    mode: XattrMode,
+) -> Result<(), Refusal> {
+    if is_list(name) {
+        return permission::set_list(&core.vfs, &core.plain, caller, node, name, value).await;
+    }
+    if !is_plain(name) {
+        return Err(Refusal(Errno::EOPNOTSUPP));
+    }
+    Ok(core.vfs.set_xattr(node, name, value, mode).await?)
+}
+
+pub(super) async fn remove(core: &Core, node: Ino, name: &[u8]) -> Result<(), Refusal> {
+    if is_list(name) {
+        return Ok(permission::remove_list(&core.vfs, &core.plain, node, name).await?);
+    }
+    Ok(core.vfs.remove_xattr(node, name).await?)
+}
+
+/// Answers with `value`, or with its size where `room` is 0.
+pub(super) fn answer(reply: ReplyXattr, room: u32, value: &[u8]) {
+    match answer_for(room, value.len()) {
+        Ok(None) => reply.data(value),
+        Ok(Some(bytes)) => reply.size(bytes),
+        Err(error) => reply.error(error),
+    }
+}
+
+/// `Ok(None)`: the value itself; `Ok(Some)`: its size.
+fn answer_for(room: u32, bytes: usize) -> Result<Option<u32>, Errno> {
+    let bytes = u32::try_from(bytes).map_err(|_| Errno::E2BIG)?;
+    match room {
+        0 => Ok(Some(bytes)),
+        room if bytes > room => Err(Errno::ERANGE),
+        _ => Ok(None),
+    }
+}
+
+fn is_list(name: &[u8]) -> bool {
+    name == ACCESS || name == DEFAULT
+}
+
+fn is_plain(name: &[u8]) -> bool {
+    NAMESPACES.iter().any(|space| name.len() > space.len() && name.starts_with(space))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_sent_only_where_it_fits() {
+        assert_eq!(answer_for(0, 10), Ok(Some(10)));
+        assert_eq!(answer_for(10, 10), Ok(None));
+        assert_eq!(answer_for(9, 10), Err(Errno::ERANGE));
+        assert_eq!(answer_for(0, 0), Ok(Some(0)));
+    }
+
+    #[test]
+    fn only_names_of_known_namespaces_are_kept() {
+        assert!(is_plain(b"user.mime_type") && is_plain(b"security.capability") && is_plain(b"trusted.x"));
+        assert!(!is_plain(b"user.") && !is_plain(b"system.nfs4_acl") && !is_plain(b"bare"));
+        assert!(is_list(b"system.posix_acl_access") && is_list(b"system.posix_acl_default"));
+    }
+}

@@ -1,0 +1,148 @@
+//! Records to bytes and back: a version byte and a bincode 2 body.
+
+use std::sync::Arc;
+
+use bincode::config::{Configuration, Limit, standard};
+use bytes::Bytes;
+
+use super::{Key, MetaError, Record};
+
+/// The version of every record of this format.
+const VERSION: u8 = 1;
+/// Largest record: an extended attribute's 64 KiB, or a block, with room for the rest.
+const RECORD_BYTES_MAX: usize = 128 * 1024;
+
+type Config = Configuration<bincode::config::LittleEndian, bincode::config::Varint, Limit<RECORD_BYTES_MAX>>;
+
+const fn config() -> Config {
+    standard().with_limit::<RECORD_BYTES_MAX>()
+}
+
+/// The bytes of `record`.
+///
+/// # Errors
+/// A record larger than the format allows.
+pub fn encode(record: &Record) -> Result<Vec<u8>, MetaError> {
+    match record {
+        Record::Inline(bytes) => {
+            let mut out = Vec::with_capacity(1 + bytes.len());
+            out.push(VERSION);
+            out.extend_from_slice(bytes);
+            Ok(out)
+        }
+        Record::Commit(commit) => body(commit.as_ref()),
+        Record::Entry(entry) => body(entry.as_ref()),
+        Record::Extents(page) => body(page.as_ref()),
+        Record::Garbage(garbage) => body(garbage),
+        Record::Inode(inode) => body(inode.as_ref()),
+        Record::Orphan => Ok(vec![VERSION]),
+        Record::Segment(segment) => body(segment),
+        Record::Super(superblock) => body(superblock.as_ref()),
+        Record::Xattr(xattr) => body(xattr.as_ref()),
+    }
+}
+
+fn body<T: bincode::Encode>(value: &T) -> Result<Vec<u8>, MetaError> {
+    let mut bytes = Vec::with_capacity(96);
+    bytes.push(VERSION);
+    bincode::encode_into_std_write(value, &mut bytes, config())
+        .map_err(|error| MetaError::Encode(error.to_string()))?;
+    Ok(bytes)
+}
+
+/// Reads the record under `key`.
+///
+/// # Errors
+/// [`MetaError::Record`] for bytes that are not exactly one record of this format.
+pub fn decode(key: &Key, bytes: &Bytes) -> Result<Record, MetaError> {
+    let wrong = |why: &str| MetaError::Record { key: *key, why: why.to_owned() };
+    match bytes.first() {
+        Some(&VERSION) => {}
+        Some(_) => return Err(wrong("its version is newer than this program")),
+        None => return Err(wrong("it is empty")),
+    }
+    if bytes.len() > RECORD_BYTES_MAX {
+        return Err(wrong("it is longer than any record"));
+    }
+    let body = bytes.slice(1..);
+    Ok(match key {
+        Key::Inline(..) => Record::Inline(body),
+        Key::Commit(_) => Record::Commit(Arc::new(parse(key, &body)?)),
+        Key::Entry(..) => Record::Entry(Arc::new(parse(key, &body)?)),
+        Key::Extents(..) => Record::Extents(Arc::new(parse(key, &body)?)),
+        Key::Garbage(_) => Record::Garbage(parse(key, &body)?),
+        Key::Inode(_) => Record::Inode(Arc::new(parse(key, &body)?)),
+        Key::Orphan(_) if body.is_empty() => Record::Orphan,
+        Key::Orphan(_) => return Err(wrong("it has a body")),
+        Key::Segment(_) => Record::Segment(parse(key, &body)?),
+        Key::Super => Record::Super(Arc::new(parse(key, &body)?)),
+        Key::Xattr(..) => Record::Xattr(Arc::new(parse(key, &body)?)),
+    })
+}
+
+fn parse<T: bincode::Decode<()>>(key: &Key, bytes: &[u8]) -> Result<T, MetaError> {
+    let (value, read) = bincode::decode_from_slice(bytes, config())
+        .map_err(|error| MetaError::Record { key: *key, why: error.to_string() })?;
+    if read != bytes.len() {
+        return Err(MetaError::Record { key: *key, why: "bytes follow its end".to_owned() });
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::base::{Ino, SegmentId, Tag};
+    use crate::meta::{Entry, Garbage, Superblock};
+
+    #[test]
+    fn records_read_back() {
+        let entry = Record::Entry(Arc::new(Entry {
+            name: vec![7; 255],
+            ino: Ino(u64::MAX),
+            kind: crate::base::FileKind::Socket,
+        }));
+        let key = Key::Entry(Ino(9), Tag([3; 16]));
+        let bytes = Bytes::from(encode(&entry).unwrap());
+        assert_eq!(decode(&key, &bytes).unwrap(), entry);
+
+        let block = Record::Inline(Bytes::from(vec![5; 65536]));
+        let bytes = Bytes::from(encode(&block).unwrap());
+        assert_eq!(decode(&Key::Inline(Ino(1), 0), &bytes).unwrap(), block);
+    }
+
+    #[test]
+    fn a_record_with_a_tail_or_a_newer_version_is_refused() {
+        let record = Record::Super(Arc::new(Superblock::default()));
+        let good = encode(&record).unwrap();
+        let mut tail = good.clone();
+        tail.push(0);
+        assert!(decode(&Key::Super, &Bytes::from(tail)).is_err());
+        let mut newer = good;
+        newer[0] = VERSION + 1;
+        assert!(decode(&Key::Super, &Bytes::from(newer)).is_err());
+        assert!(decode(&Key::Super, &Bytes::new()).is_err());
+        let garbage = encode(&Record::Garbage(Garbage { died: 3 })).unwrap();
+        assert!(decode(&Key::Orphan(Ino(1)), &Bytes::from(garbage)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_decoder_panic(
+            letter in 0usize..10,
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..400),
+        ) {
+            if let Some(first) = bytes.first_mut() {
+                *first = VERSION;
+            }
+            let keys = [
+                Key::Inline(Ino(1), 0), Key::Commit(1), Key::Entry(Ino(1), Tag([0; 16])), Key::Extents(Ino(1), 0),
+                Key::Garbage(SegmentId([0; 16])), Key::Inode(Ino(1)), Key::Orphan(Ino(1)),
+                Key::Segment(SegmentId([0; 16])), Key::Super, Key::Xattr(Ino(1), Tag([0; 16])),
+            ];
+            let _ = decode(&keys[letter], &Bytes::from(bytes));
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Keys of metadata records: a letter, then big-endian integers, so that bytes sort as values do.
+
+use crate::base::{Ino, SegmentId, Tag};
+
+/// The key of a record. Variants stand in the order of their letters, so that keys compare as
+/// their encodings do. (`docs/FORMAT.md`, "Metadata records")
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// `B`: the bytes of one block of a file, kept as a record.
+    Inline(Ino, u64),
+    /// `C`: a commit.
+    Commit(u64),
+    /// `D`: an entry of a directory.
+    Entry(Ino, Tag),
+    /// `E`: the extents of one page of a file.
+    Extents(Ino, u64),
+    /// `G`: a segment without live bytes that is to be deleted.
+    Garbage(SegmentId),
+    /// `I`: an inode.
+    Inode(Ino),
+    /// `O`: an inode without names that is still in use.
+    Orphan(Ino),
+    /// `S`: a segment.
+    Segment(SegmentId),
+    /// `V`: the superblock.
+    Super,
+    /// `X`: an extended attribute.
+    Xattr(Ino, Tag),
+}
+
+impl Key {
+    /// The key's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(25);
+        match self {
+            Self::Inline(ino, block) => put(&mut bytes, b'B', &[&be(ino.0), &be(*block)]),
+            Self::Commit(number) => put(&mut bytes, b'C', &[&be(*number)]),
+            Self::Entry(dir, tag) => put(&mut bytes, b'D', &[&be(dir.0), &tag.0]),
+            Self::Extents(ino, page) => put(&mut bytes, b'E', &[&be(ino.0), &be(*page)]),
+            Self::Garbage(id) => put(&mut bytes, b'G', &[&id.0]),
+            Self::Inode(ino) => put(&mut bytes, b'I', &[&be(ino.0)]),
+            Self::Orphan(ino) => put(&mut bytes, b'O', &[&be(ino.0)]),
+            Self::Segment(id) => put(&mut bytes, b'S', &[&id.0]),
+            Self::Super => put(&mut bytes, b'V', &[]),
+            Self::Xattr(ino, tag) => put(&mut bytes, b'X', &[&be(ino.0), &tag.0]),
+        }
+        bytes
+    }
+
+    /// Reads a key; `None` for bytes that are none.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (letter, rest) = bytes.split_first()?;
+        match letter {
+            b'B' => ino_and_number(rest).map(|(ino, block)| Self::Inline(ino, block)),
+            b'C' => number(rest).map(Self::Commit),
+            b'D' => ino_and_tag(rest).map(|(ino, tag)| Self::Entry(ino, tag)),
+            b'E' => ino_and_number(rest).map(|(ino, page)| Self::Extents(ino, page)),
+            b'G' => Some(Self::Garbage(SegmentId(rest.try_into().ok()?))),
+            b'I' => number(rest).map(|ino| Self::Inode(Ino(ino))),
+            b'O' => number(rest).map(|ino| Self::Orphan(Ino(ino))),
+            b'S' => Some(Self::Segment(SegmentId(rest.try_into().ok()?))),
+            b'V' => rest.is_empty().then_some(Self::Super),
+            b'X' => ino_and_tag(rest).map(|(ino, tag)| Self::Xattr(ino, tag)),
+            _ => None,
+        }
+    }
+}
+
+const fn be(number: u64) -> [u8; 8] {
+    number.to_be_bytes()
+}
+
+fn put(bytes: &mut Vec<u8>, letter: u8, parts: &[&[u8]]) {
+    bytes.push(letter);
+    for part in parts {
+        bytes.extend_from_slice(part);
+    }
+}
+
+fn number(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+fn ino_and_number(bytes: &[u8]) -> Option<(Ino, u64)> {
+    let (ino, rest) = bytes.split_at_checked(8)?;
+    Some((Ino(number(ino)?), number(rest)?))
+}
+
+fn ino_and_tag(bytes: &[u8]) -> Option<(Ino, Tag)> {
+    let (ino, rest) = bytes.split_at_checked(8)?;
+    Some((Ino(number(ino)?), Tag(rest.try_into().ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_key() -> impl Strategy<Value = Key> {
+        let ino = any::<u64>().prop_map(Ino);
+        let tag = any::<[u8; 16]>().prop_map(Tag);
+        let id = any::<[u8; 16]>().prop_map(SegmentId);
+        prop_oneof![
+            (ino.clone(), any::<u64>()).prop_map(|(i, b)| Key::Inline(i, b)),
+            any::<u64>().prop_map(Key::Commit),
+            (ino.clone(), tag.clone()).prop_map(|(i, t)| Key::Entry(i, t)),
+            (ino.clone(), any::<u64>()).prop_map(|(i, p)| Key::Extents(i, p)),
+            id.clone().prop_map(Key::Garbage),
+            ino.clone().prop_map(Key::Inode),
+            ino.clone().prop_map(Key::Orphan),
+            id.prop_map(Key::Segment),
+            Just(Key::Super),
+            (ino, tag).prop_map(|(i, t)| Key::Xattr(i, t)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn keys_sort_as_their_bytes_do_and_read_back(a in any_key(), b in any_key()) {
+            prop_assert_eq!(a.cmp(&b), a.encode().cmp(&b.encode()));
+            prop_assert_eq!(Key::decode(&a.encode()), Some(a));
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            if let Some(key) = Key::decode(&bytes) {
+                prop_assert_eq!(key.encode(), bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! What is not committed, over what is known of what is: the open group, the sealed one, a cache.
+//!
+//! A pure data structure: it asks nobody and waits for nothing. A key that it does not know is
+//! loaded by its owner between [`Overlay::begin_load`] and [`Overlay::end_load`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use lru::LruCache;
+
+use super::{Key, Record};
+
+/// Records that stay in the cache whatever they weigh: an operation must find all that it has just
+/// asked for.
+const KEPT_MIN: usize = 256;
+
+/// One changed key.
+#[derive(Clone, Debug)]
+struct Change {
+    /// The new record; `None` deletes it.
+    record: Option<Record>,
+    /// Nothing lies under this key in older layers, so that deleting it leaves nothing to say.
+    fresh: bool,
+}
+
+type Changes = BTreeMap<Key, Change>;
+
+/// The layers of records that a reader looks through, newest first.
+#[derive(Debug)]
+pub struct Overlay {
+    open: Changes,
+    sealed: Option<Arc<Changes>>,
+    /// Records as the last commit left them; `None` says that there is none.
+    cache: LruCache<Key, Option<Record>>,
+    cache_bytes: usize,
+    cache_bytes_max: usize,
+    loading: HashMap<Key, Loading>,
+    settled_count: u64,
+}
+
+#[derive(Debug, Default)]
+struct Loading {
+    loader_count: u32,
+    stale: bool,
+}
+
+/// What [`Overlay::end_load`] made of a loaded record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// It is known now.
+    Kept,
+    /// A commit changed it while it was loaded: load it again.
+    Stale,
+}
+
+impl Overlay {
+    /// An overlay that keeps about `cache_bytes_max` of committed records.
+    #[must_use]
+    pub fn new(cache_bytes_max: usize) -> Self {
+        Self {
+            open: BTreeMap::new(),
+            sealed: None,
+            cache: LruCache::unbounded(),
+            cache_bytes: 0,
+            cache_bytes_max,
+            loading: HashMap::new(),
+            settled_count: 0,
+        }
+    }
+
+    /// The record under `key`: `Some(None)` if there is none, `None` if it must be loaded.
+    pub fn get(&mut self, key: &Key) -> Option<Option<Record>> {
+        if let Some(change) = self.uncommitted(key) {
+            return Some(change.record.clone());
+        }
+        self.cache.get(key).cloned()
+    }
+
+    /// The record under `key` as the last commit left it.
+    pub fn committed(&mut self, key: &Key) -> Option<Option<Record>> {
+        self.cache.get(key).cloned()
+    }
+
+    fn uncommitted(&self, key: &Key) -> Option<&Change> {
+        self.open.get(key).or_else(|| self.sealed.as_ref()?.get(key))
+    }
+
+    /// Changes the record under `key` in the open group.
+    pub fn put(&mut self, key: Key, record: Option<Record>) {
+        let fresh = match self.open.get(&key) {
+            Some(change) => change.fresh,
+            None => {
+                self.sealed.as_ref().is_none_or(|sealed| !sealed.contains_key(&key))
+                    && matches!(self.cache.peek(&key), Some(None))
+            }
+        };
+        self.put_change(key, record, fresh);
+    }
+
+    /// Adds a record under a key that has never been used.
+    pub fn put_new(&mut self, key: Key, record: Record) {
+        self.put_change(key, Some(record), true);
+    }
+
+    fn put_change(&mut self, key: Key, record: Option<Record>, fresh: bool) {
+        if fresh && record.is_none() {
+            self.open.remove(&key);
+            self.remember(key, None);
+        } else {
+            self.open.insert(key, Change { record, fresh });
+        }
+    }
+
+    /// Whether the open group changes `key`.
+    #[must_use]
+    pub fn is_open(&self, key: &Key) -> bool {
+        self.open.contains_key(key)
+    }
+
+    /// Whether the sealed group changes `key`.
+    #[must_use]
+    pub fn is_sealed(&self, key: &Key) -> bool {
+        self.sealed.as_ref().is_some_and(|sealed| sealed.contains_key(key))
+    }
+
+    /// Whether the sealed group brings `key` as a new one, with nothing under it.
+    #[must_use]
+    pub fn is_sealed_fresh(&self, key: &Key) -> bool {
+        self.sealed.as_ref().and_then(|sealed| sealed.get(key)).is_some_and(|change| change.fresh)
+    }
+
+    /// Records changed in the open group.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Closes the open group and opens the next.
+    pub fn seal(&mut self) {
+        debug_assert!(self.sealed.is_none(), "one group commits at a time");
+        self.sealed = Some(Arc::new(std::mem::take(&mut self.open)));
+    }
+
+    /// The sealed group's changes.
+    #[must_use]
+    pub fn sealed_changes(&self) -> Vec<(Key, Option<Record>)> {
+        let changes = self.sealed.iter().flat_map(|sealed| sealed.iter());
+        changes.map(|(key, change)| (*key, change.record.clone())).collect()
+    }
+
+    /// The sealed group is committed, as `written`: from now on it is the past.
+    pub fn settle(&mut self, written: Vec<(Key, Option<Record>)>) {
+        self.sealed = None;
+        self.settled_count += 1;
+        for (key, record) in written {
+            if let Some(loading) = self.loading.get_mut(&key) {
+                loading.stale = true;
+            }
+            self.remember(key, record);
+        }
+        self.evict();
+    }
+
+    /// Gives the open group's copy of an inode what the commit decided about its contents.
+    pub fn patch_open(&mut self, key: &Key, patch: impl FnOnce(&mut Record)) {
+        if let Some(Change { record: Some(record), .. }) = self.open.get_mut(key) {
+            patch(record);
+        }
+    }
+
+    /// Commits so far; a scan that saw two values of this must not be remembered.
+    #[must_use]
+    pub const fn settled_count(&self) -> u64 {
+        self.settled_count
+    }
+
+    /// Forgets what is known of the past, because someone else has changed it.
+    pub fn forget_committed(&mut self) {
+        self.cache.clear();
+        self.cache_bytes = 0;
+        self.settled_count += 1;
+        for loading in self.loading.values_mut() {
+            loading.stale = true;
+        }
+    }
+
+    /// Someone begins to load `key`.
+    pub fn begin_load(&mut self, key: Key) {
+        self.loading.entry(key).or_default().loader_count += 1;
+    }
+
+    /// Someone has loaded `key`, or given up (`None`).
+    pub fn end_load(&mut self, key: Key, loaded: Option<Option<Record>>) -> Load {
+        let mut stale = false;
+        if let Some(loading) = self.loading.get_mut(&key) {
+            stale = loading.stale;
+            loading.loader_count -= 1;
+            if loading.loader_count == 0 {
+                self.loading.remove(&key);
+            }
+        }
+        match loaded {
+            Some(_) if stale => Load::Stale,
+            Some(record) => {
+                self.remember(key, record);
+                self.evict();
+                Load::Kept
+            }
+            None => Load::Kept,
+        }
+    }
+
+    /// Remembers a committed record found by a scan that began at `settled_count`.
+    pub fn remember_scanned(&mut self, settled_count: u64, key: Key, record: Record) {
+        if settled_count == self.settled_count && !self.cache.contains(&key) {
+            self.remember(key, Some(record));
+            self.evict();
+        }
+    }
+
+    fn remember(&mut self, key: Key, record: Option<Record>) {
+        self.cache_bytes += weight(record.as_ref());
+        if let Some(old) = self.cache.put(key, record) {
+            self.cache_bytes -= weight(old.as_ref());
+        }
+    }
+
+    fn evict(&mut self) {
+        while self.cache_bytes > self.cache_bytes_max && self.cache.len() > KEPT_MIN {
+            let Some((_, old)) = self.cache.pop_lru() else { return };
+            self.cache_bytes -= weight(old.as_ref());
+        }
+    }
+
+    /// Bytes of the records that are cached, roughly.
+    #[must_use]
+    pub const fn cache_bytes(&self) -> usize {
+        self.cache_bytes
+    }
+
+    /// Up to `limit` uncommitted changes with keys in `from..to`, in order.
+    #[must_use]
+    pub fn changes_between(&self, from: &Key, to: &Key, limit: usize) -> Vec<(Key, Option<Record>)> {
+        let range = (Bound::Included(*from), Bound::Excluded(*to));
+        let mut newer = self.open.range(range).peekable();
+        let empty = Changes::new();
+        let mut older = self.sealed.as_deref().unwrap_or(&empty).range(range).peekable();
+        let mut merged = Vec::new();
+        while merged.len() < limit {
+            let (new, old) = (newer.peek().map(|(key, _)| **key), older.peek().map(|(key, _)| **key));
+            let take_newer = match (new, old) {
+                (None, None) => break,
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (Some(new), Some(old)) => new <= old,
+            };
+            if take_newer && new == old {
+                older.next();
+            }
+            let next = if take_newer { newer.next() } else { older.next() };
+            merged.extend(next.map(|(key, change)| (*key, change.record.clone())));
+        }
+        merged
+    }
+}
+
+fn weight(record: Option<&Record>) -> usize {
+    96 + record.map_or(0, Record::weight)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{FileKind, Ino, Tag};
+    use crate::meta::Entry;
+
+    fn entry(ino: u64) -> Record {
+        Record::Entry(Arc::new(Entry { name: vec![], ino: Ino(ino), kind: FileKind::Regular }))
+    }
+
+    fn key(number: u8) -> Key {
+        Key::Entry(Ino(1), Tag([number; 16]))
+    }
+
+    #[test]
+    fn newer_layers_hide_older_ones() {
+        let mut overlay = Overlay::new(1 << 20);
+        overlay.put(key(1), Some(entry(1)));
+        overlay.seal();
+        assert_eq!(overlay.get(&key(1)), Some(Some(entry(1))));
+        overlay.put(key(1), None);
+        assert_eq!(overlay.get(&key(1)), Some(None));
+        overlay.settle(vec![(key(1), Some(entry(1)))]);
+        assert_eq!(overlay.get(&key(1)), Some(None));
+        assert_eq!(overlay.committed(&key(1)), Some(Some(entry(1))));
+        assert_eq!(overlay.get(&key(2)), None);
+    }
+
+    #[test]
+    fn what_comes_and_goes_within_a_group_leaves_nothing() {
+        let mut overlay = Overlay::new(1 << 20);
+        overlay.put_new(key(1), entry(1));
+        overlay.put(key(1), None);
+        assert_eq!(overlay.open_count(), 0);
+        overlay.begin_load(key(2));
+        overlay.end_load(key(2), Some(None));
+        overlay.put(key(2), Some(entry(2)));
+        overlay.put(key(2), None);
+        assert_eq!(overlay.open_count(), 0);
+        overlay.put(key(3), None);
+        assert_eq!(overlay.open_count(), 1, "nobody knows what lies under it");
+    }
+
+    #[test]
+    fn a_load_overtaken_by_a_commit_is_not_believed() {
+        let mut overlay = Overlay::new(1 << 20);
+        overlay.begin_load(key(1));
+        overlay.put(key(1), Some(entry(2)));
+        overlay.seal();
+        overlay.settle(vec![(key(1), Some(entry(2)))]);
+        assert_eq!(overlay.end_load(key(1), Some(Some(entry(1)))), Load::Stale);
+        assert_eq!(overlay.get(&key(1)), Some(Some(entry(2))));
+    }
+
+    #[test]
+    fn the_cache_keeps_to_its_bytes() {
+        let mut overlay = Overlay::new(1000);
+        for number in 0..=255 {
+            overlay.begin_load(Key::Inode(Ino(number.into())));
+            overlay.end_load(Key::Inode(Ino(number.into())), Some(None));
+        }
+        for number in 0..100 {
+            overlay.begin_load(key(number));
+            overlay.end_load(key(number), Some(Some(entry(1))));
+        }
+        assert!(overlay.cache.len() <= KEPT_MIN);
+        assert_eq!(overlay.get(&Key::Inode(Ino(0))), None);
+        assert_eq!(overlay.get(&key(99)), Some(Some(entry(1))));
+    }
+
+    #[test]
+    fn changes_between_merges_both_groups_in_order() {
+        let mut overlay = Overlay::new(1 << 20);
+        overlay.put(key(1), Some(entry(1)));
+        overlay.put(key(3), Some(entry(3)));
+        overlay.seal();
+        overlay.put(key(2), Some(entry(2)));
+        overlay.put(key(3), None);
+        let all = overlay.changes_between(&key(0), &key(9), 10);
+        assert_eq!(all, vec![(key(1), Some(entry(1))), (key(2), Some(entry(2))), (key(3), None)]);
+        assert_eq!(overlay.changes_between(&key(0), &key(9), 2).len(), 2);
+    }
+}

@@ -1,0 +1,199 @@
+//! The records of the tree. (`docs/FORMAT.md`, "Metadata records")
+
+use std::sync::Arc;
+
+use bincode::{Decode, Encode};
+
+use crate::base::{FileKind, Ino, Run, RunList, SegmentSeal, Time};
+
+/// Where an inode keeps its contents.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub enum Body {
+    /// Nothing is stored: an empty file, one that is all hole, or no file.
+    #[default]
+    Empty,
+    /// The target of a symbolic link.
+    Link(Vec<u8>),
+    /// Block 0 as an [`Inline`](super::Key::Inline) record and no other block.
+    Inline,
+    /// One run of blocks that begins at block 0 of page 0.
+    Run(Run),
+    /// [`Extents`](super::Key::Extents) records, one for each page that is not all hole.
+    Pages,
+}
+
+/// An inode.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Inode {
+    /// What it is.
+    pub kind: FileKind,
+    /// Permission bits with setuid, setgid and sticky (`07777`).
+    pub perm: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Names that lead here; for a directory 2 and one for each subdirectory.
+    pub nlink: u32,
+    /// Device number of a device file.
+    pub rdev: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Plaintext bytes that are stored.
+    pub allocated: u64,
+    /// Last access.
+    pub atime: Time,
+    /// Last change of the contents.
+    pub mtime: Time,
+    /// Last change of the inode.
+    pub ctime: Time,
+    /// Birth.
+    pub btime: Time,
+    /// A directory's parent; of anything else, 0.
+    pub parent: Ino,
+    /// A directory's entries.
+    pub entries: u64,
+    /// Extended attributes.
+    pub xattrs: u32,
+    /// Where its contents are.
+    pub body: Body,
+}
+
+/// An entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Entry {
+    /// The sealed name without its tag, which is the record's key.
+    pub name: Vec<u8>,
+    /// What it names.
+    pub ino: Ino,
+    /// What that is.
+    pub kind: FileKind,
+}
+
+/// The extents of one page of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Page {
+    /// Runs in order of their first block, counted from the start of the page.
+    pub runs: RunList,
+    /// Blocks, counted likewise, that are [`Inline`](super::Key::Inline) records.
+    pub inline: Vec<u32>,
+}
+
+/// An extended attribute.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Xattr {
+    /// The sealed name without its tag, which is the record's key.
+    pub name: Vec<u8>,
+    /// The value.
+    pub value: Vec<u8>,
+}
+
+/// A data segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Segment {
+    /// The object's length.
+    pub len: u32,
+    /// Sealed bytes of blocks that some file still refers to, each reference counted.
+    pub live: u64,
+    /// The commit that brought it.
+    pub born: u64,
+    /// What opens it.
+    pub seal: SegmentSeal,
+}
+
+/// A segment that is to be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Garbage {
+    /// The commit that killed it.
+    pub died: u64,
+}
+
+/// A commit: a link of the chain that shows rollback.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Commit {
+    /// What [`chain::link`](super::chain::link) makes of the commit before and this one.
+    pub hash: [u8; 32],
+    /// The device that made it.
+    pub device: [u8; 16],
+    /// When.
+    pub time: Time,
+}
+
+/// Who has the volume mounted for writing.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Holder {
+    /// The machine's name.
+    pub host: String,
+    /// The user's id.
+    pub uid: u32,
+    /// The process.
+    pub pid: u32,
+    /// The machine's boot, so that a process id means something.
+    pub boot: [u8; 16],
+    /// The mount, a number drawn for it.
+    pub session: [u8; 16],
+    /// Since when.
+    pub since: Time,
+}
+
+/// What is true of the volume as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Superblock {
+    /// Features a reader must know; none yet.
+    pub features: u64,
+    /// The next inode number to be given.
+    pub next_ino: u64,
+    /// Inodes.
+    pub files: u64,
+    /// Plaintext bytes that are stored.
+    pub bytes: u64,
+    /// Most bytes that may be stored; 0 for no limit.
+    pub quota_bytes: u64,
+    /// The last commit.
+    pub commit: u64,
+    /// Its hash.
+    pub head: [u8; 32],
+    /// The writer; none after a clean unmount.
+    pub holder: Option<Holder>,
+}
+
+/// A record. Large ones are shared, so that a copy costs a count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// Under [`Key::Inline`](super::Key::Inline).
+    Inline(bytes::Bytes),
+    /// Under [`Key::Commit`](super::Key::Commit).
+    Commit(Arc<Commit>),
+    /// Under [`Key::Entry`](super::Key::Entry).
+    Entry(Arc<Entry>),
+    /// Under [`Key::Extents`](super::Key::Extents).
+    Extents(Arc<Page>),
+    /// Under [`Key::Garbage`](super::Key::Garbage).
+    Garbage(Garbage),
+    /// Under [`Key::Inode`](super::Key::Inode).
+    Inode(Arc<Inode>),
+    /// Under [`Key::Orphan`](super::Key::Orphan).
+    Orphan,
+    /// Under [`Key::Segment`](super::Key::Segment).
+    Segment(Segment),
+    /// Under [`Key::Super`](super::Key::Super).
+    Super(Arc<Superblock>),
+    /// Under [`Key::Xattr`](super::Key::Xattr).
+    Xattr(Arc<Xattr>),
+}
+
+impl Record {
+    /// Bytes in memory, roughly.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Inline(bytes) => 64 + bytes.len(),
+            Self::Commit(_) | Self::Segment(_) | Self::Super(_) => 160,
+            Self::Entry(entry) => 128 + entry.name.len(),
+            Self::Extents(page) => 96 + 64 * page.runs.runs().len(),
+            Self::Garbage(_) | Self::Orphan => 48,
+            Self::Inode(_) => 288,
+            Self::Xattr(xattr) => 128 + xattr.name.len() + xattr.value.len(),
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Commits: seal the open group, bring its blocks into the bucket, write its records in one batch.
+//!
+//! Data before metadata, always; one group at a time; the next one is open meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::{Ino, SegmentId};
+use crate::meta::engine::EngineError;
+use crate::meta::{Commit, Garbage, Key, MetaError, Record, Segment, Superblock, chain, encode};
+
+use super::layout::Layout;
+use super::state::Phase;
+use super::{Progress, Vfs, VfsError};
+
+/// First and longest pause before a commit that failed is tried again.
+const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// What a commit has decided, to be written and then to become the past.
+struct Batch {
+    written: Vec<(Key, Option<Record>)>,
+    layout: Layout,
+    superblock: Superblock,
+    /// Segments that nothing refers to any more.
+    dead: Vec<SegmentId>,
+    /// Blocks that ride in records although they belong into a segment.
+    repack: Vec<(Ino, u64)>,
+}
+
+impl Vfs {
+    /// Starts the task that commits by age and on demand.
+    pub fn start(self: &Arc<Self>) {
+        let this = Arc::downgrade(self);
+        let age = self.options.commit_age;
+        tokio::spawn(async move {
+            loop {
+                let Some(vfs) = this.upgrade() else { return };
+                if vfs.state.lock().phase == Phase::ShutDown {
+                    return;
+                }
+                let aged = async {
+                    vfs.signals.dirtied.notified().await;
+                    tokio::time::sleep(age).await;
+                };
+                let is_urgent = tokio::select! {
+                    () = vfs.signals.wanted.notified() => true,
+                    () = aged => false,
+                };
+                if let Err(error) = vfs.commit(is_urgent, false).await {
+                    tracing::error!(%error, "committing has ended");
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Commits the open group, if it holds anything or `is_forced`.
+    pub(super) async fn commit(&self, is_urgent: bool, is_forced: bool) -> Result<(), VfsError> {
+        let _turn = self.commit_turn.lock().await;
+        if !self.seal(is_urgent, is_forced)? {
+            return Ok(());
+        }
+        let mut pause = PAUSE;
+        loop {
+            match self.commit_sealed(is_urgent).await {
+                Ok(()) => return Ok(()),
+                Err(VfsError::Meta(MetaError::Engine(EngineError::Fenced)) | VfsError::Fenced) => {
+                    self.fence();
+                    return Err(VfsError::Fenced);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a commit failed; trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    fn seal(&self, is_urgent: bool, is_forced: bool) -> Result<bool, VfsError> {
+        let mut state = self.state.lock();
+        match state.phase {
+            Phase::Writable => {}
+            Phase::ReadOnly | Phase::ShutDown => return Ok(false),
+            Phase::Fenced => return Err(VfsError::Fenced),
+        }
+        if state.is_committing {
+            return Ok(true);
+        }
+        let has_work = !state.is_open_empty() || (state.dirty.has_repack() && !is_urgent);
+        if !has_work && !is_forced {
+            return Ok(false);
+        }
+        for id in std::mem::take(&mut state.collected) {
+            state.overlay.put(Key::Garbage(id), None);
+        }
+        state.overlay.seal();
+        state.dirty.seal();
+        state.sealed_files_delta = std::mem::take(&mut state.files_delta);
+        state.sealed_next_ino = state.next_ino;
+        state.group += 1;
+        state.is_committing = true;
+        state.dirty_since = None;
+        Ok(true)
+    }
+
+    async fn commit_sealed(&self, is_urgent: bool) -> Result<(), VfsError> {
+        let inline = self.pack_sealed(is_urgent).await?;
+        let (mut edits, segments) = {
+            let state = self.state.lock();
+            (state.dirty.sealed_edits(), state.dirty.sealed_segments())
+        };
+        let mut repack = Vec::new();
+        let mut riders = Vec::with_capacity(inline.len());
+        for (ino, index, bytes) in inline {
+            if let Ok(at) = edits.binary_search_by_key(&ino, |(ino, _)| *ino)
+                && let Some((_, edit)) = edits.get_mut(at)
+            {
+                edit.inline.push((index, bytes.len() as u32));
+            }
+            if bytes.len() > self.options.inline_file_bytes {
+                repack.push((ino, index));
+            }
+            riders.push((Key::Inline(ino, index), Some(Record::Inline(bytes))));
+        }
+        let mut layout = self.lay_out(edits).await?;
+        layout.records.extend(riders);
+        let batch = self.assemble(layout, segments, repack).await?;
+        let mut rows = Vec::with_capacity(batch.written.len());
+        for (key, record) in &batch.written {
+            rows.push((key.encode(), record.as_ref().map(encode).transpose()?));
+        }
+        self.engine.write_durable(rows).await.map_err(MetaError::from)?;
+        self.settle(batch);
+        Ok(())
+    }
+
+    /// Everything that the commit writes.
+    async fn assemble(
+        &self,
+        mut layout: Layout,
+        segments: Vec<(SegmentId, crate::base::NewSegment)>,
+        repack: Vec<(Ino, u64)>,
+    ) -> Result<Batch, VfsError> {
+        let (changes, before, files_delta, next_ino) = {
+            let state = self.state.lock();
+            let changes = state.overlay.sealed_changes();
+            (changes, state.superblock.clone(), state.sealed_files_delta, state.sealed_next_ino)
+        };
+        let mut records = std::mem::take(&mut layout.records);
+        records.extend(changes);
+        for (ino, body) in &layout.bodies {
+            let key = Key::Inode(*ino);
+            let inode = match records.get(&key) {
+                Some(record) => record.clone(),
+                None => self.read_txn(|txn| txn.committed(key)).await?,
+            };
+            if let Some(Record::Inode(mut inode)) = inode {
+                let change = Arc::make_mut(&mut inode);
+                change.body = body.body.clone();
+                change.allocated = body.allocated;
+                records.insert(key, Some(Record::Inode(inode)));
+            }
+        }
+        let number = before.commit + 1;
+        let mut dead = Vec::new();
+        let mut unused: Vec<SegmentId> = segments.iter().map(|(id, _)| *id).collect();
+        for (id, change) in layout.live.iter() {
+            unused.retain(|unused| *unused != id);
+            let old = match segments.iter().find(|(new, _)| *new == id) {
+                Some((_, new)) => Segment { len: new.len, live: 0, born: number, seal: new.seal },
+                None => match self.read_txn(|txn| txn.committed(Key::Segment(id))).await? {
+                    Some(Record::Segment(segment)) => segment,
+                    _ => return Err(MetaError::Missing(Key::Segment(id)).into()),
+                },
+            };
+            let live = old.live.saturating_add_signed(change);
+            if live == 0 {
+                dead.push(id);
+                records.insert(Key::Segment(id), None);
+            } else {
+                records.insert(Key::Segment(id), Some(Record::Segment(Segment { live, ..old })));
+            }
+        }
+        dead.extend(unused);
+        for id in &dead {
+            records.insert(Key::Garbage(*id), Some(Record::Garbage(Garbage { died: number })));
+        }
+        let time = self.clock.now();
+        let hash = chain::link(self.ring(), &before.head, number, &self.options.device, time);
+        let commit = Commit { hash, device: self.options.device, time };
+        records.insert(Key::Commit(number), Some(Record::Commit(Arc::new(commit))));
+        let superblock = Superblock {
+            next_ino,
+            files: before.files.saturating_add_signed(files_delta),
+            bytes: before.bytes.saturating_add_signed(layout.allocated),
+            commit: number,
+            head: hash,
+            ..before
+        };
+        records.insert(Key::Super, Some(Record::Super(Arc::new(superblock.clone()))));
+        Ok(Batch { written: records.into_iter().collect(), layout, superblock, dead, repack })
+    }
+
+    /// The batch is durable: it becomes the past.
+    fn settle(&self, batch: Batch) {
+        let mut state = self.state.lock();
+        for (ino, new) in &batch.layout.bodies {
+            state.overlay.patch_open(&Key::Inode(*ino), |record| {
+                if let Record::Inode(inode) = record {
+                    let inode = Arc::make_mut(inode);
+                    inode.body = new.body.clone();
+                    inode.allocated = new.allocated;
+                }
+            });
+        }
+        state.overlay.settle(batch.written);
+        state.dirty.settle(&batch.repack);
+        state.superblock = batch.superblock;
+        state.is_committing = false;
+        state.committed_at = Some(self.clock.now());
+        let head = (state.superblock.commit, state.superblock.head);
+        let progress = Progress { committed: head.0, phase: state.phase };
+        if state.dirty.has_repack() && state.is_open_empty() {
+            self.signals.dirtied.notify_one();
+        }
+        drop(state);
+        if let Some(tell) = &self.options.on_commit {
+            tell(head.0, head.1);
+        }
+        self.signals.progress.send_replace(progress);
+        self.signals.eased.notify_waiters();
+        self.collect(batch.dead);
+    }
+
+    /// Deletes segments that a durable commit has let go.
+    pub(super) fn collect(&self, dead: Vec<SegmentId>) {
+        let Some(this) = self.me.upgrade() else { return };
+        if dead.is_empty() {
+            return;
+        }
+        tokio::spawn(async move {
+            for id in dead {
+                match this.vault.delete_segment(id).await {
+                    Ok(()) => this.state.lock().collected.push(id),
+                    Err(error) => tracing::warn!(segment = %id, %error, "a dead segment stays for now"),
+                }
+            }
+        });
+    }
+
+    /// Another writer has the volume: nothing more can be committed.
+    fn fence(&self) {
+        let mut state = self.state.lock();
+        state.phase = Phase::Fenced;
+        let progress = Progress { committed: state.superblock.commit, phase: Phase::Fenced };
+        drop(state);
+        tracing::error!("another writer has taken this volume over; this mount is read-only now");
+        self.signals.progress.send_replace(progress);
+        self.signals.eased.notify_waiters();
+    }
+}

@@ -1,0 +1,184 @@
+//! Open files: opening, writing, making durable.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::base::{FILE_BYTES_MAX, FileKind, Ino};
+use crate::data::ReadAhead;
+
+use super::metadata::drop_privileges;
+use super::state::{Phase, State};
+use super::{Handle, Vfs, VfsError};
+
+/// What is remembered of an open file.
+pub(super) struct OpenFile {
+    pub(super) ino: Ino,
+    pub(super) ahead: ReadAhead,
+}
+
+impl Vfs {
+    /// Opens a file. The handle holds a reference to it.
+    ///
+    /// # Errors
+    /// [`VfsError::IsDirectory`] for a directory.
+    pub async fn open(&self, ino: Ino, write: bool, truncate: bool) -> Result<Handle, VfsError> {
+        if write || truncate {
+            self.state.lock().check_writable()?;
+        }
+        self.read_txn(|txn| match txn.inode(ino)?.kind {
+            FileKind::Directory => Err(VfsError::IsDirectory.into()),
+            FileKind::Regular => {
+                txn.refer(ino);
+                Ok(())
+            }
+            _ => Err(VfsError::InvalidInput.into()),
+        })
+        .await?;
+        if truncate {
+            let set = super::SetAttr { size: Some(0), ..super::SetAttr::default() };
+            if let Err(error) = self.setattr(&super::Caller::default(), ino, &set).await {
+                self.forget(ino, 1);
+                return Err(error);
+            }
+        }
+        let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        let ahead = ReadAhead::new(self.options.read_ahead_bytes);
+        self.handles.lock().insert(number, OpenFile { ino, ahead });
+        Ok(Handle(number))
+    }
+
+    /// Closes a file.
+    pub fn release(&self, handle: Handle) {
+        let closed = self.handles.lock().remove(&handle.0);
+        if let Some(open) = closed {
+            self.forget(open.ino, 1);
+        }
+    }
+
+    /// Writes `data` at `offset` of `ino`, all of it or nothing.
+    ///
+    /// # Errors
+    /// [`VfsError::FileTooBig`], [`VfsError::NoSpace`], and why an earlier write was lost.
+    pub async fn write(
+        &self,
+        ino: Ino,
+        offset: u64,
+        data: &[u8],
+        is_privileged: bool,
+    ) -> Result<usize, VfsError> {
+        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
+        let end = end.ok_or(VfsError::FileTooBig)?;
+        if data.is_empty() {
+            return Ok(0);
+        }
+        self.wait_for_room(data.len()).await?;
+        self.update(|txn| {
+            let mut inode = txn.inode(ino)?;
+            match inode.kind {
+                FileKind::Regular => {}
+                FileKind::Directory => return Err(VfsError::IsDirectory.into()),
+                _ => return Err(VfsError::InvalidInput.into()),
+            }
+            let quota = txn.state().superblock.quota_bytes;
+            if quota > 0 && txn.state().used_bytes().saturating_add(data.len() as u64) > quota {
+                return Err(VfsError::NoSpace.into());
+            }
+            let (size, now) = (inode.size, txn.now);
+            let change = Arc::make_mut(&mut inode);
+            change.size = size.max(end);
+            change.mtime = now;
+            change.ctime = now;
+            if !is_privileged {
+                drop_privileges(change);
+            }
+            txn.put_inode(ino, inode);
+            txn.dirty().write(ino, offset, data, size);
+            Ok(())
+        })
+        .await?;
+        self.send_full_blocks();
+        Ok(data.len())
+    }
+
+    /// Waits until `bytes` more may be written and there is room for more records.
+    pub(super) async fn wait_for_room(&self, bytes: usize) -> Result<(), VfsError> {
+        let has_room = |state: &State| {
+            let dirty = state.dirty.bytes();
+            (dirty == 0 || dirty.saturating_add(bytes) <= self.options.dirty_bytes_max)
+                && state.overlay.open_count() <= self.options.dirty_records_max
+        };
+        loop {
+            let eased = self.signals.eased.notified();
+            tokio::pin!(eased);
+            {
+                let state = self.state.lock();
+                if has_room(&state) || state.phase != Phase::Writable {
+                    return Ok(());
+                }
+                eased.as_mut().enable();
+            }
+            self.signals.wanted.notify_one();
+            eased.await;
+        }
+    }
+
+    /// Returns when all changes to `ino` so far are in the bucket.
+    ///
+    /// # Errors
+    /// Why they cannot be.
+    pub async fn fsync(&self, ino: Ino, _data_only: bool) -> Result<(), VfsError> {
+        let group = {
+            let mut state = self.state.lock();
+            if let Some(why) = state.lost.remove(&ino) {
+                return Err(VfsError::LostWrite(why));
+            }
+            state.group_of(ino)
+        };
+        match group {
+            Some(group) => {
+                self.wait_for_commit(group).await?;
+                match self.state.lock().lost.remove(&ino) {
+                    Some(why) => Err(VfsError::LostWrite(why)),
+                    None => Ok(()),
+                }
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Returns when all changes so far are in the bucket.
+    ///
+    /// # Errors
+    /// Why they cannot be.
+    pub async fn sync_all(&self) -> Result<(), VfsError> {
+        let group = {
+            let state = self.state.lock();
+            match (state.is_open_empty(), state.is_committing) {
+                (false, _) => state.group,
+                (true, true) => state.group - 1,
+                (true, false) => return Ok(()),
+            }
+        };
+        self.wait_for_commit(group).await
+    }
+
+    async fn wait_for_commit(&self, group: u64) -> Result<(), VfsError> {
+        let mut progress = self.signals.progress.subscribe();
+        self.signals.wanted.notify_one();
+        loop {
+            let seen = *progress.borrow_and_update();
+            if seen.committed >= group {
+                return Ok(());
+            }
+            match seen.phase {
+                Phase::Writable => {}
+                Phase::ReadOnly => return Err(VfsError::ReadOnly),
+                Phase::Fenced => return Err(VfsError::Fenced),
+                Phase::ShutDown => return Err(VfsError::ShutDown),
+            }
+            if progress.changed().await.is_err() {
+                return Err(VfsError::ShutDown);
+            }
+        }
+    }
+}

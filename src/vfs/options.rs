@@ -1,0 +1,57 @@
+//! The limits that a filesystem keeps to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::data::Compression;
+
+/// Told of every commit: its number and its hash.
+pub type OnCommit = Arc<dyn Fn(u64, [u8; 32]) + Send + Sync>;
+
+/// The limits that a filesystem keeps to.
+#[derive(Clone)]
+pub struct VfsOptions {
+    /// Refuse every change.
+    pub read_only: bool,
+    /// Age of the oldest uncommitted change at which a commit starts.
+    pub commit_age: Duration,
+    /// Bytes of file contents in memory and not in the bucket, beyond which writers wait.
+    pub dirty_bytes_max: usize,
+    /// Uncommitted records beyond which changes wait.
+    pub dirty_records_max: usize,
+    /// Bytes of committed records to keep in memory.
+    pub record_cache_bytes: usize,
+    /// Contents of one urgent commit, up to which they ride in its records.
+    pub inline_commit_bytes: usize,
+    /// A file's size, up to which it stays in a record for good.
+    pub inline_file_bytes: usize,
+    /// Segments on their way at once.
+    pub uploads_max: usize,
+    /// Bytes that one sequential reader may have fetched ahead.
+    pub read_ahead_bytes: u64,
+    /// How blocks are compressed before they are sealed.
+    pub compression: Compression,
+    /// The device that commits are made by.
+    pub device: [u8; 16],
+    /// Told of every commit, after it is durable.
+    pub on_commit: Option<OnCommit>,
+}
+
+impl Default for VfsOptions {
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            commit_age: Duration::from_secs(5),
+            dirty_bytes_max: 256 * 1024 * 1024,
+            dirty_records_max: 500_000,
+            record_cache_bytes: 96 * 1024 * 1024,
+            inline_commit_bytes: 128 * 1024,
+            inline_file_bytes: 1024,
+            uploads_max: 8,
+            read_ahead_bytes: 32 * 1024 * 1024,
+            compression: Compression::None,
+            device: [0; 16],
+            on_commit: None,
+        }
+    }
+}

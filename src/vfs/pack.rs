@@ -1,0 +1,231 @@
+//! Dirty blocks into segments and up into the bucket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+
+use crate::base::{BLOCK_BYTES, BlockIndex, BlockPlace, Ino, NewSegment, SEGMENT_BYTES_MAX};
+use crate::data::{Batch, DataError, FinishedSegment, ReadHint, SegmentBuilder};
+
+use super::locate::{self, Located};
+use super::state::Phase;
+use super::{Vfs, VfsError};
+
+/// Plaintext bytes that make a full segment.
+const PACK_BYTES: usize = SEGMENT_BYTES_MAX - BLOCK_BYTES;
+/// Blocks completed from older contents at a time.
+const COMPLETIONS_MAX: usize = 32;
+/// Pause after a segment could not be put, or a block not read.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl Vfs {
+    /// Starts the upload of full blocks, as long as there are enough of them and uploads to spare.
+    pub(super) fn send_full_blocks(&self) {
+        while self.state.lock().dirty.full_bytes() >= PACK_BYTES {
+            let Ok(permit) = Arc::clone(&self.uploads).try_acquire_owned() else { return };
+            let Some(this) = self.me.upgrade() else { return };
+            let builder = SegmentBuilder::new(&self.vault, self.options.compression);
+            let Some(batch) = self.state.lock().dirty.take_full(builder.id(), PACK_BYTES) else { return };
+            tokio::spawn(async move {
+                this.upload(builder, batch).await;
+                drop(permit);
+                this.send_full_blocks();
+            });
+        }
+    }
+
+    /// Seals a batch and puts it into the bucket, however long that takes.
+    async fn upload(&self, builder: SegmentBuilder, batch: Batch) {
+        let batch = Arc::new(batch);
+        let sealing = Arc::clone(&batch);
+        let sealed = tokio::task::spawn_blocking(move || seal(builder, &sealing)).await;
+        let (finished, places) = match sealed {
+            Ok(Ok(sealed)) => sealed,
+            Ok(Err(error)) => return self.lose(&batch, &error.to_string()),
+            Err(error) => return self.lose(&batch, &error.to_string()),
+        };
+        while let Err(error) = self.vault.put_segment(finished.id, finished.bytes.clone()).await {
+            tracing::warn!(segment = %finished.id, %error, "a segment could not be put; trying again");
+            if self.state.lock().phase != Phase::Writable {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        for (block, place) in batch.blocks.iter().zip(&places) {
+            self.cache.insert_ahead(place.segment, place.pos, block.bytes.clone());
+        }
+        let new = NewSegment { len: finished.bytes.len() as u32, seal: finished.seal };
+        self.state.lock().dirty.stored(&batch, new, &places);
+        self.signals.eased.notify_waiters();
+    }
+
+    /// A batch that cannot be sealed is a fault of this program; its files are told.
+    fn lose(&self, batch: &Batch, why: &str) {
+        tracing::error!(segment = %batch.segment, why, "a segment could not be made");
+        let mut state = self.state.lock();
+        for block in &batch.blocks {
+            state.lost.insert(block.ino, why.to_owned());
+        }
+        state.dirty.abandon(batch);
+        drop(state);
+        self.signals.eased.notify_waiters();
+    }
+
+    /// Brings every block of the sealed group into the bucket. Small files, and everything if
+    /// `is_urgent` and there is little of it, stay for the commit's records: those are returned.
+    pub(super) async fn pack_sealed(&self, is_urgent: bool) -> Result<Vec<(Ino, u64, Bytes)>, VfsError> {
+        if !is_urgent {
+            self.repack().await?;
+        }
+        self.complete_sealed().await?;
+        let (inline, rest) = {
+            let mut state = self.state.lock();
+            let (empty, unsent): (Vec<_>, Vec<_>) =
+                state.dirty.sealed_unsent().into_iter().partition(|(_, _, bytes)| *bytes == 0);
+            for (ino, index, _) in empty {
+                state.dirty.void_sealed(ino, index);
+            }
+            let total: usize = unsent.iter().map(|(_, _, bytes)| bytes).sum();
+            let all_inline = is_urgent && total <= self.options.inline_commit_bytes;
+            let (inline, rest): (Vec<_>, Vec<_>) = unsent.into_iter().partition(|(ino, index, bytes)| {
+                all_inline
+                    || (*index == 0
+                        && *bytes <= self.options.inline_file_bytes
+                        && state.dirty.sealed_is_alone(*ino, *index))
+            });
+            let inline: Vec<_> = inline
+                .into_iter()
+                .filter_map(|(ino, index, _)| Some((ino, index, state.dirty.sealed_whole(ino, index)?)))
+                .collect();
+            (inline, rest)
+        };
+        self.send_sealed(rest).await;
+        self.wait_for_uploads().await?;
+        Ok(inline)
+    }
+
+    async fn send_sealed(&self, blocks: Vec<(Ino, u64, usize)>) {
+        let Some(this) = self.me.upgrade() else { return };
+        for chunk in chunks(blocks) {
+            let Ok(permit) = Arc::clone(&self.uploads).acquire_owned().await else { return };
+            let builder = SegmentBuilder::with_capacity(&self.vault, self.options.compression, chunk.bytes);
+            let batch = self.state.lock().dirty.send_sealed(builder.id(), &chunk.blocks);
+            let Some(batch) = batch else { return };
+            let this = Arc::clone(&this);
+            tokio::spawn(async move {
+                this.upload(builder, batch).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn wait_for_uploads(&self) -> Result<(), VfsError> {
+        loop {
+            let eased = self.signals.eased.notified();
+            tokio::pin!(eased);
+            {
+                let state = self.state.lock();
+                if state.dirty.sealed().is_none_or(|layer| layer.in_flight == 0) {
+                    return Ok(());
+                }
+                if state.phase == Phase::Fenced {
+                    return Err(VfsError::Fenced);
+                }
+                eased.as_mut().enable();
+            }
+            eased.await;
+        }
+    }
+
+    /// Fills blocks that were written in part from their older contents.
+    async fn complete_sealed(&self) -> Result<(), VfsError> {
+        let partial: Vec<(Ino, u64)> = {
+            let state = self.state.lock();
+            let unsent = state.dirty.sealed_unsent().into_iter();
+            unsent
+                .filter(|(ino, index, _)| !state.dirty.is_sealed_whole(*ino, *index))
+                .map(|(ino, index, _)| (ino, index))
+                .collect()
+        };
+        let mut completions = stream::iter(partial)
+            .map(|(ino, index)| async move { (ino, index, self.older_contents(ino, index).await) })
+            .buffer_unordered(COMPLETIONS_MAX);
+        while let Some((ino, index, older)) = completions.next().await {
+            match older {
+                Ok(bytes) => self.state.lock().dirty.complete_sealed(ino, index, &bytes),
+                Err(error @ VfsError::Data(DataError::Unavailable { .. })) => return Err(error),
+                Err(error) => {
+                    // What lies under the block is lost already. Inventing it is worse than losing
+                    // the write, of which the writer is told.
+                    tracing::error!(%ino, index, %error, "a block cannot be completed; its new bytes are dropped");
+                    let mut state = self.state.lock();
+                    state.dirty.drop_sealed(ino, index);
+                    state.lost.insert(ino, error.to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn older_contents(&self, ino: Ino, index: u64) -> Result<Bytes, VfsError> {
+        let located = self
+            .read_txn(|txn| {
+                let beneath = txn.state().dirty.beneath_sealed(ino, index);
+                let Some(inode) = locate::committed_inode(txn, ino)? else { return Ok(Located::Hole) };
+                locate::resolve(txn, ino, &inode, index, beneath)
+            })
+            .await?;
+        match located {
+            Located::Hole => Ok(Bytes::new()),
+            Located::Bytes(bytes) => Ok(bytes),
+            Located::Stored(stored) => self.fetch(&stored, ReadHint::Single).await,
+        }
+    }
+
+    /// Takes blocks that an urgent commit left in records back, to be packed with the rest.
+    async fn repack(&self) -> Result<(), VfsError> {
+        let blocks = self.state.lock().dirty.take_repack();
+        for (ino, index) in blocks {
+            let located = self
+                .read_txn(|txn| match locate::committed_inode(txn, ino)? {
+                    Some(inode) => locate::committed(txn, ino, &inode, index),
+                    None => Ok(Located::Hole),
+                })
+                .await?;
+            if let Located::Bytes(bytes) = located {
+                self.state.lock().dirty.repack_sealed(ino, index, bytes.to_vec());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Blocks for one segment.
+struct Chunk {
+    blocks: Vec<(Ino, u64)>,
+    bytes: usize,
+}
+
+fn chunks(blocks: Vec<(Ino, u64, usize)>) -> Vec<Chunk> {
+    let mut chunks: Vec<Chunk> = Vec::new();
+    for (ino, index, bytes) in blocks {
+        match chunks.last_mut() {
+            Some(chunk) if chunk.bytes + bytes <= PACK_BYTES => {
+                chunk.bytes += bytes;
+                chunk.blocks.push((ino, index));
+            }
+            _ => chunks.push(Chunk { blocks: vec![(ino, index)], bytes }),
+        }
+    }
+    chunks
+}
+
+fn seal(mut builder: SegmentBuilder, batch: &Batch) -> Result<(FinishedSegment, Vec<BlockPlace>), DataError> {
+    let mut places = Vec::with_capacity(batch.blocks.len());
+    for block in &batch.blocks {
+        places.push(builder.push(block.ino, BlockIndex(block.index), &block.bytes)?);
+    }
+    Ok((builder.finish(), places))
+}

@@ -1,0 +1,143 @@
+//! Reading: what is in memory at once, the rest from the bucket side by side.
+
+use bytes::Bytes;
+use futures::future::try_join_all;
+
+use crate::base::{BLOCK_LEN, BlockIndex, FileKind, Ino};
+use crate::data::{Paint, ReadHint, Want};
+use crate::meta::Inode;
+
+use super::locate::{self, Located, Stored};
+use super::txn::{Halt, Txn};
+use super::{Handle, Vfs, VfsError};
+
+/// Files up to this size are read with their neighbourhood: what was written together is read
+/// together.
+const SMALL_FILE_BYTES: u64 = 1024 * 1024;
+
+/// One block's part of a read.
+struct Part {
+    /// Where in the block it begins.
+    from: usize,
+    /// Where in the answer it goes.
+    at: usize,
+    len: usize,
+    located: Located,
+    paint: Paint,
+}
+
+/// A read, with all that the tree knows about it.
+struct Plan {
+    len: usize,
+    parts: Vec<Part>,
+    ahead: Vec<Want>,
+    is_small: bool,
+}
+
+impl Vfs {
+    /// Reads up to `len` bytes at `offset` of `ino`; fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// [`VfsError::Data`] if a stored block cannot be read or is not what was written.
+    pub async fn read(&self, handle: Handle, ino: Ino, offset: u64, len: usize) -> Result<Vec<u8>, VfsError> {
+        let ahead = match self.handles.lock().get_mut(&handle.0) {
+            Some(open) => open.ahead.observe(offset, len as u64),
+            None => None,
+        };
+        let plan = self.read_txn(|txn| plan(txn, ino, offset, len, ahead.clone())).await?;
+        let mut out = vec![0; plan.len];
+        let mut waiting = Vec::new();
+        for part in plan.parts {
+            match &part.located {
+                Located::Hole => fill(&mut out, &part, &[]),
+                Located::Bytes(bytes) => fill(&mut out, &part, bytes),
+                Located::Stored(stored) => match self.reader.cached(&stored.place) {
+                    Some(bytes) => fill(&mut out, &part, &bytes),
+                    None => waiting.push((*stored, part)),
+                },
+            }
+        }
+        if waiting.len() > 1 && !plan.is_small {
+            self.reader.gather(&waiting.iter().map(|(stored, _)| want(stored)).collect::<Vec<_>>());
+        }
+        if !plan.ahead.is_empty() {
+            self.reader.prefetch(plan.ahead);
+        }
+        if !waiting.is_empty() {
+            let hint = if plan.is_small { ReadHint::Neighbourhood } else { ReadHint::Single };
+            let fetches = waiting.iter().map(|(stored, _)| self.fetch(stored, hint));
+            let fetched = try_join_all(fetches).await?;
+            for ((_, part), bytes) in waiting.iter().zip(fetched) {
+                fill(&mut out, part, &bytes);
+            }
+        }
+        Ok(out)
+    }
+
+    /// The plaintext of a stored block.
+    pub(super) async fn fetch(&self, stored: &Stored, hint: ReadHint) -> Result<Bytes, VfsError> {
+        let len = u64::from(stored.segment_len);
+        Ok(self.reader.read_block(&stored.place, &stored.seal, len, hint).await?)
+    }
+}
+
+fn want(stored: &Stored) -> Want {
+    (stored.place, stored.seal, u64::from(stored.segment_len))
+}
+
+fn plan(
+    txn: &mut Txn,
+    ino: Ino,
+    offset: u64,
+    len: usize,
+    ahead: Option<std::ops::Range<u64>>,
+) -> Result<Plan, Halt> {
+    let inode = txn.inode(ino)?;
+    match inode.kind {
+        FileKind::Regular => {}
+        FileKind::Directory => return Err(VfsError::IsDirectory.into()),
+        _ => return Err(VfsError::InvalidInput.into()),
+    }
+    let end = offset.saturating_add(len as u64).min(inode.size);
+    let mut parts = Vec::new();
+    let mut position = offset;
+    while position < end {
+        let index = BlockIndex::of(position);
+        let from = (position - index.start()) as usize;
+        let len = (end.min(index.start() + BLOCK_LEN) - position) as usize;
+        let located = locate::current(txn, ino, &inode, index.0)?;
+        let paint = txn.dirty().paint_of(ino, index.0);
+        parts.push(Part { from, at: (position - offset) as usize, len, located, paint });
+        position += len as u64;
+    }
+    let ahead = ahead.map(|range| read_ahead(txn, ino, &inode, range)).unwrap_or_default();
+    Ok(Plan {
+        len: end.saturating_sub(offset) as usize,
+        parts,
+        ahead,
+        is_small: inode.size <= SMALL_FILE_BYTES,
+    })
+}
+
+/// The stored blocks of `range` of which the tree knows without being asked twice.
+fn read_ahead(txn: &mut Txn, ino: Ino, inode: &Inode, range: std::ops::Range<u64>) -> Vec<Want> {
+    let mut wants = Vec::new();
+    for index in range.start..range.end.min(inode.size.div_ceil(BLOCK_LEN)) {
+        match locate::current(txn, ino, inode, index) {
+            Ok(Located::Stored(stored)) => wants.push(want(&stored)),
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    wants
+}
+
+fn fill(out: &mut [u8], part: &Part, block: &[u8]) {
+    let Some(target) = out.get_mut(part.at..part.at + part.len) else { return };
+    let source = block.get(part.from.min(block.len())..).unwrap_or_default();
+    let len = source.len().min(target.len());
+    if let (Some(to), Some(source)) = (target.get_mut(..len), source.get(..len)) {
+        to.copy_from_slice(source);
+    }
+    part.paint.apply(target, part.from);
+}

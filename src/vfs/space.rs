@@ -1,0 +1,148 @@
+//! Holes: making them, finding them, and asking for space that a bucket has anyway.
+
+use std::sync::Arc;
+
+use crate::base::{BLOCK_LEN, BlockIndex, FILE_BYTES_MAX, FileKind, Ino, PAGE_BLOCKS};
+use crate::meta::{Body, Inode, Key, Record};
+
+use super::locate::{self, Located};
+use super::metadata::drop_privileges;
+use super::txn::{Halt, Txn};
+use super::{SeekFor, Vfs, VfsError};
+
+/// Blocks looked at under the lock at a time.
+const STEPS_MAX: u64 = 4096;
+/// Modes of `fallocate(2)` that are understood.
+const KEEP_SIZE: i32 = libc::FALLOC_FL_KEEP_SIZE;
+const PUNCH_HOLE: i32 = libc::FALLOC_FL_PUNCH_HOLE;
+const ZERO_RANGE: i32 = libc::FALLOC_FL_ZERO_RANGE;
+
+/// One step of a seek.
+enum Step {
+    Found(u64),
+    GoOn(u64),
+    /// Nothing before the next page of extents; ask the engine which that is.
+    NextPage(u64),
+}
+
+impl Vfs {
+    /// Makes room or holes. Space is never set aside, because a bucket has no end: the default mode
+    /// only checks the quota and lengthens the file.
+    ///
+    /// # Errors
+    /// [`VfsError::NotSupported`] for collapse, insert and unshare.
+    pub async fn fallocate(&self, ino: Ino, mode: i32, offset: u64, len: u64) -> Result<(), VfsError> {
+        if len == 0 {
+            return Err(VfsError::InvalidInput);
+        }
+        let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(VfsError::FileTooBig)?;
+        let (keeps_size, clears) = match mode {
+            0 => (false, false),
+            KEEP_SIZE => (true, false),
+            mode if mode == PUNCH_HOLE | KEEP_SIZE => (true, true),
+            ZERO_RANGE => (false, true),
+            mode if mode == ZERO_RANGE | KEEP_SIZE => (true, true),
+            _ => return Err(VfsError::NotSupported),
+        };
+        self.update(|txn| {
+            let mut inode = txn.inode(ino)?;
+            match inode.kind {
+                FileKind::Regular => {}
+                FileKind::Directory => return Err(VfsError::IsDirectory.into()),
+                _ => return Err(VfsError::InvalidInput.into()),
+            }
+            let quota = txn.state().superblock.quota_bytes;
+            if !clears && quota > 0 && txn.state().used_bytes().saturating_add(len) > quota {
+                return Err(VfsError::NoSpace.into());
+            }
+            let (size, now) = (inode.size, txn.now);
+            let change = Arc::make_mut(&mut inode);
+            if !keeps_size {
+                change.size = size.max(end);
+            }
+            change.mtime = now;
+            change.ctime = now;
+            drop_privileges(change);
+            txn.put_inode(ino, inode);
+            if clears && offset < size {
+                txn.dirty().punch(ino, offset, end.min(size), size);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The first data or hole at or after `offset`; the end of the file counts as a hole.
+    ///
+    /// # Errors
+    /// [`VfsError::NoData`] past the end of the file, or of its last data.
+    pub async fn seek(&self, ino: Ino, offset: u64, what: SeekFor) -> Result<u64, VfsError> {
+        let mut at = offset;
+        loop {
+            match self.read_txn(|txn| step(txn, ino, at, what)).await? {
+                Step::Found(position) => return Ok(position.max(offset)),
+                Step::GoOn(next) => at = next,
+                Step::NextPage(page) => {
+                    let end = Key::Extents(ino, u64::MAX);
+                    let (records, _) = self.scan(Key::Extents(ino, page), end, 1).await?;
+                    let next = records.first().and_then(|(key, _)| match key {
+                        Key::Extents(_, page) => Some(page.saturating_mul(PAGE_BLOCKS)),
+                        _ => None,
+                    });
+                    let changed = self.state.lock().dirty.next_changed(ino, page.saturating_mul(PAGE_BLOCKS));
+                    match [next, changed].into_iter().flatten().min() {
+                        Some(block) => at = BlockIndex(block).start(),
+                        None => return Err(VfsError::NoData),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn step(txn: &mut Txn, ino: Ino, from: u64, what: SeekFor) -> Result<Step, Halt> {
+    let inode = txn.inode(ino)?;
+    if from >= inode.size {
+        return Err(VfsError::NoData.into());
+    }
+    let end = inode.size.div_ceil(BLOCK_LEN);
+    let start = BlockIndex::of(from).0;
+    for index in start..end.min(start.saturating_add(STEPS_MAX)) {
+        let is_data = has_data(txn, ino, &inode, index)?;
+        if is_data == (what == SeekFor::Data) {
+            return Ok(Step::Found(BlockIndex(index).start().min(inode.size).max(from)));
+        }
+        let page_end = (index / PAGE_BLOCKS + 1) * PAGE_BLOCKS;
+        if what == SeekFor::Data && index + 1 < page_end && skips_page(txn, ino, &inode, index)? {
+            return Ok(Step::NextPage(index / PAGE_BLOCKS + 1));
+        }
+    }
+    let next = start.saturating_add(STEPS_MAX);
+    match (next >= end, what) {
+        (false, _) => Ok(Step::GoOn(BlockIndex(next).start())),
+        (true, SeekFor::Hole) => Ok(Step::Found(inode.size)),
+        (true, SeekFor::Data) => Err(VfsError::NoData.into()),
+    }
+}
+
+fn has_data(txn: &mut Txn, ino: Ino, inode: &Inode, index: u64) -> Result<bool, Halt> {
+    if txn.dirty().has_paint(ino, index) {
+        return Ok(true);
+    }
+    Ok(!matches!(locate::current(txn, ino, inode, index)?, Located::Hole))
+}
+
+/// Whether the rest of the block's page holds nothing, so that the next page can be asked for.
+fn skips_page(txn: &mut Txn, ino: Ino, inode: &Inode, index: u64) -> Result<bool, Halt> {
+    let page = index / PAGE_BLOCKS;
+    let page_end = (page + 1) * PAGE_BLOCKS;
+    if txn.dirty().next_changed(ino, index).is_some_and(|next| next < page_end) {
+        return Ok(false);
+    }
+    Ok(match &inode.body {
+        Body::Empty | Body::Link(_) => true,
+        Body::Inline => index > 0,
+        Body::Run(run) => index >= u64::from(run.end()),
+        Body::Pages => !matches!(txn.get(Key::Extents(ino, page))?, Some(Record::Extents(_))),
+    })
+}

@@ -1,0 +1,133 @@
+//! What all operations share, under one lock that is held for microseconds.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::base::{Ino, SegmentId, Tag, Time};
+use crate::data::Dirty;
+use crate::meta::{Key, Overlay, Superblock};
+
+use super::VfsError;
+
+/// Whether the filesystem takes changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It does.
+    Writable,
+    /// It was opened for reading.
+    ReadOnly,
+    /// Another writer has taken the volume over.
+    Fenced,
+    /// It has been shut down.
+    ShutDown,
+}
+
+/// What all operations share.
+pub(super) struct State {
+    /// Records: open group, sealed group, cache.
+    pub(super) overlay: Overlay,
+    /// File contents: open group, sealed group.
+    pub(super) dirty: Dirty,
+    /// The superblock as the last commit left it.
+    pub(super) superblock: Superblock,
+    /// The next inode number.
+    pub(super) next_ino: u64,
+    /// Inodes born less inodes freed since the last commit was sealed.
+    pub(super) files_delta: i64,
+    /// The same for the sealed group, and the next inode number when it was sealed.
+    pub(super) sealed_files_delta: i64,
+    pub(super) sealed_next_ino: u64,
+    /// Dead segments that have been deleted; their records go with the next group.
+    pub(super) collected: Vec<SegmentId>,
+    /// The number that the open group's commit will have.
+    pub(super) group: u64,
+    /// Whether a group is sealed and not yet committed.
+    pub(super) is_committing: bool,
+    /// References to inodes from outside the tree: the kernel's lookups, open files.
+    pub(super) refs: HashMap<Ino, u64>,
+    /// Files of which a write could not be stored, and why.
+    pub(super) lost: HashMap<Ino, String>,
+    /// Whether changes are taken.
+    pub(super) phase: Phase,
+    /// When the open group got its first change.
+    pub(super) dirty_since: Option<Duration>,
+    /// When the last commit was made.
+    pub(super) committed_at: Option<Time>,
+}
+
+impl State {
+    pub(super) fn new(overlay: Overlay, superblock: Superblock, phase: Phase) -> Self {
+        Self {
+            overlay,
+            dirty: Dirty::default(),
+            next_ino: superblock.next_ino,
+            files_delta: 0,
+            sealed_files_delta: 0,
+            sealed_next_ino: superblock.next_ino,
+            collected: Vec::new(),
+            group: superblock.commit + 1,
+            is_committing: false,
+            superblock,
+            refs: HashMap::new(),
+            lost: HashMap::new(),
+            phase,
+            dirty_since: None,
+            committed_at: None,
+        }
+    }
+
+    /// Whether the open group has nothing to commit.
+    pub(super) fn is_open_empty(&self) -> bool {
+        self.overlay.open_count() == 0 && self.dirty.is_open_empty()
+    }
+
+    /// Bytes that are stored or about to be.
+    pub(super) const fn used_bytes(&self) -> u64 {
+        self.superblock.bytes.saturating_add(self.dirty.bytes() as u64)
+    }
+
+    /// Fails unless changes are taken.
+    pub(super) const fn check_writable(&self) -> Result<(), VfsError> {
+        match self.phase {
+            Phase::Writable => Ok(()),
+            Phase::ReadOnly => Err(VfsError::ReadOnly),
+            Phase::Fenced => Err(VfsError::Fenced),
+            Phase::ShutDown => Err(VfsError::ShutDown),
+        }
+    }
+
+    /// Removes an inode that has neither names nor users, and its contents.
+    pub(super) fn free(&mut self, ino: Ino) {
+        let key = Key::Inode(ino);
+        self.overlay.put(key, None);
+        if matches!(self.overlay.get(&Key::Orphan(ino)), Some(Some(_))) {
+            self.overlay.put(Key::Orphan(ino), None);
+        }
+        let xattrs = Key::Xattr(ino, Tag([0; 16]))..Key::Xattr(Ino(ino.0.saturating_add(1)), Tag([0; 16]));
+        for (key, _) in self.overlay.changes_between(&xattrs.start, &xattrs.end, usize::MAX) {
+            self.overlay.put(key, None);
+        }
+        if self.overlay.is_open(&key) {
+            self.dirty.free(ino);
+        } else {
+            self.dirty.forget(ino);
+        }
+        self.lost.remove(&ino);
+        self.files_delta -= 1;
+    }
+
+    /// The commit after which the latest change to `ino` is durable; `None` if it is already.
+    pub(super) fn group_of(&self, ino: Ino) -> Option<u64> {
+        let key = Key::Inode(ino);
+        if self.overlay.is_open(&key) || self.dirty.is_open(ino) {
+            Some(self.group)
+        } else if self.is_committing
+            && (self.overlay.is_sealed(&key)
+                || self.dirty.sealed().is_some_and(|layer| layer.files.contains_key(&ino)))
+        {
+            Some(self.group - 1)
+        } else {
+            None
+        }
+    }
+}

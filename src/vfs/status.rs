@@ -1,0 +1,100 @@
+//! Is everything safe? What is queued, cached, committed, and since when.
+
+use serde::Serialize;
+
+use crate::base::Time;
+
+use super::Vfs;
+use super::state::Phase;
+
+/// The state of a mounted volume at a glance. Sizes in bytes, times in seconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// Everything that was written is in the bucket.
+    pub is_safe: bool,
+    /// `writable`, `read-only`, `fenced` or `shut down`.
+    pub state: &'static str,
+    /// Bytes of file contents that are not in the bucket yet.
+    pub dirty_bytes: u64,
+    /// Records changed and not committed.
+    pub dirty_records: u64,
+    /// Age of the oldest change that is not committed, in seconds.
+    pub dirty_age: Option<f64>,
+    /// Whether a commit is under way.
+    pub is_committing: bool,
+    /// Number of the last commit.
+    pub commit: u64,
+    /// When this mount made its last commit, in seconds since 1970.
+    pub committed_at: Option<f64>,
+    /// Inodes in the volume.
+    pub files: u64,
+    /// Plaintext bytes stored in the volume.
+    pub stored_bytes: u64,
+    /// Most bytes that may be stored; 0 for no limit.
+    pub quota_bytes: u64,
+    /// Bytes in the block cache, and its limit.
+    pub cache_bytes: u64,
+    /// The block cache's limit.
+    pub cache_bytes_max: u64,
+    /// Reads answered by the block cache.
+    pub cache_hits: u64,
+    /// Reads that were not.
+    pub cache_misses: u64,
+    /// Bytes of metadata records in memory.
+    pub record_cache_bytes: u64,
+    /// Files of which a write could not be stored.
+    pub lost_files: u64,
+}
+
+impl Vfs {
+    /// Bytes of file contents that are not in the bucket yet.
+    #[must_use]
+    pub fn dirty_bytes(&self) -> u64 {
+        self.state.lock().dirty.bytes() as u64
+    }
+
+    /// Number and hash of the last commit.
+    #[must_use]
+    pub fn head(&self) -> (u64, [u8; 32]) {
+        let state = self.state.lock();
+        (state.superblock.commit, state.superblock.head)
+    }
+
+    /// The state of the volume at a glance.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let cache = self.cache.stats();
+        let state = self.state.lock();
+        let is_clean = state.is_open_empty() && !state.is_committing;
+        Status {
+            is_safe: is_clean && state.phase != Phase::Fenced && state.lost.is_empty(),
+            state: match state.phase {
+                Phase::Writable => "writable",
+                Phase::ReadOnly => "read-only",
+                Phase::Fenced => "fenced",
+                Phase::ShutDown => "shut down",
+            },
+            dirty_bytes: state.dirty.bytes() as u64,
+            dirty_records: state.overlay.open_count() as u64,
+            dirty_age: state
+                .dirty_since
+                .map(|since| self.clock.elapsed().saturating_sub(since).as_secs_f64()),
+            is_committing: state.is_committing,
+            commit: state.superblock.commit,
+            committed_at: state.committed_at.map(seconds),
+            files: state.superblock.files.saturating_add_signed(state.files_delta),
+            stored_bytes: state.superblock.bytes,
+            quota_bytes: state.superblock.quota_bytes,
+            cache_bytes: self.cache.len_bytes(),
+            cache_bytes_max: self.cache.capacity_bytes(),
+            cache_hits: cache.hits,
+            cache_misses: cache.misses,
+            record_cache_bytes: state.overlay.cache_bytes() as u64,
+            lost_files: state.lost.len() as u64,
+        }
+    }
+}
+
+fn seconds(time: Time) -> f64 {
+    time.secs as f64 + f64::from(time.nanos) / 1e9
+}

@@ -1,0 +1,180 @@
+//! One operation's view of the tree: it reads, decides, and applies all at once or not at all.
+//!
+//! An operation is a closure over [`Txn`]. It runs under the lock and never waits. When it needs a
+//! record that is not in memory it stops with [`Halt::Missing`]; the caller loads the record and
+//! runs the closure again from its start. Changes are kept aside until the closure returns, so a run
+//! that stops leaves nothing behind, and so does an operation whose caller goes away.
+
+use std::sync::Arc;
+
+use crate::base::{FileKind, Ino, Time};
+use crate::crypto::SealedName;
+use crate::data::Dirty;
+use crate::meta::{Entry, Inode, Key, MetaError, Record};
+
+use super::VfsError;
+use super::state::State;
+
+/// Why a run of an operation stopped.
+#[derive(Debug)]
+pub(super) enum Halt {
+    /// These records are needed first.
+    Missing(Vec<Key>),
+    /// It failed.
+    Fail(VfsError),
+}
+
+impl From<VfsError> for Halt {
+    fn from(error: VfsError) -> Self {
+        Self::Fail(error)
+    }
+}
+
+impl From<MetaError> for Halt {
+    fn from(error: MetaError) -> Self {
+        Self::Fail(error.into())
+    }
+}
+
+/// What an operation sees and changes.
+pub(super) struct Txn<'a> {
+    state: &'a mut State,
+    changes: Vec<(Key, Option<Record>)>,
+    born: Vec<(Ino, Inode)>,
+    /// The time of the operation.
+    pub(super) now: Time,
+}
+
+impl<'a> Txn<'a> {
+    pub(super) fn new(state: &'a mut State, now: Time) -> Self {
+        Self { state, changes: Vec::new(), born: Vec::new(), now }
+    }
+
+    /// The record under `key`.
+    pub(super) fn get(&mut self, key: Key) -> Result<Option<Record>, Halt> {
+        if let Some((_, record)) = self.changes.iter().rev().find(|(changed, _)| *changed == key) {
+            return Ok(record.clone());
+        }
+        self.state.overlay.get(&key).ok_or_else(|| Halt::Missing(vec![key]))
+    }
+
+    /// The record under `key` as the last commit left it.
+    pub(super) fn committed(&mut self, key: Key) -> Result<Option<Record>, Halt> {
+        self.state.overlay.committed(&key).ok_or_else(|| Halt::Missing(vec![key]))
+    }
+
+    /// Makes sure that all of `keys` are in memory, so that they are loaded side by side.
+    pub(super) fn want(&mut self, keys: &[Key]) -> Result<(), Halt> {
+        let missing: Vec<Key> =
+            keys.iter().filter(|key| self.state.overlay.get(key).is_none()).copied().collect();
+        if missing.is_empty() { Ok(()) } else { Err(Halt::Missing(missing)) }
+    }
+
+    /// Changes the record under `key`.
+    pub(super) fn put(&mut self, key: Key, record: Option<Record>) {
+        self.changes.push((key, record));
+    }
+
+    /// The inode `ino`.
+    pub(super) fn inode(&mut self, ino: Ino) -> Result<Arc<Inode>, Halt> {
+        if let Some((_, inode)) = self.born.iter().find(|(born, _)| *born == ino) {
+            return Ok(Arc::new(inode.clone()));
+        }
+        match self.get(Key::Inode(ino))? {
+            Some(Record::Inode(inode)) => Ok(inode),
+            _ => Err(VfsError::NoEntry.into()),
+        }
+    }
+
+    /// The directory `ino`.
+    pub(super) fn directory(&mut self, ino: Ino) -> Result<Arc<Inode>, Halt> {
+        let inode = self.inode(ino)?;
+        if inode.kind == FileKind::Directory { Ok(inode) } else { Err(VfsError::NotDirectory.into()) }
+    }
+
+    /// The inode `ino`, which an entry promises.
+    pub(super) fn promised(&mut self, ino: Ino) -> Result<Arc<Inode>, Halt> {
+        match self.get(Key::Inode(ino))? {
+            Some(Record::Inode(inode)) => Ok(inode),
+            _ => Err(MetaError::Missing(Key::Inode(ino)).into()),
+        }
+    }
+
+    /// Changes an inode.
+    pub(super) fn put_inode(&mut self, ino: Ino, inode: Arc<Inode>) {
+        self.put(Key::Inode(ino), Some(Record::Inode(inode)));
+    }
+
+    /// The entry of `dir` under a sealed name.
+    pub(super) fn entry(&mut self, dir: Ino, name: &SealedName) -> Result<Option<Arc<Entry>>, Halt> {
+        match self.get(Key::Entry(dir, name.tag))? {
+            Some(Record::Entry(entry)) => Ok(Some(entry)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Adds or replaces an entry.
+    pub(super) fn put_entry(&mut self, dir: Ino, name: &SealedName, ino: Ino, kind: FileKind) {
+        let entry = Entry { name: name.bytes.clone(), ino, kind };
+        self.put(Key::Entry(dir, name.tag), Some(Record::Entry(Arc::new(entry))));
+    }
+
+    /// Adds an inode under a number never used before.
+    pub(super) fn bear(&mut self, inode: Inode) -> Ino {
+        let ino = Ino(self.state.next_ino.saturating_add(self.born.len() as u64));
+        self.born.push((ino, inode));
+        ino
+    }
+
+    /// Bytes of `ino` that are only in memory.
+    pub(super) fn dirty_bytes_of(&self, ino: Ino) -> u64 {
+        self.state.dirty.bytes_of(ino)
+    }
+
+    /// Whether someone refers to `ino` by other means than a name.
+    pub(super) fn is_referred(&self, ino: Ino) -> bool {
+        self.state.refs.get(&ino).is_some_and(|count| *count > 0)
+    }
+
+    /// File contents. Changes to them are not kept aside: nothing may fail after the first.
+    pub(super) const fn dirty(&mut self) -> &mut Dirty {
+        &mut self.state.dirty
+    }
+
+    /// The rest of the state, for reading.
+    pub(super) const fn state(&self) -> &State {
+        self.state
+    }
+
+    /// Takes one reference to each of `inos`, as the kernel does with every entry it is given.
+    pub(super) fn refer(&mut self, ino: Ino) {
+        *self.state.refs.entry(ino).or_default() += 1;
+    }
+
+    /// Gives an inode that has lost its last name to its last users, or frees it.
+    pub(super) fn release_unnamed(&mut self, ino: Ino, inode: Arc<Inode>) {
+        if self.is_referred(ino) {
+            self.put_inode(ino, inode);
+            self.put(Key::Orphan(ino), Some(Record::Orphan));
+        } else {
+            self.put(Key::Inode(ino), None);
+        }
+    }
+
+    /// Applies the changes.
+    pub(super) fn apply(self) {
+        let Self { state, changes, born, .. } = self;
+        for (ino, inode) in born {
+            state.next_ino = state.next_ino.max(ino.0 + 1);
+            state.files_delta += 1;
+            state.overlay.put_new(Key::Inode(ino), Record::Inode(Arc::new(inode)));
+        }
+        for (key, record) in changes {
+            if let (Key::Inode(ino), None) = (key, &record) {
+                state.free(ino);
+            } else {
+                state.overlay.put(key, record);
+            }
+        }
+    }
+}

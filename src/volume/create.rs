@@ -1,0 +1,103 @@
+//! Makes a volume: an empty tree first, the header last, so that a volume is there whole or not.
+
+use std::sync::Arc;
+
+use crate::base::{Clock, Entropy, FileKind, Ino, VolumeId};
+use crate::keys::{self, Factor, NewVolume, RecoveryCode};
+use crate::meta::engine::{Engine, EngineMode, EngineOptions};
+use crate::meta::{Body, Inode, Key, MetaError, Record, Superblock, encode};
+use crate::store::Bucket;
+use crate::vault::{Vault, header};
+
+use super::{RECORDS_CACHE_BYTES, VolumeError};
+
+/// What is chosen when a volume is made.
+#[derive(Clone, Copy, Debug)]
+pub struct NewVolumeSpec {
+    /// What the header fixes.
+    pub header: NewVolume,
+    /// Most bytes that may be stored; 0 for no limit.
+    pub quota_bytes: u64,
+    /// Owner and group of the root directory.
+    pub owner: (u32, u32),
+}
+
+/// A volume just made.
+#[derive(Debug)]
+pub struct Created {
+    /// Its id.
+    pub volume: VolumeId,
+    /// What opens it when every other factor is lost. Shown once.
+    pub recovery_code: RecoveryCode,
+}
+
+/// Makes a volume in `bucket`.
+///
+/// # Errors
+/// [`VolumeError::Exists`] if there is one; a bucket that cannot be used.
+pub async fn create(
+    bucket: &Bucket,
+    spec: &NewVolumeSpec,
+    factors: &[Factor],
+    entropy: Arc<dyn Entropy>,
+    clock: Arc<dyn Clock>,
+) -> Result<Created, VolumeError> {
+    bucket.probe().await?;
+    if header::exists(bucket).await? {
+        return Err(VolumeError::Exists { url: bucket.display_url().to_owned() });
+    }
+    let (bytes, recovery_code, unlocked) =
+        keys::create(&spec.header, factors, entropy.as_ref(), clock.now())?;
+    let vault = Vault::new(bucket.clone(), Arc::new(unlocked.ring), entropy);
+    let options = EngineOptions {
+        create: true,
+        cache_bytes: RECORDS_CACHE_BYTES,
+        read_timeout: bucket.read_timeout(),
+        meter: Some(bucket.meter().clone()),
+    };
+    let store = vault.meta_store(RECORDS_CACHE_BYTES);
+    let engine = Engine::open(store, EngineMode::Writer, options, Arc::clone(&clock)).await?;
+    engine.write_durable(empty_tree(spec, clock.as_ref())?).await?;
+    engine.close().await?;
+    match header::write(bucket, 1, bytes.into()).await {
+        Ok(()) => Ok(Created { volume: unlocked.volume, recovery_code }),
+        Err(_) if header::exists(bucket).await? => {
+            Err(VolumeError::Exists { url: bucket.display_url().to_owned() })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A record's key and bytes, as the engine takes them.
+type Row = (Vec<u8>, Option<Vec<u8>>);
+
+fn empty_tree(spec: &NewVolumeSpec, clock: &dyn Clock) -> Result<Vec<Row>, MetaError> {
+    let now = clock.now();
+    let root = Inode {
+        kind: FileKind::Directory,
+        perm: 0o755,
+        uid: spec.owner.0,
+        gid: spec.owner.1,
+        nlink: 2,
+        rdev: 0,
+        size: 0,
+        allocated: 0,
+        atime: now,
+        mtime: now,
+        ctime: now,
+        btime: now,
+        parent: Ino::ROOT,
+        entries: 0,
+        xattrs: 0,
+        body: Body::Empty,
+    };
+    let superblock = Superblock {
+        next_ino: Ino::ROOT.0 + 1,
+        files: 1,
+        quota_bytes: spec.quota_bytes,
+        ..Superblock::default()
+    };
+    let root = encode(&Record::Inode(Arc::new(root)))?;
+    let superblock = encode(&Record::Super(Arc::new(superblock)))?;
+    Ok(vec![(Key::Inode(Ino::ROOT).encode(), Some(root)), (Key::Super.encode(), Some(superblock))])
+}

@@ -1,0 +1,131 @@
+//! Why a volume could not be made or opened.
+
+use crate::base::{Time, VolumeId};
+use crate::keys::KeyError;
+use crate::meta::MetaError;
+use crate::meta::engine::EngineError;
+use crate::store::StoreError;
+use crate::vault::VaultError;
+use crate::vfs::VfsError;
+
+/// Why a volume could not be made or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// The bucket holds no header.
+    #[error("there is no Coffer volume at {url}")]
+    NoVolume {
+        /// Where.
+        url: String,
+    },
+    /// The bucket holds a volume already.
+    #[error("there is a Coffer volume at {url} already")]
+    Exists {
+        /// Where.
+        url: String,
+    },
+    /// Someone else has it mounted.
+    #[error("the volume is mounted by process {pid} of user {uid} on {host} since {since} UTC")]
+    InUse {
+        /// The machine.
+        host: String,
+        /// The user's id.
+        uid: u32,
+        /// The process; 0 if it is only known that there is one.
+        pid: u32,
+        /// Since when, as a date and a time.
+        since: String,
+    },
+    /// The bucket offers an older state than this machine has seen.
+    #[error(
+        "the bucket offers commit {found} of volume {volume}, but commit {expected} was seen before: it has been rolled back"
+    )]
+    Rollback {
+        /// The volume.
+        volume: VolumeId,
+        /// The last commit seen here.
+        expected: u64,
+        /// The commit offered.
+        found: u64,
+    },
+    /// The bucket offers another history than this machine has seen.
+    #[error(
+        "commit {number} of volume {volume} is not the one that was seen here before: its history has been exchanged"
+    )]
+    Fork {
+        /// The volume.
+        volume: VolumeId,
+        /// The commit that differs.
+        number: u64,
+    },
+    /// The volume needs a feature that this program does not have.
+    #[error("the volume uses features of a newer Coffer (bits {0:#x})")]
+    NewerFeatures(u64),
+    /// The state folder cannot be used.
+    #[error("the state folder {path} cannot be used: {source}")]
+    State {
+        /// Where.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The local note of what was last seen is not this volume's.
+    #[error(
+        "the local state {path} has been altered or belongs to another volume; remove it to trust the bucket as it is"
+    )]
+    BadPin {
+        /// Where.
+        path: std::path::PathBuf,
+    },
+    /// The header or a key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The bucket.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A sealed object.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// A record.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// The filesystem.
+    #[error(transparent)]
+    Vfs(#[from] VfsError),
+}
+
+impl From<EngineError> for VolumeError {
+    fn from(error: EngineError) -> Self {
+        Self::Meta(error.into())
+    }
+}
+
+/// A time as `YYYY-MM-DD hh:mm:ss`, in UTC. (Days to civil date after Hinnant, "chrono-compatible
+/// low-level date algorithms".)
+#[must_use]
+pub fn utc(time: Time) -> String {
+    let (days, seconds) = (time.secs.div_euclid(86_400), time.secs.rem_euclid(86_400));
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let day_of_era = z.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_shown_as_dates() {
+        assert_eq!(utc(Time { secs: 0, nanos: 0 }), "1970-01-01 00:00:00");
+        assert_eq!(utc(Time { secs: 951_782_400, nanos: 0 }), "2000-02-29 00:00:00");
+        assert_eq!(utc(Time { secs: -1, nanos: 0 }), "1969-12-31 23:59:59");
+        assert_eq!(utc(Time { secs: 1_700_000_000, nanos: 0 }), "2023-11-14 22:13:20");
+    }
+}

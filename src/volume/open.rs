@@ -1,0 +1,228 @@
+//! Opens a volume: header, keys, records, freshness, hold.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::{Clock, Entropy, OsEntropy, SystemClock, VolumeId};
+use crate::cache::BlockCache;
+use crate::crypto::KeyRing;
+use crate::data::{BlockReader, Compression};
+use crate::keys::{self, Factor, KeyError, Unlocked};
+use crate::meta::engine::{Engine, EngineMode, EngineOptions};
+use crate::meta::{Key, MetaError, Record, Superblock, decode};
+use crate::store::Bucket;
+use crate::vault::{Vault, VaultError, header};
+use crate::vfs::{Vfs, VfsOptions};
+
+use super::pin::{LocalState, Pin};
+use super::{VolumeError, holder};
+
+/// How a volume is opened.
+#[derive(Clone)]
+pub struct OpenOptions {
+    /// Take over from a writer that still holds the volume.
+    pub takeover: bool,
+    /// Bytes of plaintext blocks to keep in memory.
+    pub cache_bytes: u64,
+    /// Bytes of reads ahead and of neighbourhoods in memory.
+    pub read_buffer_bytes: u64,
+    /// Bytes of the record engine's tables to keep in memory, sealed and opened.
+    pub table_cache_bytes: u64,
+    /// Where this machine notes what it has seen; nowhere if `None`.
+    pub state_dir: Option<PathBuf>,
+    /// The filesystem's limits.
+    pub vfs: VfsOptions,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            takeover: false,
+            cache_bytes: 256 * 1024 * 1024,
+            read_buffer_bytes: 96 * 1024 * 1024,
+            table_cache_bytes: 64 * 1024 * 1024,
+            state_dir: None,
+            vfs: VfsOptions::default(),
+            clock: Arc::new(SystemClock::default()),
+            entropy: Arc::new(OsEntropy),
+        }
+    }
+}
+
+/// An open volume.
+pub struct Opened {
+    /// The filesystem. [`Vfs::shutdown`] ends it.
+    pub vfs: Arc<Vfs>,
+    /// The volume.
+    pub volume: VolumeId,
+    /// Its sealed objects.
+    pub vault: Vault,
+    local: Option<Arc<LocalState>>,
+    lock: Option<File>,
+}
+
+impl Opened {
+    /// Ends the filesystem with a last commit and notes what was seen.
+    ///
+    /// # Errors
+    /// Why something is not in the bucket.
+    pub async fn close(self) -> Result<(), VolumeError> {
+        let closed = self.vfs.shutdown().await;
+        if let Some(local) = &self.local {
+            let (commit, hash) = self.vfs.head();
+            local.write(self.vault.ring(), Pin { commit, hash })?;
+        }
+        drop(self.lock);
+        Ok(closed?)
+    }
+}
+
+/// Reads the newest header of the volume in `bucket` and unlocks it.
+///
+/// # Errors
+/// [`VolumeError::NoVolume`] if there is none; a factor that does not open it; damage.
+pub async fn unlock(bucket: &Bucket, factors: &[Factor]) -> Result<Unlocked, VolumeError> {
+    let (number, bytes) = match header::read_newest(bucket).await {
+        Ok(found) => found,
+        Err(VaultError::NoHeader) => {
+            return Err(VolumeError::NoVolume { url: bucket.display_url().to_owned() });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let unlocked = keys::unlock(&bytes, factors)?;
+    if unlocked.header.revision != number {
+        return Err(KeyError::Damaged { what: "its number is not that of its object".to_owned() }.into());
+    }
+    Ok(unlocked)
+}
+
+/// Opens the volume in `bucket`.
+///
+/// # Errors
+/// See [`VolumeError`].
+pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Result<Opened, VolumeError> {
+    let unlocked = unlock(&bucket, factors).await?;
+    let volume = unlocked.volume;
+    let ring = Arc::new(unlocked.ring);
+    let is_writer = !options.vfs.read_only;
+    let local = match &options.state_dir {
+        Some(state) => Some(Arc::new(LocalState::open(state, volume)?)),
+        None => None,
+    };
+    let vault = Vault::new(bucket.clone(), Arc::clone(&ring), Arc::clone(&options.entropy));
+    let store = vault.meta_store(options.table_cache_bytes / 2);
+    let engine_options = EngineOptions {
+        create: false,
+        cache_bytes: options.table_cache_bytes / 2,
+        read_timeout: bucket.read_timeout(),
+        meter: Some(bucket.meter().clone()),
+    };
+    let open_engine =
+        |mode| Engine::open(Arc::clone(&store), mode, engine_options.clone(), Arc::clone(&options.clock));
+
+    let reader = open_engine(EngineMode::Reader).await?;
+    let seen = superblock(&reader).await?;
+    check_features(&seen)?;
+    if let Some(local) = &local {
+        check_fresh(&reader, local, &ring, volume, &seen).await?;
+    }
+    let mut vfs_options = options.vfs.clone();
+    vfs_options.compression = match unlocked.header.compression {
+        keys::Compression::None => Compression::None,
+        keys::Compression::Lz4 => Compression::Lz4,
+        keys::Compression::Zstd => Compression::Zstd,
+    };
+    let cache = Arc::new(BlockCache::new(options.cache_bytes));
+    let runtime = tokio::runtime::Handle::current();
+    let blocks = BlockReader::new(vault.clone(), Arc::clone(&cache), options.read_buffer_bytes, runtime);
+    if !is_writer {
+        let vfs = Vfs::new(reader, vault.clone(), blocks, cache, options.clock, seen, vfs_options);
+        return Ok(Opened { vfs, volume, vault, local, lock: None });
+    }
+
+    let mut lock = None;
+    if let Some(local) = &local {
+        lock = local.lock()?;
+        if lock.is_none() {
+            return Err(match &seen.holder {
+                Some(holder) => holder::refusal(holder),
+                None => holder::refusal(&holder::this(options.entropy.as_ref(), options.clock.now())),
+            });
+        }
+        vfs_options.device = local.device(options.entropy.as_ref())?;
+    }
+    if let Some(held) = &seen.holder
+        && !options.takeover
+        && !holder::is_gone(held)
+    {
+        return Err(holder::refusal(held));
+    }
+    reader.close().await?;
+    let engine = open_engine(EngineMode::Writer).await?;
+    let found = superblock(&engine).await?;
+    let had_crashed = found.holder.is_some();
+    if let Some(local) = &local {
+        let (local, ring) = (Arc::clone(local), Arc::clone(&ring));
+        vfs_options.on_commit = Some(Arc::new(move |commit, hash| {
+            if let Err(error) = local.write(&ring, Pin { commit, hash }) {
+                tracing::warn!(%error, "the commit could not be noted on this machine");
+            }
+        }));
+    }
+    let hold = holder::this(options.entropy.as_ref(), options.clock.now());
+    let vfs = Vfs::new(engine, vault.clone(), blocks, cache, options.clock, found, vfs_options);
+    vfs.take_hold(hold).await?;
+    vfs.start();
+    let sweeping = Arc::clone(&vfs);
+    tokio::spawn(async move {
+        if let Err(error) = sweeping.sweep(had_crashed).await {
+            tracing::warn!(%error, "what an earlier mount left could not be swept");
+        }
+    });
+    Ok(Opened { vfs, volume, vault, local, lock })
+}
+
+async fn superblock(engine: &Engine) -> Result<Superblock, VolumeError> {
+    let key = Key::Super;
+    let bytes = engine.get(&key.encode()).await?.ok_or(MetaError::Missing(key))?;
+    match decode(&key, &bytes)? {
+        Record::Super(superblock) => Ok((*superblock).clone()),
+        _ => Err(MetaError::Missing(key).into()),
+    }
+}
+
+const fn check_features(superblock: &Superblock) -> Result<(), VolumeError> {
+    match superblock.features {
+        0 => Ok(()),
+        bits => Err(VolumeError::NewerFeatures(bits)),
+    }
+}
+
+/// The history must reach from what was seen here before to what the bucket offers.
+async fn check_fresh(
+    engine: &Engine,
+    local: &LocalState,
+    ring: &KeyRing,
+    volume: VolumeId,
+    offered: &Superblock,
+) -> Result<(), VolumeError> {
+    let Some(pin) = local.read(ring)? else { return Ok(()) };
+    if offered.commit < pin.commit {
+        return Err(VolumeError::Rollback { volume, expected: pin.commit, found: offered.commit });
+    }
+    if pin.commit == 0 {
+        return Ok(());
+    }
+    let key = Key::Commit(pin.commit);
+    let fork = VolumeError::Fork { volume, number: pin.commit };
+    let Some(bytes) = engine.get(&key.encode()).await? else { return Err(fork) };
+    match decode(&key, &bytes)? {
+        Record::Commit(commit) if commit.hash == pin.hash => Ok(()),
+        _ => Err(fork),
+    }
+}
