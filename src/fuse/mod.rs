@@ -23,6 +23,6 @@ mod serve;
 mod xattrs;
 
 pub use error::MountError;
-pub use mount::{KernelCache, Mounted, Unmount, mount};
+pub use mount::{KernelCache, Mounted, Unmount, check_mount_point, mount};
 pub use mountinfo::Device;
 pub use options::MountOptions;

@@ -49,7 +49,7 @@ pub fn mount(
     options: &MountOptions,
     runtime: &Handle,
 ) -> Result<Mounted, MountError> {
-    let point = check_place(mountpoint, options.nonempty)?;
+    let point = check_mount_point(mountpoint, options.nonempty)?;
     let core = Arc::new(Core::new(vfs, !options.read_only));
     let connection = kernel::attach(&point, options)?;
     let desk = Desk::new(Arc::clone(&core), runtime.clone());
@@ -109,7 +109,12 @@ fn remove_dead_mount(point: &Path, device: Device) {
     }
 }
 
-fn check_place(path: &Path, nonempty: bool) -> Result<PathBuf, MountError> {
+/// Checks that a volume can be mounted at `path`, and gives the absolute path without symbolic links. What is true now
+/// may not be a moment later: [`mount`] checks again.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn check_mount_point(path: &Path, nonempty: bool) -> Result<PathBuf, MountError> {
     let explain = |source: io::Error| match source.raw_os_error() {
         Some(libc::ENOENT) => MountError::Missing(path.to_owned()),
         Some(libc::ENOTDIR) => MountError::NotDirectory(path.to_owned()),
@@ -253,14 +258,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         std::fs::write(&file, b"x").unwrap();
-        assert!(matches!(check_place(&dir.path().join("no"), false), Err(MountError::Missing(_))));
-        assert!(matches!(check_place(&file, false), Err(MountError::NotDirectory(_))));
-        assert!(matches!(check_place(&file.join("below"), false), Err(MountError::NotDirectory(_))));
-        assert!(matches!(check_place(dir.path(), false), Err(MountError::NotEmpty(_))));
-        assert!(check_place(dir.path(), true).is_ok());
+        assert!(matches!(check_mount_point(&dir.path().join("no"), false), Err(MountError::Missing(_))));
+        assert!(matches!(check_mount_point(&file, false), Err(MountError::NotDirectory(_))));
+        assert!(matches!(check_mount_point(&file.join("below"), false), Err(MountError::NotDirectory(_))));
+        assert!(matches!(check_mount_point(dir.path(), false), Err(MountError::NotEmpty(_))));
+        assert!(check_mount_point(dir.path(), true).is_ok());
         std::fs::remove_file(&file).unwrap();
-        assert_eq!(check_place(dir.path(), false).unwrap(), dir.path().canonicalize().unwrap());
-        assert!(matches!(check_place(Path::new("/"), true), Err(MountError::AlreadyMounted { .. })));
+        assert_eq!(check_mount_point(dir.path(), false).unwrap(), dir.path().canonicalize().unwrap());
+        assert!(matches!(check_mount_point(Path::new("/"), true), Err(MountError::AlreadyMounted { .. })));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub use header::{
     Compression, FORMAT_VERSION, FactorName, Header, Hex, Kdf, LABEL_BYTES_MAX, Role, SLOTS_MAX, Slot,
 };
 pub use recovery::{RecoveryCode, RecoveryCodeError};
-pub use unlock::{KDF_RUNS_MAX, NewVolume, Unlocked, create, describe, unlock, unlock_slot};
+pub use unlock::{KDF_RUNS_MAX, NewVolume, Unlocked, create, describe, is_genuine, unlock, unlock_slot};
 
 pub use crate::crypto::{KdfCost, Secret};
 

@@ -132,6 +132,12 @@ pub fn describe(bytes: &[u8]) -> Result<Header, KeyError> {
     Frame::read(bytes).map(|frame| frame.header)
 }
 
+/// Whether a header is the volume's own: only who knows the volume key can have made it.
+#[must_use]
+pub fn is_genuine(bytes: &[u8], ring: &KeyRing) -> bool {
+    Frame::read(bytes).is_ok_and(|frame| frame.verify(ring).is_ok())
+}
+
 fn finish(frame: &Frame<'_>, slot: &Slot, contents: SlotContents) -> Result<Unlocked, KeyError> {
     let header = frame.header.clone();
     let (volume, epoch) = (header.volume, Epoch(header.epoch));

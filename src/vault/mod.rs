@@ -5,6 +5,7 @@ mod geometry;
 pub mod header;
 mod names;
 mod open;
+pub mod peek;
 mod sealed;
 mod sealer;
 mod segment;

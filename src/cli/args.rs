@@ -1,0 +1,114 @@
+//! The command line: one definition that feeds parser, help and examples.
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Parser, Subcommand};
+
+use super::exit::Exit;
+use super::logging::LogArgs;
+use super::{cat, cp, export, init, inspect, key, ls, mount, status, sync, umount};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Yellow.on_default().bold())
+    .usage(AnsiColor::Yellow.on_default().bold())
+    .literal(AnsiColor::Green.on_default())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Mount an untrusted cloud bucket as a private POSIX drive
+#[derive(Debug, Parser)]
+#[command(
+    name = "coffer",
+    version,
+    styles = STYLES,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = overview(),
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How much to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a volume in a bucket
+    #[command(after_help = init::EXAMPLES)]
+    Init(init::InitArgs),
+    /// Mount a volume on a directory
+    #[command(after_help = mount::EXAMPLES)]
+    Mount(Box<mount::MountArgs>),
+    /// Unmount, after everything is in the bucket
+    #[command(after_help = umount::EXAMPLES)]
+    Umount(umount::UmountArgs),
+    /// Tell whether everything is safe, and what is going on
+    #[command(after_help = status::EXAMPLES)]
+    Status(status::StatusArgs),
+    /// Wait until everything written so far is in the bucket
+    #[command(after_help = sync::EXAMPLES)]
+    Sync(sync::SyncArgs),
+    /// List files of a volume without mounting it
+    #[command(after_help = ls::EXAMPLES)]
+    Ls(ls::LsArgs),
+    /// Print files of a volume without mounting it
+    #[command(after_help = cat::EXAMPLES)]
+    Cat(cat::CatArgs),
+    /// Copy files out of a volume without mounting it
+    #[command(after_help = cp::EXAMPLES)]
+    Cp(cp::CpArgs),
+    /// Copy a whole tree out of a volume, faithful in every attribute
+    #[command(after_help = export::EXAMPLES)]
+    Export(export::ExportArgs),
+    /// List, add, change and remove the keys that open a volume
+    #[command(subcommand, after_help = key::EXAMPLES)]
+    Key(key::KeyCommand),
+    /// Show what a stored object is
+    #[command(after_help = inspect::EXAMPLES)]
+    Inspect(inspect::InspectArgs),
+}
+
+fn overview() -> String {
+    format!(
+        "\
+URLs:
+  /srv/volume, file:///srv/volume   a local directory
+  s3://bucket/prefix                Amazon S3 and what speaks its language (AWS_* variables)
+  az://container/prefix             Azure Blob Storage (AZURE_* variables)
+  gs://bucket/prefix                Google Cloud Storage (GOOGLE_* variables)
+  memory:                           this process's memory, for trials
+
+Start:
+  coffer init s3://my-bucket/home
+  coffer mount s3://my-bucket/home ~/vault
+  coffer status
+  coffer umount ~/vault
+
+{}",
+        Exit::table()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Examples:\n  coffer "), "{}", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `coffer cp`: copies files out of a volume without mounting it.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::error::{CommandError, CommandResult};
+use super::exit::Exit;
+use super::extract::{ExtractOptions, Extraction};
+use super::local::Keep;
+use super::ls::no_empty_path;
+use super::open::{SourceArgs, with_tree};
+use crate::base::FileKind;
+
+/// Shown at the end of `coffer cp --help`.
+pub const EXAMPLES: &str = "\
+Every SOURCE is a path in the volume; DEST is a local path. Existing files are replaced, \
+each in one step. To copy a tree with owners, extended attributes and ACLs, use `coffer export`.
+
+Examples:
+  coffer cp s3://bucket/home letters/2024.pdf .
+  coffer cp -r s3://bucket/home photos documents /mnt/restore/";
+
+/// Arguments of `coffer cp`.
+#[derive(clap::Args, Debug)]
+pub struct CpArgs {
+    /// The volume and how to open it.
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Paths in the volume, then the local file or directory to copy to
+    #[arg(value_name = "SOURCE... DEST", required = true, num_args = 2..)]
+    pub paths: Vec<OsString>,
+    /// Copy directories and all that is in them
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// Keep times and permissions
+    #[arg(short, long)]
+    pub preserve: bool,
+    /// Files copied at the same time
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub jobs: u8,
+}
+
+/// Copies.
+///
+/// # Errors
+/// When the volume cannot be opened or any file was not copied.
+pub fn run(args: &CpArgs) -> CommandResult {
+    no_empty_path(&args.paths)?;
+    let Some((dest, sources)) = args.paths.split_last() else {
+        return Err(CommandError::usage("cp needs a source and a destination"));
+    };
+    let dest = PathBuf::from(dest);
+    let into = dest.is_dir();
+    if !into && sources.len() > 1 {
+        let message =
+            format!("{} is not a directory, so that only one file can be copied there", dest.display());
+        return Err(CommandError::usage(message));
+    }
+    let parent = dest.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent.filter(|parent| !into && !parent.is_dir()) {
+        return Err(CommandError::new(Exit::LocalWrite, format!("no directory {}", parent.display())));
+    }
+    with_tree(&args.source, async |tree| {
+        let times_and_mode = args.preserve;
+        let keep = Keep { times_and_mode, ..Keep::NOTHING };
+        let options = ExtractOptions { keep, replace: true, jobs: args.jobs.into() };
+        let mut extraction = Extraction::new(tree.clone(), options);
+        for source in sources {
+            let attr = tree.resolve(source.as_bytes(), !args.recursive).await?;
+            if attr.kind == FileKind::Directory && !args.recursive {
+                let message = format!("{} is a directory", source.display());
+                return Err(CommandError::new(Exit::NoSuchPath, message).hint("copy directories with -r"));
+            }
+            let to = match last_name(source) {
+                Some(name) if into => dest.join(name),
+                _ => dest.clone(),
+            };
+            extraction.copy(attr, to).await;
+        }
+        let summary = extraction.finish().await?;
+        eprintln!("copied {summary}");
+        Ok(())
+    })
+}
+
+/// The last name on a path of the volume; `None` for its root.
+fn last_name(path: &OsStr) -> Option<&OsStr> {
+    let names = path.as_bytes().split(|byte| *byte == b'/').rev();
+    names.into_iter().find(|name| !matches!(*name, b"" | b"." | b"..")).map(OsStr::from_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_named_after_the_last_name_of_its_path() {
+        assert_eq!(last_name(OsStr::new("/a/b/")), Some(OsStr::new("b")));
+        assert_eq!(last_name(OsStr::new("b")), Some(OsStr::new("b")));
+        assert_eq!(last_name(OsStr::new("/")), None);
+    }
+}

@@ -1,0 +1,247 @@
+//! Turns the errors of the other rooms into what a user sees: sentence, hints, exit code.
+
+use super::error::{CommandError, sentence};
+use super::exit::Exit;
+use crate::control::{ControlError, FailureKind};
+use crate::data::DataError;
+use crate::fuse::MountError;
+use crate::keys::{Factor, FactorName, KeyError};
+use crate::meta::MetaError;
+use crate::meta::engine::EngineError;
+use crate::store::StoreError;
+use crate::vault::VaultError;
+use crate::vfs::VfsError;
+use crate::volume::VolumeError;
+
+const NEWER: &str = "install a newer version of coffer";
+const DAMAGED_HEADER: &str =
+    "somebody may have altered the bucket; earlier headers are still there as header/1, header/2 and so on";
+const TAMPERED: &str =
+    "somebody or something has altered or removed an object in the bucket; `coffer inspect` shows it";
+
+/// An error of the bucket. Its message carries its advice after the last semicolon.
+#[must_use]
+pub fn store(error: &StoreError) -> CommandError {
+    let exit = store_exit(error);
+    let text = sentence(error);
+    match text.rsplit_once("; ") {
+        Some((what, advice)) if exit != Exit::Failure => CommandError::new(exit, what).hint(advice),
+        _ => CommandError::new(exit, text),
+    }
+}
+
+const fn store_exit(error: &StoreError) -> Exit {
+    match error {
+        StoreError::BadUrl { .. } => Exit::Usage,
+        StoreError::NoBucket { .. } => Exit::BucketMissing,
+        StoreError::NotFound { .. } => Exit::Tampered,
+        StoreError::Denied { .. } => Exit::AccessDenied,
+        StoreError::Unavailable { .. } => Exit::StoreUnreachable,
+        StoreError::IgnoresPreconditions { .. } | StoreError::Misbehaves { .. } => Exit::StoreUnfit,
+        StoreError::AlreadyExists { .. } | StoreError::Other { .. } => Exit::Failure,
+    }
+}
+
+/// An error of header, slots or factors, where `given` was to unlock.
+#[must_use]
+pub fn keys(error: &KeyError, given: &[Factor]) -> CommandError {
+    let (exit, hint) = match error {
+        KeyError::NewerFormat { .. } => (Exit::NewerFormat, Some(NEWER)),
+        KeyError::NotAHeader
+        | KeyError::TooLarge { .. }
+        | KeyError::Damaged { .. }
+        | KeyError::KdfOutOfRange(_)
+        | KeyError::NotTheNext { .. } => (
+            Exit::HeaderDamaged,
+            Some(
+                "somebody may have altered the bucket; earlier headers are kept as header/1, header/2 and so on",
+            ),
+        ),
+        KeyError::WrongKey => return wrong_key(given),
+        KeyError::TooManySlots { .. } => (Exit::WrongKey, None),
+        KeyError::NoSlotForFactors { .. } => {
+            (Exit::WrongKey, Some("`coffer key list URL` shows what the keys are"))
+        }
+        KeyError::NotAdmin
+        | KeyError::LastAdminSlot
+        | KeyError::NoSuchSlot(_)
+        | KeyError::SlotsFull
+        | KeyError::BadLabel => (Exit::SlotRefused, None),
+        KeyError::BadRecoveryCode(_) => (Exit::WrongKey, None),
+        KeyError::FactorCount | KeyError::Empty { .. } | KeyError::KeyFileTooLarge { .. } => {
+            (Exit::NoSecret, None)
+        }
+    };
+    CommandError::new(exit, sentence(error)).maybe_hint(hint)
+}
+
+fn wrong_key(given: &[Factor]) -> CommandError {
+    let kinds: Vec<&str> = given.iter().map(|factor| word(factor.name())).collect();
+    let what = if kinds.is_empty() { "key".to_owned() } else { kinds.join(" or ") };
+    let error = CommandError::new(Exit::WrongKey, format!("wrong {what}"));
+    match given {
+        [Factor::Passphrase(_)] => error.hint(
+            "check caps lock and keyboard layout; the recovery code opens the volume too (--recovery-code)",
+        ),
+        _ => error,
+    }
+}
+
+/// A kind of factor in words.
+#[must_use]
+pub const fn word(factor: FactorName) -> &'static str {
+    match factor {
+        FactorName::Passphrase => "passphrase",
+        FactorName::KeyFile => "key file",
+        FactorName::RecoveryCode => "recovery code",
+    }
+}
+
+/// A volume where a new one was to be made.
+#[must_use]
+pub fn volume_exists(url: &str) -> CommandError {
+    CommandError::new(Exit::VolumeExists, format!("there is a volume at {url} already"))
+        .hint("choose another prefix; an existing volume is never overwritten")
+}
+
+/// No volume where one was to be opened.
+#[must_use]
+pub fn no_volume(url: &str) -> CommandError {
+    CommandError::new(Exit::NoVolume, format!("there is no volume at {url}"))
+        .hint("check the URL, or create a volume there with `coffer init`")
+}
+
+/// An error of a sealed object or a header in the bucket at `url`.
+#[must_use]
+pub fn vault(error: &VaultError, url: &str) -> CommandError {
+    match error {
+        VaultError::NoHeader => no_volume(url),
+        VaultError::Store(source) => store(source),
+        VaultError::Damaged(damage) if damage.object.starts_with("header") => {
+            CommandError::new(Exit::HeaderDamaged, sentence(error)).hint(DAMAGED_HEADER)
+        }
+        VaultError::Damaged(_) | VaultError::Missing(_) => {
+            CommandError::new(Exit::Tampered, sentence(error)).hint(TAMPERED)
+        }
+    }
+}
+
+/// Whether somebody else has written an object of that name first.
+#[must_use]
+pub const fn is_conflict(error: &VaultError) -> bool {
+    matches!(error, VaultError::Store(StoreError::AlreadyExists { .. }))
+}
+
+/// An error of opening or making a volume, where `given` was to unlock.
+#[must_use]
+pub fn volume(error: &VolumeError, given: &[Factor]) -> CommandError {
+    let plain = |exit| CommandError::new(exit, sentence(error));
+    match error {
+        VolumeError::NoVolume { url } => no_volume(url),
+        VolumeError::Exists { url } => volume_exists(url),
+        VolumeError::InUse { .. } => plain(Exit::VolumeInUse).hint(
+            "unmount it there first; if that process is gone for good use --takeover, or mount with --read-only",
+        ),
+        VolumeError::Rollback { .. } | VolumeError::Fork { .. } => plain(Exit::RolledBack)
+            .hint("somebody has put an old or another copy of the volume into the bucket; nothing was opened"),
+        VolumeError::NewerFeatures(_) => plain(Exit::NewerFormat).hint(NEWER),
+        VolumeError::State { .. } | VolumeError::BadPin { .. } => plain(Exit::StateDir),
+        VolumeError::Key(source) => keys(source, given),
+        VolumeError::Store(source) => store(source),
+        VolumeError::Vault(source) => vault(source, "this URL"),
+        VolumeError::Meta(source) => with_hint(plain(meta_exit(source))),
+        VolumeError::Vfs(source) => with_hint(plain(vfs_exit(source))),
+    }
+}
+
+/// How an error of the filesystem ends a command.
+#[must_use]
+pub fn vfs_exit(error: &VfsError) -> Exit {
+    match error {
+        VfsError::NoEntry | VfsError::NotDirectory | VfsError::IsDirectory | VfsError::NameTooLong => {
+            Exit::NoSuchPath
+        }
+        VfsError::Data(source) => data_exit(source),
+        VfsError::Meta(source) => meta_exit(source),
+        VfsError::Fenced => Exit::TakenOver,
+        _ => Exit::Failure,
+    }
+}
+
+/// How an error of stored data ends a command.
+#[must_use]
+pub const fn data_exit(error: &DataError) -> Exit {
+    match error {
+        DataError::Damaged { .. } | DataError::Missing { .. } | DataError::Extents(_) => Exit::Tampered,
+        DataError::Unavailable { .. } => Exit::StoreUnreachable,
+        _ => Exit::Failure,
+    }
+}
+
+const fn meta_exit(error: &MetaError) -> Exit {
+    match error {
+        MetaError::Record { .. } | MetaError::Missing(_) | MetaError::Inconsistent { .. } => Exit::Tampered,
+        MetaError::Engine(EngineError::Damaged(_) | EngineError::Missing) => Exit::Tampered,
+        MetaError::Engine(EngineError::Denied(_)) => Exit::AccessDenied,
+        MetaError::Engine(EngineError::Unavailable(_)) => Exit::StoreUnreachable,
+        MetaError::Engine(EngineError::Fenced) => Exit::TakenOver,
+        _ => Exit::Failure,
+    }
+}
+
+fn with_hint(error: CommandError) -> CommandError {
+    match error.exit() {
+        Exit::Tampered => error.hint(TAMPERED),
+        Exit::StoreUnreachable => error.hint("check the network and the provider's status"),
+        Exit::AccessDenied => {
+            error.hint("check the credentials and that they may read, write, list and delete")
+        }
+        _ => error,
+    }
+}
+
+/// An error of mounting or unmounting.
+#[must_use]
+pub fn mount(error: &MountError) -> CommandError {
+    let (exit, hint) = match error {
+        MountError::Missing(path) => {
+            (Exit::BadMountPoint, Some(format!("create it with `mkdir -p {}`", path.display())))
+        }
+        MountError::NotDirectory(_)
+        | MountError::NotEmpty(_)
+        | MountError::AlreadyMounted { .. }
+        | MountError::Dead(_)
+        | MountError::Refused { .. } => (Exit::BadMountPoint, None),
+        MountError::Busy(path) => {
+            (Exit::NotUnmounted, Some(format!("see who uses it with `fuser -vm {}`", path.display())))
+        }
+        MountError::Covered(_) | MountError::NotUnmounted { .. } => (Exit::NotUnmounted, None),
+        MountError::BadOption(_) => (Exit::Usage, None),
+        _ => (Exit::Failure, None),
+    };
+    CommandError::new(exit, sentence(error)).maybe_hint(hint)
+}
+
+/// An error of talking to a running mount.
+#[must_use]
+pub fn control(error: &ControlError) -> CommandError {
+    let plain = |exit| CommandError::new(exit, sentence(error));
+    match error {
+        ControlError::NotMounted(_) => plain(Exit::NotMounted).hint("`coffer status` lists your mounts"),
+        ControlError::Gone(point) => plain(Exit::NotMounted).hint(format!(
+            "if the mount is still listed, remove it with `fusermount3 -u {}`",
+            point.display()
+        )),
+        ControlError::Stranger { .. } => plain(Exit::AccessDenied),
+        ControlError::NoRuntimeDir | ControlError::UnsafeDir(_) | ControlError::PathTooLong(_) => {
+            plain(Exit::StateDir)
+        }
+        ControlError::Failed(failure) => match failure.kind {
+            FailureKind::Busy => plain(Exit::NotUnmounted)
+                .hint("close what uses it (`fuser -vm DIR` lists it), or take it away with --lazy"),
+            FailureKind::NotSaved | FailureKind::NotUnmounted => plain(Exit::NotUnmounted),
+            FailureKind::BadRequest | FailureKind::Other => plain(Exit::Failure),
+        },
+        ControlError::Broken { .. } | ControlError::Io { .. } => plain(Exit::Failure),
+    }
+}

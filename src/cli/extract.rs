@@ -1,0 +1,304 @@
+//! Copies files and trees out of an open volume, several files at a time and never a half one under its own name.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{CWD, RenameFlags};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::error::{CommandError, CommandResult, sentence};
+use super::exit::Exit;
+use super::explain;
+use super::local::{self, Keep, Xattr};
+use super::progress::Progress;
+use super::tree::{Entry, Tree};
+use super::units::show_count;
+use crate::base::{FileKind, Ino};
+use crate::vfs::{Attr, Handle, SeekFor, VfsError};
+
+/// Bytes asked for at a time.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// How a copy is made.
+#[derive(Clone, Copy, Debug)]
+pub struct ExtractOptions {
+    /// Attributes that are kept.
+    pub keep: Keep,
+    /// Existing files are replaced; otherwise they are errors.
+    pub replace: bool,
+    /// Files copied at the same time.
+    pub jobs: usize,
+}
+
+/// A copy in progress.
+pub struct Extraction {
+    shared: Arc<Shared>,
+    slots: Arc<Semaphore>,
+    tasks: JoinSet<()>,
+    directories: Vec<(PathBuf, Attr)>,
+    first_paths: HashMap<Ino, PathBuf>,
+    links: Vec<(PathBuf, PathBuf)>,
+}
+
+struct Shared {
+    tree: Tree,
+    options: ExtractOptions,
+    progress: Progress,
+    failures: AtomicU64,
+    tampered: AtomicU64,
+    partial_names: AtomicU64,
+}
+
+/// Why one file was not copied.
+#[derive(Debug, thiserror::Error)]
+enum FileError {
+    #[error(transparent)]
+    Volume(#[from] VfsError),
+    #[error("{0}")]
+    Local(#[from] io::Error),
+    #[error("it changed while it was copied")]
+    Changed,
+}
+
+impl Extraction {
+    /// Prepares to copy out of `tree`.
+    #[must_use]
+    pub fn new(tree: Tree, options: ExtractOptions) -> Self {
+        let shared = Shared {
+            tree,
+            options,
+            progress: Progress::start(),
+            failures: AtomicU64::new(0),
+            tampered: AtomicU64::new(0),
+            partial_names: AtomicU64::new(0),
+        };
+        Self {
+            shared: Arc::new(shared),
+            slots: Arc::new(Semaphore::new(options.jobs.max(1))),
+            tasks: JoinSet::new(),
+            directories: Vec::new(),
+            first_paths: HashMap::new(),
+            links: Vec::new(),
+        }
+    }
+
+    /// Copies what `attr` describes to `to`, and all that is below it. Failures of single files are told and counted.
+    pub async fn copy(&mut self, attr: Attr, to: PathBuf) {
+        let mut waiting = vec![(attr, to)];
+        while let Some((attr, to)) = waiting.pop() {
+            if attr.kind != FileKind::Directory {
+                self.copy_one(attr, to).await;
+                continue;
+            }
+            if let Err(error) = make_directory(&to) {
+                self.shared.fail(&to, &error.into());
+                continue;
+            }
+            self.directories.push((to.clone(), attr));
+            let mut cookie = Some(0);
+            while let Some(at) = cookie {
+                match self.shared.tree.page(attr.ino, at).await {
+                    Ok((entries, next)) => {
+                        for Entry { name, attr } in entries {
+                            let path = to.join(OsStr::from_bytes(&name));
+                            if attr.kind == FileKind::Directory {
+                                waiting.push((attr, path));
+                            } else {
+                                self.copy_one(attr, path).await;
+                            }
+                        }
+                        cookie = next;
+                    }
+                    Err(error) => {
+                        self.shared.fail(&to, &error.into());
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn copy_one(&mut self, attr: Attr, to: PathBuf) {
+        if attr.nlink > 1 {
+            if let Some(first) = self.first_paths.get(&attr.ino) {
+                self.links.push((first.clone(), to));
+                return;
+            }
+            self.first_paths.insert(attr.ino, to.clone());
+        }
+        let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
+        while self.tasks.try_join_next().is_some() {}
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            match shared.copy_file(&attr, &to).await {
+                Ok(()) => shared.progress.add_file(),
+                Err(error) => shared.fail(&to, &error),
+            }
+            drop(slot);
+        });
+    }
+
+    /// Waits for the files on their way, makes the hard links and dresses the directories, deepest first.
+    ///
+    /// # Errors
+    /// When any file was not copied.
+    pub async fn finish(mut self) -> CommandResult<String> {
+        while self.tasks.join_next().await.is_some() {}
+        for (first, link) in &self.links {
+            match tokio::task::block_in_place(|| make_link(first, link, self.shared.options.replace)) {
+                Ok(()) => self.shared.progress.add_file(),
+                Err(error) => self.shared.fail(link, &error.into()),
+            }
+        }
+        for (path, attr) in self.directories.iter().rev() {
+            match self.shared.xattrs(attr).await {
+                Ok(xattrs) => self.shared.dress(path, attr, &xattrs),
+                Err(error) => self.shared.fail(path, &error),
+            }
+        }
+        self.shared.progress.finish();
+        let summary = self.shared.progress.summary();
+        let failures = self.shared.failures.load(Ordering::Relaxed);
+        if failures == 0 {
+            return Ok(summary);
+        }
+        let tampered = self.shared.tampered.load(Ordering::Relaxed) > 0;
+        let exit = if tampered { Exit::Tampered } else { Exit::Partial };
+        let lost = show_count(failures, "file was", "files were");
+        Err(CommandError::new(exit, format!("{lost} not copied in full; copied: {summary}")))
+    }
+}
+
+impl Shared {
+    fn fail(&self, path: &Path, error: &FileError) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        if let FileError::Volume(error) = error
+            && explain::vfs_exit(error) == Exit::Tampered
+        {
+            self.tampered.fetch_add(1, Ordering::Relaxed);
+        }
+        self.progress.say(&format!("error: {}: {}", path.display(), sentence(error)));
+    }
+
+    async fn copy_file(&self, attr: &Attr, to: &Path) -> Result<(), FileError> {
+        let xattrs = self.xattrs(attr).await?;
+        let partial = self.partial(to);
+        match attr.kind {
+            FileKind::Regular => self.copy_contents(attr, &partial).await?,
+            FileKind::Symlink => {
+                let target = self.tree.vfs.readlink(attr.ino).await?;
+                std::os::unix::fs::symlink(OsStr::from_bytes(&target), &partial.0)?;
+            }
+            _ => local::make_special(&partial.0, attr.kind, attr.rdev)?,
+        }
+        tokio::task::block_in_place(|| {
+            self.dress(&partial.0, attr, &xattrs);
+            partial.become_whole(to, self.options.replace)
+        })?;
+        Ok(())
+    }
+
+    async fn copy_contents(&self, attr: &Attr, partial: &Partial) -> Result<(), FileError> {
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&partial.0)?;
+        let handle = self.tree.vfs.open(attr.ino, false, false).await?;
+        let copied = self.copy_extents(attr, handle, &file).await;
+        self.tree.vfs.release(handle);
+        copied?;
+        Ok(file.set_len(attr.size)?)
+    }
+
+    async fn copy_extents(&self, attr: &Attr, handle: Handle, file: &File) -> Result<(), FileError> {
+        let vfs = &self.tree.vfs;
+        let mut offset = 0;
+        while offset < attr.size {
+            let start = match vfs.seek(attr.ino, offset, SeekFor::Data).await {
+                Ok(start) => start,
+                Err(VfsError::NoData) => break,
+                Err(error) => return Err(error.into()),
+            };
+            let end = vfs.seek(attr.ino, start, SeekFor::Hole).await?.min(attr.size);
+            offset = start;
+            while offset < end {
+                let want = usize::try_from(end - offset).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+                let bytes = vfs.read(handle, attr.ino, offset, want).await?;
+                if bytes.is_empty() {
+                    return Err(FileError::Changed);
+                }
+                tokio::task::block_in_place(|| file.write_all_at(&bytes, offset))?;
+                self.progress.add_bytes(bytes.len() as u64);
+                offset += bytes.len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    async fn xattrs(&self, attr: &Attr) -> Result<Vec<Xattr>, FileError> {
+        if !self.options.keep.xattrs {
+            return Ok(Vec::new());
+        }
+        Ok(self.tree.xattrs(attr.ino).await?)
+    }
+
+    fn dress(&self, path: &Path, attr: &Attr, xattrs: &[Xattr]) {
+        for problem in local::apply(path, attr, xattrs, self.options.keep) {
+            self.progress.say(&format!("warning: {}: cannot keep {problem}", path.display()));
+        }
+    }
+
+    /// A name beside `to` that nothing has, for the time until the file is whole.
+    fn partial(&self, to: &Path) -> Partial {
+        let number = self.partial_names.fetch_add(1, Ordering::Relaxed);
+        let name = format!(".coffer-partial-{}-{number}", std::process::id());
+        Partial(to.with_file_name(name))
+    }
+}
+
+/// A file that is not whole yet; removed when dropped before it is.
+struct Partial(PathBuf);
+
+impl Partial {
+    fn become_whole(self, to: &Path, replace: bool) -> io::Result<()> {
+        if replace {
+            return std::fs::rename(&self.0, to);
+        }
+        match rustix::fs::renameat_with(CWD, &self.0, CWD, to, RenameFlags::NOREPLACE) {
+            // Some network filesystems know no such rename.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if to.symlink_metadata().is_err() => {
+                std::fs::rename(&self.0, to)
+            }
+            other => Ok(other?),
+        }
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // After a successful rename there is nothing left to remove.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        other => other,
+    }
+}
+
+fn make_link(first: &Path, link: &Path, replace: bool) -> io::Result<()> {
+    match std::fs::hard_link(first, link) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && replace => {
+            std::fs::remove_file(link)?;
+            std::fs::hard_link(first, link)
+        }
+        other => other,
+    }
+}

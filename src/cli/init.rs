@@ -1,0 +1,185 @@
+//! `coffer init`: creates a volume, never over an existing one, and shows its recovery code once.
+
+use std::fs::OpenOptions;
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::ValueEnum;
+
+use super::error::{CommandError, CommandResult, stdout_error};
+use super::exit::Exit;
+use super::factors::FirstKeyArgs;
+use super::open::BucketArgs;
+use super::units::parse_size;
+use super::{explain, runtime};
+use crate::base::{OsEntropy, SystemClock};
+use crate::keys::{Compression, KdfCost, NewVolume, RecoveryCode};
+use crate::store::Bucket;
+use crate::vault::header;
+use crate::volume::{self, NewVolumeSpec};
+
+/// Shown at the end of `coffer init --help`.
+pub const EXAMPLES: &str = "\
+The recovery code opens the volume if passphrase or key file are lost. It is printed once, on standard output, and \
+stored nowhere else.
+
+Examples:
+  coffer init s3://my-bucket/home
+  coffer init --passphrase-file /root/vault.pass --save-recovery-code code.txt /srv/volume
+  head -c 64 /dev/urandom > vault.key; chmod 600 vault.key
+  coffer init --key-file vault.key --passphrase az://container/vault";
+
+/// Arguments of `coffer init`.
+#[derive(clap::Args, Debug)]
+pub struct InitArgs {
+    /// The bucket.
+    #[command(flatten)]
+    pub bucket: BucketArgs,
+    /// The first key.
+    #[command(flatten)]
+    pub key: FirstKeyArgs,
+    /// Compress blocks before they are sealed; then stored sizes tell the provider a little about contents
+    #[arg(long, value_enum, default_value_t = CompressionArg::None, env = "COFFER_COMPRESSION", hide_env_values = true, help_heading = "Volume")]
+    pub compression: CompressionArg,
+    /// Refuse to store more than this [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Volume")]
+    pub quota: Option<u64>,
+    /// Write the recovery code to this new file instead of standard output
+    #[arg(long, value_name = "FILE", help_heading = "Volume")]
+    pub save_recovery_code: Option<PathBuf>,
+    /// How costly a guess at the passphrase is.
+    #[command(flatten)]
+    pub cost: CostArgs,
+}
+
+/// How costly it is to try a passphrase.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub struct CostArgs {
+    /// Stretch passphrases with scrypt at N = 2^LOG_N (15 to 20) instead of about a second on this machine;
+    /// less than 17 is for tests
+    #[arg(long, value_name = "LOG_N", value_parser = clap::value_parser!(u8).range(15..=20), hide_short_help = true, help_heading = "Volume")]
+    pub kdf_log_n: Option<u8>,
+}
+
+impl CostArgs {
+    /// The cost as the keys room knows it.
+    #[must_use]
+    pub fn cost(self) -> KdfCost {
+        self.kdf_log_n.map_or(KdfCost::Calibrated, |log_n| KdfCost::Fixed { log_n })
+    }
+}
+
+/// How blocks are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompressionArg {
+    /// Not at all: strictest, and fastest to write
+    None,
+    /// LZ4: fast
+    Lz4,
+    /// Zstandard: smaller
+    Zstd,
+}
+
+/// Creates the volume.
+///
+/// # Errors
+/// When one is there already, the bucket cannot hold one, or no key can be had.
+pub fn run(args: &InitArgs) -> CommandResult {
+    if let Some(path) = &args.save_recovery_code
+        && path.symlink_metadata().is_ok()
+    {
+        return Err(CommandError::new(Exit::LocalWrite, format!("{} exists already", path.display()))
+            .hint("give the name of a new file to --save-recovery-code"));
+    }
+    runtime::block_on_alone(async {
+        let bucket = open(args)?;
+        refuse_existing(&bucket).await?;
+        bucket.probe().await.map_err(|e| explain::store(&e))
+    })?;
+    let factors = args.key.obtain()?;
+    let (code, id, url) = runtime::block_on(async {
+        let bucket = open(args)?;
+        let spec = NewVolumeSpec {
+            header: NewVolume { compression: args.compression.into(), kdf_cost: args.cost.cost() },
+            quota_bytes: args.quota.unwrap_or(0),
+            owner: (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()),
+        };
+        let clock = Arc::new(SystemClock::default());
+        let created = volume::create(&bucket, &spec, &factors, Arc::new(OsEntropy), clock);
+        let created = created.await.map_err(|e| explain::volume(&e, &factors))?;
+        Ok((created.recovery_code, created.volume, bucket.display_url().to_owned()))
+    })?;
+    eprintln!("Created the volume {id} at {url}");
+    hand_over(&code, args.save_recovery_code.as_deref())?;
+    if url == "memory:" {
+        eprintln!("It was in this process's memory and is gone now.");
+    } else {
+        eprintln!("Mount it with: coffer mount {url} DIR");
+    }
+    Ok(())
+}
+
+fn open(args: &InitArgs) -> CommandResult<Bucket> {
+    // The directory itself may be new; one that is missing above it looks like a disk that is not mounted.
+    let url = args.bucket.absolute_url()?;
+    let local = Path::new(url.strip_prefix("file://").unwrap_or(&url));
+    let create = local.is_absolute() && local.parent().is_some_and(Path::is_dir);
+    args.bucket.open_with(create)
+}
+
+async fn refuse_existing(bucket: &Bucket) -> CommandResult {
+    let url = bucket.display_url();
+    if header::exists(bucket).await.map_err(|e| explain::vault(&e, url))? {
+        return Err(explain::volume_exists(url));
+    }
+    Ok(())
+}
+
+/// Gives the code to its owner: into `file`, or on standard output, framed by words if that is a terminal.
+///
+/// # Errors
+/// When it cannot be written; the slot is there all the same.
+pub fn hand_over(code: &RecoveryCode, file: Option<&Path>) -> CommandResult {
+    let text = code.reveal();
+    if let Some(path) = file {
+        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        written
+            .and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                file.write_all(b"\n")?;
+                file.sync_all()
+            })
+            .map_err(|e| lost(CommandError::writing(path, &e)))?;
+        eprintln!("The recovery code is in {}; keep it away from this machine.", path.display());
+        return Ok(());
+    }
+    let mut out = io::stdout().lock();
+    let framed = out.is_terminal();
+    if framed {
+        eprintln!("\nRecovery code, shown this once. It opens the volume if your key is lost:\n");
+    }
+    let indent = if framed { "    " } else { "" };
+    let written = writeln!(out, "{indent}{}", text.as_str()).and_then(|()| out.flush());
+    written.map_err(|e| lost(stdout_error(&e)))?;
+    if framed {
+        eprintln!("\nWrite it down and keep it away from this machine.");
+    }
+    Ok(())
+}
+
+fn lost(error: CommandError) -> CommandError {
+    CommandError::new(Exit::LocalWrite, format!("the recovery code could not be shown: {error}"))
+        .hint("the volume is there; make another code with `coffer key add --new-recovery-code URL`")
+}
+
+impl From<CompressionArg> for Compression {
+    fn from(arg: CompressionArg) -> Self {
+        match arg {
+            CompressionArg::None => Self::None,
+            CompressionArg::Lz4 => Self::Lz4,
+            CompressionArg::Zstd => Self::Zstd,
+        }
+    }
+}

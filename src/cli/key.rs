@@ -1,0 +1,278 @@
+//! `coffer key`: lists, adds, changes and removes the keys that open a volume.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::error::{CommandError, CommandResult, stdout_error};
+use super::exit::Exit;
+use super::factors::{NewKeyArgs, UnlockArgs};
+use super::init::{CostArgs, hand_over};
+use super::open::{BucketArgs, describe, obtain_factors};
+use super::units::show_time;
+use super::{explain, runtime};
+use crate::base::{Clock, OsEntropy, SystemClock, Time};
+use crate::keys::{self, Factor, Header, NewSlot, RecoveryCode, Role, Slot, Unlocked};
+use crate::store::Bucket;
+use crate::vault::header;
+
+/// Shown at the end of `coffer key --help`.
+pub const EXAMPLES: &str = "\
+A volume has up to 32 keys; each opens it alone. A key is a passphrase, a key file, both together, or a recovery code. Removing a \
+key keeps out whoever knows only that key; it cannot make them forget a volume key that they have already unlocked.
+
+Examples:
+  coffer key list s3://bucket/home
+  coffer key add --label laptop s3://bucket/home
+  coffer key add --new-recovery-code s3://bucket/home
+  coffer key passwd s3://bucket/home
+  coffer key remove s3://bucket/home 2";
+
+/// The commands below `coffer key`.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// List the keys; needs none of them
+    List(ListArgs),
+    /// Add a key
+    Add(AddArgs),
+    /// Remove a key
+    Remove(RemoveArgs),
+    /// Change a key: another passphrase, key file or both
+    Passwd(PasswdArgs),
+}
+
+/// Arguments of `coffer key list`.
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    /// The bucket.
+    #[command(flatten)]
+    pub bucket: BucketArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `coffer key add`.
+#[derive(Args, Debug)]
+pub struct AddArgs {
+    /// The bucket.
+    #[command(flatten)]
+    pub bucket: BucketArgs,
+    /// The present key.
+    #[command(flatten)]
+    pub unlock: UnlockArgs,
+    /// The new key.
+    #[command(flatten)]
+    pub new: NewKeyArgs,
+    /// Make a recovery code and print it, instead of asking for a passphrase
+    #[arg(long, conflicts_with_all = ["new_passphrase_file", "new_passphrase_command", "new_passphrase_fd", "new_key_file"])]
+    pub new_recovery_code: bool,
+    /// Write the new recovery code to this new file instead of standard output
+    #[arg(long, value_name = "FILE", requires = "new_recovery_code")]
+    pub save_recovery_code: Option<PathBuf>,
+    /// What to call the key
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
+    /// What the key may do: open the volume, or change its keys as well
+    #[arg(long, value_enum, default_value_t = RoleArg::Admin)]
+    pub role: RoleArg,
+    /// How costly a guess is.
+    #[command(flatten)]
+    pub cost: CostArgs,
+}
+
+/// Arguments of `coffer key remove`.
+#[derive(Args, Debug)]
+pub struct RemoveArgs {
+    /// The bucket.
+    #[command(flatten)]
+    pub bucket: BucketArgs,
+    /// The key's number in `coffer key list`
+    #[arg(value_name = "SLOT")]
+    pub slot: u32,
+    /// A key that stays, or the one that goes.
+    #[command(flatten)]
+    pub unlock: UnlockArgs,
+}
+
+/// Arguments of `coffer key passwd`.
+#[derive(Args, Debug)]
+pub struct PasswdArgs {
+    /// The bucket.
+    #[command(flatten)]
+    pub bucket: BucketArgs,
+    /// The key's number in `coffer key list`, if it is another than the one that unlocks
+    #[arg(long, value_name = "SLOT")]
+    pub slot: Option<u32>,
+    /// The present key.
+    #[command(flatten)]
+    pub unlock: UnlockArgs,
+    /// What takes its place.
+    #[command(flatten)]
+    pub new: NewKeyArgs,
+    /// How costly a guess is.
+    #[command(flatten)]
+    pub cost: CostArgs,
+}
+
+/// What a key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    /// Open the volume and change its keys
+    Admin,
+    /// Open the volume
+    Data,
+}
+
+impl From<RoleArg> for Role {
+    fn from(arg: RoleArg) -> Self {
+        match arg {
+            RoleArg::Admin => Self::Admin,
+            RoleArg::Data => Self::Data,
+        }
+    }
+}
+
+/// Runs one of the commands.
+///
+/// # Errors
+/// When the header cannot be read or written, or no key opens it.
+pub fn run(command: &KeyCommand) -> CommandResult {
+    match command {
+        KeyCommand::List(args) => list(args),
+        KeyCommand::Add(args) => add(args),
+        KeyCommand::Remove(args) => remove(args),
+        KeyCommand::Passwd(args) => passwd(args),
+    }
+}
+
+fn list(args: &ListArgs) -> CommandResult {
+    let header = describe(&args.bucket)?;
+    let text = if args.json { json(&header) } else { table(&header) };
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| stdout_error(&e))
+}
+
+fn add(args: &AddArgs) -> CommandResult {
+    let factors = obtain_factors(&args.bucket, &args.unlock)?;
+    let code = args.new_recovery_code.then(|| RecoveryCode::random(&OsEntropy));
+    let new = match &code {
+        Some(code) => vec![code.factor()],
+        None => args.new.obtain("New passphrase")?,
+    };
+    let label =
+        args.label.clone().unwrap_or_else(|| if code.is_some() { "recovery" } else { "added" }.into());
+    let slot = NewSlot { label: &label, role: args.role.into(), factors: &new, kdf_cost: args.cost.cost() };
+    let number = change(&args.bucket, &factors, |unlocked, now| {
+        let bytes = unlocked.add_slot(&slot, &OsEntropy, now).map_err(|e| explain::keys(&e, &[]))?;
+        Ok((bytes, None))
+    })?;
+    eprintln!("Added key {number} ({label}).");
+    match &code {
+        Some(code) => hand_over(code, args.save_recovery_code.as_deref()),
+        None => Ok(()),
+    }
+}
+
+fn remove(args: &RemoveArgs) -> CommandResult {
+    let factors = obtain_factors(&args.bucket, &args.unlock)?;
+    change(&args.bucket, &factors, |unlocked, _| {
+        let bytes = unlocked.remove_slot(args.slot).map_err(|e| explain::keys(&e, &[]))?;
+        Ok((bytes, Some(args.slot)))
+    })?;
+    eprintln!("Removed key {}. Who has used it may still know the volume key.", args.slot);
+    Ok(())
+}
+
+fn passwd(args: &PasswdArgs) -> CommandResult {
+    let factors = obtain_factors(&args.bucket, &args.unlock)?;
+    let new = args.new.obtain("New passphrase")?;
+    let number = change(&args.bucket, &factors, |unlocked, now| {
+        let slot = args.slot.unwrap_or(unlocked.slot);
+        let bytes = unlocked.change_factors(slot, &new, args.cost.cost(), &OsEntropy, now);
+        Ok((bytes.map_err(|e| explain::keys(&e, &[]))?, Some(slot)))
+    })?;
+    eprintln!("Changed key {number}. The old one opens the volume no more.");
+    Ok(())
+}
+
+/// Unlocks the newest header, stores the one that `next` makes of it, and returns the number of the slot concerned:
+/// the one `next` names, or else the newest.
+fn change(
+    args: &BucketArgs,
+    factors: &[Factor],
+    next: impl FnOnce(&Unlocked, Time) -> CommandResult<(Vec<u8>, Option<u32>)>,
+) -> CommandResult<u32> {
+    runtime::block_on(async {
+        let bucket = args.open()?;
+        let (revision, bytes) = args.read_header(&bucket).await?;
+        let (bytes, slot) = tokio::task::block_in_place(|| {
+            let unlocked = keys::unlock(&bytes, factors).map_err(|e| explain::keys(&e, factors))?;
+            next(&unlocked, SystemClock::default().now())
+        })?;
+        let view = keys::describe(&bytes).map_err(|e| explain::keys(&e, &[]))?;
+        store_header(&bucket, revision + 1, bytes).await?;
+        Ok(slot.or_else(|| view.slots.last().map(|slot| slot.id)).unwrap_or_default())
+    })
+}
+
+async fn store_header(bucket: &Bucket, revision: u64, bytes: Vec<u8>) -> CommandResult {
+    let stored = header::write(bucket, revision, bytes.into()).await;
+    stored.map_err(|error| {
+        if explain::is_conflict(&error) {
+            CommandError::new(Exit::SlotRefused, "somebody else changed the keys at the same time")
+                .hint("run the command again")
+        } else {
+            explain::vault(&error, bucket.display_url())
+        }
+    })
+}
+
+fn table(header: &Header) -> String {
+    let mut text = String::from("SLOT  ROLE   OPENS WITH              CHANGED           LABEL\n");
+    for slot in &header.slots {
+        let changed = show_time(Time { secs: slot.created_unix_secs, nanos: 0 }, false);
+        let role = role_word(slot.role);
+        text.push_str(&format!(
+            "{:>4}  {role:<5}  {:<22}  {changed}  {}\n",
+            slot.id,
+            opens_with(slot),
+            slot.label
+        ));
+    }
+    text
+}
+
+/// A role in a word.
+#[must_use]
+pub const fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Admin => "admin",
+        Role::Data => "data",
+    }
+}
+
+/// The factors of a slot in words.
+#[must_use]
+pub fn opens_with(slot: &Slot) -> String {
+    slot.factors.iter().map(|name| explain::word(*name)).collect::<Vec<_>>().join(" + ")
+}
+
+fn json(header: &Header) -> String {
+    let slots: Vec<_> = header
+        .slots
+        .iter()
+        .map(|slot| {
+            serde_json::json!({
+                "slot": slot.id,
+                "label": slot.label,
+                "role": slot.role,
+                "factors": slot.factors,
+                "kdf": slot.kdf,
+                "changed_unix_secs": slot.created_unix_secs,
+            })
+        })
+        .collect();
+    format!("{:#}\n", serde_json::Value::Array(slots))
+}

@@ -1,0 +1,166 @@
+//! Gives local files the attributes that files of the volume have.
+
+use std::ffi::OsStr;
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, lchown};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
+
+use crate::base::{FileKind, Time};
+use crate::vfs::Attr;
+
+/// Which attributes a copy keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Access and modification times, permissions.
+    pub times_and_mode: bool,
+    /// Owner and group; only the superuser can give files away.
+    pub owner: bool,
+    /// Extended attributes and ACLs.
+    pub xattrs: bool,
+}
+
+impl Keep {
+    /// Contents only.
+    pub const NOTHING: Self = Self { times_and_mode: false, owner: false, xattrs: false };
+
+    /// All that the calling user is able to set.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self { times_and_mode: true, owner: rustix::process::geteuid().is_root(), xattrs: true }
+    }
+}
+
+/// An extended attribute: name and value.
+pub type Xattr = (Vec<u8>, Vec<u8>);
+
+/// Sets the attributes of `path` to `attr` and `xattrs` as far as `keep` says, never following a link.
+/// Returns one sentence for each attribute that could not be set.
+pub fn apply(path: &Path, attr: &Attr, xattrs: &[Xattr], keep: Keep) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut note = |what: &str, result: io::Result<()>| {
+        if let Err(error) = result {
+            problems.push(format!("{what}: {error}"));
+        }
+    };
+    // A change of owner clears setuid bits and capabilities, and a changed mode rewrites an ACL's mask: hence the order.
+    if keep.owner {
+        note("owner", lchown(path, Some(attr.uid), Some(attr.gid)));
+    }
+    let (plain, security): (Vec<&Xattr>, Vec<&Xattr>) =
+        xattrs.iter().filter(|_| keep.xattrs).partition(|(name, _)| name.starts_with(b"user."));
+    for (name, value) in plain {
+        note(&name.escape_ascii().to_string(), set_xattr(path, name, value));
+    }
+    if keep.times_and_mode && attr.kind != FileKind::Symlink {
+        let mode = if keep.owner { attr.perm } else { attr.perm & 0o1777 };
+        note("permissions", std::fs::set_permissions(path, Permissions::from_mode(u32::from(mode))));
+    }
+    for (name, value) in security {
+        note(&name.escape_ascii().to_string(), set_xattr(path, name, value));
+    }
+    if keep.times_and_mode {
+        note("times", set_times(path, attr.atime, attr.mtime));
+    }
+    problems
+}
+
+fn set_xattr(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
+    Ok(rustix::fs::lsetxattr(path, OsStr::from_bytes(name), value, XattrFlags::empty())?)
+}
+
+fn set_times(path: &Path, atime: Time, mtime: Time) -> io::Result<()> {
+    let at = |time: Time| Timespec { tv_sec: time.secs, tv_nsec: time.nanos.into() };
+    let times = Timestamps { last_access: at(atime), last_modification: at(mtime) };
+    Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Creates a pipe, socket or device file that only its owner may use until its attributes are applied.
+///
+/// # Errors
+/// When the system refuses: devices are for the superuser.
+pub fn make_special(path: &Path, kind: FileKind, rdev: u32) -> io::Result<()> {
+    let kind = match kind {
+        FileKind::Fifo => FileType::Fifo,
+        FileKind::Socket => FileType::Socket,
+        FileKind::CharDevice => FileType::CharacterDevice,
+        FileKind::BlockDevice => FileType::BlockDevice,
+        FileKind::Regular | FileKind::Directory | FileKind::Symlink => {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+    };
+    Ok(rustix::fs::mknodat(CWD, path, kind, Mode::RUSR | Mode::WUSR, decode_rdev(rdev))?)
+}
+
+/// A device number from the 32 bits that FUSE and the kernel's `new_encode_dev` use.
+fn decode_rdev(rdev: u32) -> u64 {
+    let major = (rdev >> 8) & 0xFFF;
+    let minor = (rdev & 0xFF) | ((rdev >> 12) & 0xF_FF00);
+    rustix::fs::makedev(major, minor)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+    use super::*;
+    use crate::base::Ino;
+
+    fn attr(kind: FileKind) -> Attr {
+        let time = Time { secs: -5, nanos: 7 };
+        Attr {
+            ino: Ino(9),
+            kind,
+            perm: 0o6751,
+            nlink: 1,
+            uid: 1,
+            gid: 1,
+            rdev: 0,
+            size: 0,
+            blocks: 0,
+            atime: time,
+            mtime: Time { secs: 1_000, nanos: 999_999_999 },
+            ctime: time,
+            btime: time,
+        }
+    }
+
+    #[test]
+    fn mode_and_times_are_kept_to_the_nanosecond_and_before_1970() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "x").unwrap();
+        let keep = Keep { owner: false, ..Keep::everything() };
+        assert_eq!(apply(&path, &attr(FileKind::Regular), &[], keep), Vec::<String>::new());
+        let about = std::fs::metadata(&path).unwrap();
+        assert_eq!((about.atime(), about.atime_nsec()), (-5, 7));
+        assert_eq!((about.mtime(), about.mtime_nsec()), (1_000, 999_999_999));
+        assert_eq!(about.mode() & 0o7777, 0o751, "a file that changes hands loses its setuid bits");
+    }
+
+    #[test]
+    fn the_times_of_a_link_are_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("t");
+        std::fs::write(&target, "x").unwrap();
+        let link = dir.path().join("l");
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let keep = Keep { owner: false, ..Keep::everything() };
+        assert_eq!(apply(&link, &attr(FileKind::Symlink), &[], keep), Vec::<String>::new());
+        assert_eq!(std::fs::symlink_metadata(&link).unwrap().mtime(), 1_000);
+        assert_ne!(std::fs::metadata(&target).unwrap().mtime(), 1_000);
+    }
+
+    #[test]
+    fn pipes_are_made_and_device_numbers_are_decoded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p");
+        make_special(&path, FileKind::Fifo, 0).unwrap();
+        assert!(std::fs::metadata(&path).unwrap().file_type().is_fifo());
+        assert_eq!(decode_rdev(0x0801), rustix::fs::makedev(8, 1));
+        assert_eq!(decode_rdev(0x1230_0845), rustix::fs::makedev(8, 0x12345));
+    }
+}

@@ -1,0 +1,281 @@
+//! `coffer mount`: its arguments, and the way to the background.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::daemon::{self, Readiness, Side};
+use super::error::{CommandError, CommandResult};
+use super::exit::Exit;
+use super::factors::UnlockArgs;
+use super::logging::{LogArgs, absolute, open_log};
+use super::mount_options::MountOptions;
+use super::open::{BucketArgs, StateArgs, obtain_factors};
+use super::serve::{self, Plan};
+use super::units::{parse_duration, parse_size};
+use super::{budget, explain, runtime, sys};
+use crate::fuse;
+use crate::volume::OpenOptions;
+
+/// Shown at the end of `coffer mount --help`.
+pub const EXAMPLES: &str = "\
+Returns when the mount is ready and goes on in the background; the files there are then used like \
+any others. What is written is in the bucket a few seconds later, or at once after fsync or `coffer sync`. `coffer \
+umount`, fusermount3 -u, SIGTERM and Ctrl-C all save everything before the process ends.
+
+Options of -o, as mount(8) has them: ro, rw, allow_other, allow_root, nonempty, suid, nosuid, dev, nodev, \
+exec, noexec, atime, noatime, sync, async, fsname=NAME. Those for others (x-*, _netdev, nofail, user, ...) are ignored. \
+For fstab, the long options above can be given there as well: passphrase-file=FILE, \
+key-file=FILE, cache-size=SIZE, state-dir=DIR, ...
+
+Examples:
+  coffer mount s3://bucket/home ~/vault
+  coffer mount --read-only /srv/volume /mnt
+  coffer mount -f -v --passphrase-command 'pass show vault' s3://bucket/home ~/vault
+
+In /etc/fstab, with a link /sbin/mount.coffer to coffer:
+  s3://bucket/home  /vault  coffer  passphrase-file=/etc/vault.pass,allow_other,_netdev,nofail  0 0";
+
+/// Arguments of `coffer mount`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct MountArgs {
+    /// The bucket.
+    #[command(flatten)]
+    pub bucket: BucketArgs,
+    /// An empty directory
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Stay in the foreground
+    #[arg(short, long)]
+    pub foreground: bool,
+    /// Only read; follow what another mount writes
+    #[arg(long, conflicts_with = "takeover")]
+    pub read_only: bool,
+    /// Take the volume over from a mount that is gone or out of reach; if it still lives, it turns read-only
+    #[arg(long)]
+    pub takeover: bool,
+    /// Mount options, as mount(8) has them
+    #[arg(short = 'o', long = "options", value_name = "LIST", action = clap::ArgAction::Append)]
+    pub options: Vec<String>,
+    /// The keys.
+    #[command(flatten)]
+    pub unlock: UnlockArgs,
+    /// Memory for everything together
+    #[arg(long, value_name = "SIZE", env = "COFFER_MEMORY", value_parser = parse_size, hide_env_values = true, help_heading = "This machine")]
+    pub memory: Option<u64>,
+    /// Part of it that holds blocks read before
+    #[arg(long, value_name = "SIZE", env = "COFFER_CACHE_SIZE", value_parser = parse_size, hide_env_values = true, help_heading = "This machine")]
+    pub cache_size: Option<u64>,
+    /// Part of it that holds what is written and not in the bucket yet; writers wait beyond it
+    #[arg(long, value_name = "SIZE", env = "COFFER_DIRTY_LIMIT", value_parser = parse_size, hide_env_values = true, help_heading = "This machine")]
+    pub dirty_limit: Option<u64>,
+    /// Changes wait no longer than this before they are sent [default: 5s]
+    #[arg(long, value_name = "TIME", env = "COFFER_COMMIT_AGE", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
+    pub commit_age: Option<Duration>,
+    /// What this machine remembers of volumes.
+    #[command(flatten)]
+    pub state: StateArgs,
+    /// Log to this file; by default one in the state directory when in the background
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "COFFER_LOG_FILE",
+        hide_env_values = true,
+        help_heading = "Logging"
+    )]
+    pub log_file: Option<PathBuf>,
+    /// For mount(8): be lenient, do not write mtab.
+    #[arg(short = 's', hide = true)]
+    pub sloppy: bool,
+    /// For mount(8): do not write mtab.
+    #[arg(short = 'n', hide = true)]
+    pub no_mtab: bool,
+}
+
+/// Mounts.
+///
+/// # Errors
+/// When the volume cannot be opened or mounted; in the foreground, also when it ends badly.
+pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
+    let mut options = MountOptions::parse(&args.options)?;
+    for (name, value) in &options.settings {
+        args.set(name, value)?;
+    }
+    options.kernel.read_only |= args.read_only;
+    if options.kernel.read_only && args.takeover {
+        return Err(CommandError::usage("a read-only mount has nothing to take over"));
+    }
+    let state_dir = args.state.directory()?;
+    let log_file = args.log_file(&state_dir)?;
+    log.start(log_file.as_ref())?;
+    let point =
+        fuse::check_mount_point(&args.dir, options.kernel.nonempty).map_err(|e| explain::mount(&e))?;
+    args.bucket.url = args.bucket.absolute_url()?;
+    let factors = obtain_factors(&args.bucket, &args.unlock)?;
+    sys::raise_file_limit();
+    let foreground = args.foreground;
+    let plan = Plan {
+        options: args.open_options(state_dir, options.kernel.read_only)?,
+        args,
+        kernel: options.kernel,
+        point,
+        factors,
+    };
+    if foreground {
+        return runtime::multi_thread()?.block_on(serve::run(plan, Front::Terminal));
+    }
+    match daemon::split()? {
+        Side::Front(child) => {
+            drop(plan);
+            match child.wait() {
+                Exit::Success => Ok(()),
+                exit => Err(CommandError::silent(exit)),
+            }
+        }
+        Side::Back(readiness) => background(plan, readiness, log_file),
+    }
+}
+
+fn background(plan: Plan, readiness: Readiness, log_file: Option<Arc<File>>) -> CommandResult {
+    // Not dumpable is inherited by fork, but what keeps memory private is worth being sure of.
+    sys::protect_memory();
+    let front = Front::Waiting(Some(readiness), log_file);
+    runtime::multi_thread()?.block_on(serve::run(plan, front))
+}
+
+/// Who is told that the mount is ready.
+#[derive(Debug)]
+pub enum Front {
+    /// The user, on standard error.
+    Terminal,
+    /// The process that waits in the foreground; afterwards standard error goes to the log.
+    Waiting(Option<Readiness>, Option<Arc<File>>),
+}
+
+impl Front {
+    /// Tells that the mount is ready.
+    ///
+    /// # Errors
+    /// When the waiting process has gone: nobody knows of this mount then.
+    pub fn ready(&mut self, message: &str) -> CommandResult {
+        match self {
+            Self::Terminal => {
+                eprint!("{message}");
+                Ok(())
+            }
+            Self::Waiting(readiness, log) => match readiness.take() {
+                Some(readiness) => readiness.ready(message, log.as_deref()).map_err(|error| {
+                    CommandError::new(Exit::Failure, format!("cannot go to the background: {error}"))
+                }),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Tells of an error: to the process that waits, if one still does.
+    #[must_use]
+    pub fn failed(&mut self, error: CommandError) -> CommandError {
+        match self {
+            Self::Terminal => error,
+            Self::Waiting(readiness, _) => match readiness.take() {
+                Some(readiness) => {
+                    let exit = error.exit();
+                    readiness.failed(&error);
+                    CommandError::silent(exit)
+                }
+                None => {
+                    tracing::error!("{error}");
+                    CommandError::silent(error.exit())
+                }
+            },
+        }
+    }
+}
+
+impl MountArgs {
+    /// Takes a long flag from `-o name=value`.
+    fn set(&mut self, name: &str, value: &str) -> CommandResult {
+        let wrong = |why: String| CommandError::usage(format!("-o {name}: {why}"));
+        if value.is_empty() != (name == "takeover") {
+            return Err(wrong(if value.is_empty() { "needs =VALUE" } else { "takes no value" }.into()));
+        }
+        let size = || parse_size(value).map(Some).map_err(&wrong);
+        let path = || Some(PathBuf::from(value));
+        match name {
+            "passphrase-file" => self.unlock.passphrase_file = path(),
+            "passphrase-command" => self.unlock.passphrase_command = Some(value.to_owned()),
+            "key-file" => self.unlock.key_file = path(),
+            "recovery-code-file" => self.unlock.recovery_code_file = path(),
+            "cache-size" => self.cache_size = size()?,
+            "memory" => self.memory = size()?,
+            "dirty-limit" => self.dirty_limit = size()?,
+            "commit-age" => self.commit_age = Some(parse_duration(value).map_err(wrong)?),
+            "state-dir" => self.state.state_dir = path(),
+            "log-file" => self.log_file = path(),
+            "endpoint" => self.bucket.endpoint = Some(value.to_owned()),
+            "region" => self.bucket.region = Some(value.to_owned()),
+            "read-timeout" => self.bucket.read_timeout = parse_duration(value).map_err(wrong)?,
+            "takeover" => self.takeover = true,
+            _ => return Err(wrong("is not a setting".into())),
+        }
+        Ok(())
+    }
+
+    fn open_options(&self, state_dir: PathBuf, read_only: bool) -> CommandResult<OpenOptions> {
+        let state_dir = Some(state_dir);
+        let mut options = OpenOptions { takeover: self.takeover, state_dir, ..OpenOptions::default() };
+        options.vfs.read_only = read_only;
+        options.vfs.commit_age = self.commit_age.unwrap_or(options.vfs.commit_age);
+        budget::apply(&mut options, self.memory, self.cache_size, self.dirty_limit)?;
+        Ok(options)
+    }
+
+    fn log_file(&self, state_dir: &std::path::Path) -> CommandResult<Option<Arc<File>>> {
+        match &self.log_file {
+            Some(path) => open_log(&absolute(path)?).map(Some),
+            None if self.foreground => Ok(None),
+            None => open_log(&state_dir.join("mount.log")).map(Some),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+    use crate::cli::mount_options::SETTINGS;
+
+    fn mount_args(words: &[&str]) -> MountArgs {
+        let all = ["coffer", "mount", "/v", "/m"].iter().chain(words);
+        match Cli::try_parse_from(all).unwrap().command {
+            Command::Mount(args) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_setting_that_fstab_may_give_is_taken() {
+        for name in SETTINGS {
+            let value = match name {
+                "takeover" => "",
+                "cache-size" | "memory" | "dirty-limit" => "64M",
+                "commit-age" | "read-timeout" => "3s",
+                _ => "/x",
+            };
+            let mut args = mount_args(&[]);
+            let before = format!("{args:?}");
+            args.set(name, value).unwrap();
+            assert_ne!(format!("{args:?}"), before, "{name}");
+            assert!(args.set(name, if value.is_empty() { "yes" } else { "" }).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_flags_of_mount_8_are_understood() {
+        let args = mount_args(&["-s", "-n", "-v", "-o", "rw,nodev", "-o", "noatime"]);
+        assert_eq!(args.options, ["rw,nodev", "noatime"]);
+    }
+}

@@ -1,0 +1,207 @@
+//! Opens what a URL names: the bucket, the header with what it asks for, and the tree of files.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::error::{CommandError, CommandResult};
+use super::exit::Exit;
+use super::factors::UnlockArgs;
+use super::tree::Tree;
+use super::units::{parse_duration, parse_size};
+use super::{budget, explain, logging, runtime};
+use crate::keys::{self, Factor, Header};
+use crate::store::{self, Bucket, StoreOptions};
+use crate::vault::header;
+use crate::volume::{self, OpenOptions};
+
+/// Memory for caches and buffers of commands that do not mount.
+const MEMORY_BYTES: u64 = 256 * 1024 * 1024;
+
+/// A bucket and how to talk to it.
+#[derive(Args, Clone, Debug)]
+pub struct BucketArgs {
+    /// Where the volume is: s3://BUCKET/PREFIX, az://, gs://, file:///DIR, a path, or memory:
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// The store's address, if not the provider's own: https://HOST[:PORT]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "COFFER_ENDPOINT",
+        hide_env_values = true,
+        help_heading = "Store"
+    )]
+    pub endpoint: Option<String>,
+    /// The store's region
+    #[arg(long, value_name = "NAME", env = "COFFER_REGION", hide_env_values = true, help_heading = "Store")]
+    pub region: Option<String>,
+    /// Give up reading after this long without an answer
+    #[arg(long, value_name = "TIME", env = "COFFER_READ_TIMEOUT", value_parser = parse_duration, default_value = "60s", hide_env_values = true, help_heading = "Store")]
+    pub read_timeout: Duration,
+}
+
+/// A volume to read, and how to unlock it.
+#[derive(Args, Clone, Debug)]
+pub struct SourceArgs {
+    /// The bucket.
+    #[command(flatten)]
+    pub bucket: BucketArgs,
+    /// The keys.
+    #[command(flatten)]
+    pub unlock: UnlockArgs,
+    /// What this machine remembers of volumes.
+    #[command(flatten)]
+    pub state: StateArgs,
+    /// Memory for caches and buffers
+    #[arg(long, value_name = "SIZE", env = "COFFER_MEMORY", value_parser = parse_size, hide_env_values = true, help_heading = "This machine")]
+    pub memory: Option<u64>,
+}
+
+/// Where this machine remembers the volumes it has seen.
+#[derive(Args, Clone, Debug, Default)]
+pub struct StateArgs {
+    /// Where this machine remembers the last state it saw of each volume, to notice a rollback
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "COFFER_STATE_DIR",
+        hide_env_values = true,
+        help_heading = "This machine"
+    )]
+    pub state_dir: Option<PathBuf>,
+}
+
+impl StateArgs {
+    /// The directory: as given, or the user's own by the XDG rules, or the system's for a superuser without a home.
+    ///
+    /// # Errors
+    /// When there is no home to put it in, or it cannot be created.
+    pub fn directory(&self) -> CommandResult<PathBuf> {
+        let absolute =
+            |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let dir = match (&self.state_dir, absolute("XDG_STATE_HOME"), absolute("HOME")) {
+            (Some(dir), _, _) => logging::absolute(dir)?,
+            (None, Some(state), _) => state.join("coffer"),
+            (None, None, Some(home)) => home.join(".local/state/coffer"),
+            (None, None, None) if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/coffer"),
+            (None, None, None) => {
+                return Err(CommandError::new(Exit::StateDir, "there is no home directory to keep state in")
+                    .hint("give --state-dir DIR"));
+            }
+        };
+        private_dir(&dir).map_err(|e| {
+            CommandError::new(
+                Exit::StateDir,
+                format!("cannot use the state directory {}: {e}", dir.display()),
+            )
+            .hint("give another one with --state-dir DIR")
+        })?;
+        Ok(dir)
+    }
+}
+
+fn private_dir(dir: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let probe = dir.join(format!(".probe-{}", std::process::id()));
+    std::fs::write(&probe, b"")?;
+    std::fs::remove_file(&probe)
+}
+
+impl BucketArgs {
+    /// The URL with a bare path made absolute, so that it stays true when the process leaves its directory.
+    ///
+    /// # Errors
+    /// When the URL is empty, or the current directory is gone.
+    pub fn absolute_url(&self) -> CommandResult<String> {
+        if self.url.is_empty() {
+            return Err(CommandError::usage("the URL is empty"));
+        }
+        if self.url.contains("://") || self.url.starts_with("memory:") || self.url.starts_with("file:") {
+            return Ok(self.url.clone());
+        }
+        let path = logging::absolute(self.url.as_ref())?;
+        path.into_os_string()
+            .into_string()
+            .map_err(|_| CommandError::usage("the path of the volume is not UTF-8; use another one"))
+    }
+
+    /// Opens the bucket.
+    ///
+    /// # Errors
+    /// When the URL is no bucket's, or the store cannot be set up.
+    pub fn open(&self) -> CommandResult<Bucket> {
+        self.open_with(false)
+    }
+
+    /// Opens the bucket; makes the directory of a local one if `create`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(&self, create: bool) -> CommandResult<Bucket> {
+        let options = StoreOptions {
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            read_timeout: self.read_timeout,
+            create,
+            ..StoreOptions::default()
+        };
+        store::open(&self.absolute_url()?, &options).map_err(|e| explain::store(&e))
+    }
+
+    /// Reads the newest header: which one it is, and its bytes.
+    ///
+    /// # Errors
+    /// When there is none, or the bucket cannot be read.
+    pub async fn read_header(&self, bucket: &Bucket) -> CommandResult<(u64, bytes::Bytes)> {
+        header::read_newest(bucket).await.map_err(|e| explain::vault(&e, bucket.display_url()))
+    }
+}
+
+/// Looks at the header before asking for anything, then obtains what unlocks it. Leaves no thread behind.
+///
+/// # Errors
+/// When there is no volume, its header cannot be read, or a factor cannot be had.
+pub fn obtain_factors(bucket: &BucketArgs, unlock: &UnlockArgs) -> CommandResult<Vec<Factor>> {
+    let header = describe(bucket)?;
+    let slots: Vec<_> = header.slots.iter().map(|slot| slot.factors.clone()).collect();
+    unlock.obtain(&slots)
+}
+
+/// What the header says without a key.
+///
+/// # Errors
+/// When there is no volume or its header cannot be read.
+pub fn describe(args: &BucketArgs) -> CommandResult<Header> {
+    runtime::block_on_alone(async {
+        let bucket = args.open()?;
+        let (_, bytes) = args.read_header(&bucket).await?;
+        keys::describe(&bytes).map_err(|e| explain::keys(&e, &[]))
+    })
+}
+
+/// Opens a volume for reading, runs `work` on its tree, and closes it.
+///
+/// # Errors
+/// When the volume cannot be opened; those of `work`.
+pub fn with_tree(source: &SourceArgs, work: impl AsyncFnOnce(Tree) -> CommandResult) -> CommandResult {
+    let factors = obtain_factors(&source.bucket, &source.unlock)?;
+    let state_dir = source.state.directory()?;
+    let memory = source.memory.unwrap_or(MEMORY_BYTES);
+    runtime::block_on(async {
+        let bucket = source.bucket.open()?;
+        let mut options = OpenOptions { state_dir: Some(state_dir), ..OpenOptions::default() };
+        options.vfs.read_only = true;
+        budget::apply(&mut options, Some(memory), None, None)?;
+        let opened =
+            volume::open(bucket, &factors, options).await.map_err(|e| explain::volume(&e, &factors))?;
+        drop(factors);
+        let result = work(Tree { vfs: opened.vfs.clone() }).await;
+        if let Err(error) = opened.close().await {
+            tracing::debug!(%error, "closing after reading");
+        }
+        result
+    })
+}

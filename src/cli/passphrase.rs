@@ -1,0 +1,231 @@
+//! Obtains secrets from the terminal, a file, a command or a file descriptor; never from arguments or the environment.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use zeroize::Zeroizing;
+
+use super::error::{CommandError, CommandResult};
+use super::exit::Exit;
+use super::sys;
+use crate::keys::KEY_FILE_BYTES_MAX;
+
+/// Bytes that are wiped when dropped.
+pub type SecretBytes = Zeroizing<Vec<u8>>;
+
+/// Longest passphrase from a command or a descriptor.
+const SECRET_BYTES_MAX: usize = 64 * 1024;
+/// A new passphrase shorter than this earns a warning.
+const PASSPHRASE_BYTES_WEAK: usize = 10;
+
+/// Reads a file as a secret, without one newline at its end.
+///
+/// # Errors
+/// When the file cannot be read, is empty or too long, or when others may read it.
+pub fn from_file(what: &str, path: &Path) -> CommandResult<SecretBytes> {
+    let mut secret = key_file(what, path)?;
+    strip_newline(&mut secret);
+    not_empty(secret, || format!("the {what} file {} is empty", path.display()))
+}
+
+/// Reads a file of key material whole: every byte counts.
+///
+/// # Errors
+/// As [`from_file`].
+pub fn key_file(what: &str, path: &Path) -> CommandResult<SecretBytes> {
+    let failed = |error: &io::Error| {
+        CommandError::new(Exit::NoSecret, format!("cannot read the {what} file {}: {error}", path.display()))
+    };
+    let file = File::open(path).map_err(|e| failed(&e))?;
+    let about = file.metadata().map_err(|e| failed(&e))?;
+    if about.is_dir() {
+        let message = format!("the {what} file {} is a directory", path.display());
+        return Err(CommandError::new(Exit::NoSecret, message));
+    }
+    let mode = about.permissions().mode();
+    if about.is_file() && mode & 0o077 != 0 {
+        let message =
+            format!("the {what} file {} is open to other users (mode {:03o})", path.display(), mode & 0o777);
+        return Err(CommandError::new(Exit::NoSecret, message)
+            .hint(format!("make it private with `chmod 600 {}`", path.display())));
+    }
+    let secret = read_all(file, KEY_FILE_BYTES_MAX).map_err(|e| failed(&e))?;
+    not_empty(secret, || format!("the {what} file {} is empty", path.display()))
+}
+
+/// Takes what `sh -c command` prints, without one newline at its end. The command may use the terminal.
+///
+/// # Errors
+/// When the command cannot run, fails, or prints nothing.
+pub fn from_command(command: &str) -> CommandResult<SecretBytes> {
+    let failed = |why: String| CommandError::new(Exit::NoSecret, format!("the passphrase command {why}"));
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", command])
+        .stdin(Stdio::inherit())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(|e| failed(format!("cannot be started: {e}")))?;
+    let secret = child.stdout.take().map(|out| read_all(out, SECRET_BYTES_MAX));
+    let status = child.wait().map_err(|e| failed(format!("cannot be waited for: {e}")))?;
+    if !status.success() {
+        return Err(failed(format!("failed with {status}")));
+    }
+    let mut secret = match secret {
+        Some(read) => read.map_err(|e| failed(format!("cannot be read from: {e}")))?,
+        None => SecretBytes::default(),
+    };
+    strip_newline(&mut secret);
+    not_empty(secret, || "the passphrase command printed nothing".to_owned())
+}
+
+/// Reads an open file descriptor to its end, without one newline there.
+///
+/// # Errors
+/// When the descriptor is not open for reading or nothing comes out of it.
+pub fn from_fd(fd: i32) -> CommandResult<SecretBytes> {
+    let failed = |error: &io::Error| {
+        CommandError::new(
+            Exit::NoSecret,
+            format!("cannot read a passphrase from file descriptor {fd}: {error}"),
+        )
+    };
+    let file = sys::duplicate_fd(fd).map_err(|e| failed(&e))?;
+    let mut secret = read_all(file, SECRET_BYTES_MAX).map_err(|e| failed(&e))?;
+    strip_newline(&mut secret);
+    not_empty(secret, || format!("file descriptor {fd} gave an empty passphrase"))
+}
+
+/// Asks on the terminal, without echo.
+///
+/// # Errors
+/// When there is no terminal, or nothing is typed.
+pub fn ask(prompt: &str) -> CommandResult<SecretBytes> {
+    let typed = rpassword::prompt_password(format!("{prompt}: ")).map_err(|error| {
+        if error.kind() == io::ErrorKind::Interrupted {
+            return CommandError::silent(Exit::Interrupted);
+        }
+        let what = prompt.to_lowercase();
+        let message = match error.raw_os_error() {
+            Some(libc::ENXIO | libc::ENOENT | libc::ENOTTY) => {
+                format!("there is no terminal to ask for the {what} on")
+            }
+            _ => format!("cannot ask for the {what}: {error}"),
+        };
+        CommandError::new(Exit::NoSecret, message).hint(
+            "without a terminal, use --passphrase-file, --passphrase-command, --passphrase-fd or --key-file",
+        )
+    })?;
+    not_empty(Zeroizing::new(typed.into_bytes()), || format!("the {} is empty", prompt.to_lowercase()))
+}
+
+/// Asks twice for a passphrase that is to be set.
+///
+/// # Errors
+/// As [`ask`], and when the two differ.
+pub fn ask_new(prompt: &str) -> CommandResult<SecretBytes> {
+    let first = ask(prompt)?;
+    let again = ask("The same again")?;
+    if *first != *again {
+        return Err(CommandError::new(Exit::NoSecret, "the two passphrases differ"));
+    }
+    warn_if_weak(&first);
+    Ok(first)
+}
+
+/// Says so on standard error when a new passphrase can be guessed: whoever has the bucket can try for years.
+pub fn warn_if_weak(passphrase: &[u8]) {
+    if passphrase.len() < PASSPHRASE_BYTES_WEAK {
+        eprintln!(
+            "warning: a passphrase of {} characters can be guessed by whoever holds the bucket; several words are safer",
+            String::from_utf8_lossy(passphrase).chars().count()
+        );
+    }
+}
+
+/// Reads to the end into memory that is wiped later; the buffer never moves, so no copy is left behind.
+fn read_all(source: impl Read, bytes_max: usize) -> io::Result<SecretBytes> {
+    let mut secret = Zeroizing::new(Vec::with_capacity(bytes_max + 2));
+    source.take(bytes_max as u64 + 1).read_to_end(&mut secret)?;
+    if secret.len() > bytes_max {
+        return Err(io::Error::other(format!("it is longer than {bytes_max} bytes")));
+    }
+    Ok(secret)
+}
+
+fn strip_newline(secret: &mut SecretBytes) {
+    if secret.last() == Some(&b'\n') {
+        secret.pop();
+    }
+}
+
+fn not_empty(secret: SecretBytes, message: impl FnOnce() -> String) -> CommandResult<SecretBytes> {
+    if secret.is_empty() { Err(CommandError::new(Exit::NoSecret, message())) } else { Ok(secret) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn private_file(content: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn one_newline_at_the_end_is_not_part_of_a_passphrase() {
+        for (content, want) in
+            [(&b"a b"[..], &b"a b"[..]), (b"a b\n", b"a b"), (b"a\n\n", b"a\n"), (b" \n", b" ")]
+        {
+            let (_dir, path) = private_file(content);
+            assert_eq!(**from_file("passphrase", &path).unwrap(), *want);
+        }
+        let (_dir, path) = private_file(b"\x00key\n");
+        assert_eq!(**key_file("key", &path).unwrap(), *b"\x00key\n", "a key file counts to its last byte");
+    }
+
+    #[test]
+    fn an_empty_secret_is_refused() {
+        for content in [&b""[..], b"\n"] {
+            let (_dir, path) = private_file(content);
+            let error = from_file("passphrase", &path).unwrap_err();
+            assert_eq!(error.exit(), Exit::NoSecret);
+            assert!(error.to_string().contains("is empty"), "{error}");
+        }
+        assert_eq!(from_command("true").unwrap_err().exit(), Exit::NoSecret);
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_refused() {
+        for mode in [0o640, 0o604, 0o620, 0o601] {
+            let (_dir, path) = private_file(b"x");
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = from_file("passphrase", &path).unwrap_err();
+            assert!(error.render().contains("chmod 600"), "{}", error.render());
+        }
+    }
+
+    #[test]
+    fn a_secret_of_unreasonable_length_is_refused() {
+        let (_dir, path) = private_file(&vec![b'x'; KEY_FILE_BYTES_MAX + 1]);
+        assert!(from_file("passphrase", &path).is_err());
+        let (_dir, path) = private_file(&vec![b'x'; KEY_FILE_BYTES_MAX]);
+        assert_eq!(from_file("passphrase", &path).unwrap().len(), KEY_FILE_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_command_gives_its_output_and_a_failing_one_nothing() {
+        assert_eq!(**from_command("echo 'a  b'").unwrap(), *b"a  b");
+        let error = from_command("echo secret; exit 3").unwrap_err();
+        assert!(error.to_string().contains("exit status: 3"), "{error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+}

@@ -1,0 +1,87 @@
+//! The system calls of the command line that have no safe wrapper, and what guards the process's memory.
+#![allow(unsafe_code)] // two calls, each with its reason beside it
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{FromRawFd, RawFd};
+
+use rustix::process::{Pid, Resource, Rlimit};
+
+/// Which process this is after [`fork`].
+#[derive(Debug)]
+pub enum Forked {
+    /// The process that was there before; holds the child's id.
+    Parent(Pid),
+    /// The new process.
+    Child,
+}
+
+/// Splits the process in two.
+///
+/// # Errors
+/// Refuses while more than one thread runs: the child would inherit locks whose holders are gone.
+pub fn fork() -> io::Result<Forked> {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    if threads != 1 {
+        return Err(io::Error::other(format!("cannot go to the background with {threads} threads running")));
+    }
+    // SAFETY: with one thread no lock of the allocator or of the standard library is held across the call, so that
+    // the child may run any code.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        id => match Pid::from_raw(id) {
+            Some(pid) => Ok(Forked::Parent(pid)),
+            None => Err(io::Error::other("fork gave no process id")),
+        },
+    }
+}
+
+/// A handle of our own on the file descriptor `fd` that the caller's shell opened.
+///
+/// # Errors
+/// When no such descriptor is open.
+pub fn duplicate_fd(fd: RawFd) -> io::Result<File> {
+    // SAFETY: fcntl only reads its integer arguments; a number that is no open descriptor gives EBADF.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made `copy` for us and nobody else knows of it.
+    Ok(unsafe { File::from_raw_fd(copy) })
+}
+
+/// Keeps keys out of core dumps and out of reach of other processes' debuggers, as far as the system allows.
+pub fn protect_memory() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = rustix::process::setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core dumps could not be switched off");
+    }
+    let config = rustix::process::DumpableBehavior::NotDumpable;
+    if let Err(error) = rustix::process::set_dumpable_behavior(config) {
+        tracing::warn!(%error, "debuggers could not be locked out");
+    }
+}
+
+/// Allows as many open files as the hard limit does: every request in flight needs a socket or a file.
+pub fn raise_file_limit() {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    limit.current = limit.maximum;
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_that_is_not_open_is_an_error() {
+        assert!(duplicate_fd(-1).is_err());
+        assert!(duplicate_fd(1_000_000).is_err());
+    }
+}

@@ -1,0 +1,81 @@
+//! `coffer umount`: unmounts after everything is in the bucket.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::client::{ask, mounts};
+use super::error::CommandResult;
+use super::runtime;
+use crate::control::{MountEntry, Request};
+
+/// Shown at the end of `coffer umount --help`.
+pub const EXAMPLES: &str = "\
+Returns when everything is in the bucket and the mount's process has ended. Ctrl-C ends the waiting, not the saving; \
+`coffer status` tells how far it is.
+
+Examples:
+  coffer umount ~/vault
+  coffer umount --lazy ~/vault";
+
+/// How long the process may take to end once it has said that all is done.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// Arguments of `coffer umount`.
+#[derive(clap::Args, Debug)]
+pub struct UmountArgs {
+    /// Mount points
+    #[arg(value_name = "DIR", required = true)]
+    pub points: Vec<PathBuf>,
+    /// Take the mount away even while files are open there; it ends when the last is closed
+    #[arg(short, long)]
+    pub lazy: bool,
+}
+
+/// Unmounts.
+///
+/// # Errors
+/// When no volume is mounted there, files are in use, or something could not be saved.
+pub fn run(args: &UmountArgs) -> CommandResult {
+    let entries = mounts(&args.points)?;
+    runtime::block_on(async {
+        for entry in &entries {
+            unmount(entry, args.lazy).await?;
+        }
+        Ok(())
+    })
+}
+
+async fn unmount(entry: &MountEntry, lazy: bool) -> CommandResult {
+    let process = watch(entry);
+    let answer = ask(entry, &Request::Unmount { detach: lazy }).await?;
+    let point = entry.mountpoint.display();
+    if answer.get("detached").and_then(serde_json::Value::as_bool) == Some(true) {
+        eprintln!("{point}: taken away; everything so far is in the bucket, and it ends when nobody uses it");
+        return Ok(());
+    }
+    // Until then it holds the volume's lock, and mounting again would be refused.
+    if let Ok(process) = process
+        && !tokio::task::block_in_place(|| has_ended(&process))
+    {
+        tracing::warn!(pid = entry.pid, "the mount's process has not ended yet");
+    }
+    eprintln!("{point}: unmounted; everything is in the bucket");
+    Ok(())
+}
+
+/// A descriptor that becomes readable when the mount's process ends.
+fn watch(entry: &MountEntry) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(entry.pid).ok().and_then(Pid::from_raw);
+    Ok(pidfd_open(pid.ok_or(io::ErrorKind::InvalidInput)?, PidfdFlags::empty())?)
+}
+
+fn has_ended(process: &OwnedFd) -> bool {
+    let mut events = [PollFd::new(process, PollFlags::IN)];
+    let timeout = Timespec { tv_sec: FAREWELL.as_secs().cast_signed(), tv_nsec: 0 };
+    poll(&mut events, Some(&timeout)).is_ok_and(|ready| ready > 0)
+}

@@ -1,0 +1,81 @@
+//! Looks at stored objects as they are, for a person who wants to know what one is.
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+
+use super::names::Opener;
+use super::{Vault, VaultError};
+use crate::store::{Bucket, StoreError};
+
+/// Most bytes of an object that are opened at once.
+const OPEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// The path of every object below `directory`, or of all, with its size in bytes.
+pub fn list<'a>(
+    bucket: &'a Bucket,
+    directory: Option<&str>,
+) -> BoxStream<'a, Result<(String, u64), VaultError>> {
+    let directory = directory.map(Path::from);
+    let listed = bucket.prompt().list(directory.as_ref());
+    let named = listed.map_ok(|object| (object.location.to_string(), object.size));
+    Box::pin(named.map_err(|error| bucket.error("a listing", &error).into()))
+}
+
+/// The first `bytes_max` bytes of an object, and the size of all of it.
+///
+/// # Errors
+/// There is no such object, or the bucket fails.
+pub async fn front(bucket: &Bucket, object: &str, bytes_max: u64) -> Result<(Bytes, u64), VaultError> {
+    let failed = |error| VaultError::from(bucket.error(object, &error));
+    let path = parse(bucket, object)?;
+    let size = bucket.prompt().head(&path).await.map_err(failed)?.size;
+    let wanted = GetRange::Bounded(0..bytes_max.min(size));
+    if size == 0 {
+        return Ok((Bytes::new(), 0));
+    }
+    let options = GetOptions { range: Some(wanted), ..GetOptions::default() };
+    let got = bucket.prompt().get_opts(&path, options).await.map_err(failed)?;
+    Ok((got.bytes().await.map_err(failed)?, size))
+}
+
+/// What the record engine calls the object at `object`, if it is one of its own and of this volume.
+#[must_use]
+pub fn engine_path(vault: &Vault, object: &str) -> Option<String> {
+    Some(Opener::new(vault.ring()).open(&Path::parse(object).ok()?)?.to_string())
+}
+
+/// The plaintext of the object that the record engine calls `engine_path`, every byte of it authenticated.
+///
+/// # Errors
+/// It is missing, damaged, or larger than 64 MiB, or the bucket fails.
+pub async fn engine_object(vault: &Vault, engine_path: &str) -> Result<Bytes, VaultError> {
+    let path = parse(vault.bucket(), engine_path)?;
+    let store = vault.meta_store(OPEN_BYTES_MAX);
+    let got = async { store.get(&path).await?.bytes().await };
+    got.await.map_err(|error| match find_vault_error(&error) {
+        Some(what) => what,
+        None => vault.bucket().error(engine_path, &error).into(),
+    })
+}
+
+fn find_vault_error(error: &object_store::Error) -> Option<VaultError> {
+    let mut source = std::error::Error::source(error);
+    while let Some(current) = source {
+        if let Some(VaultError::Damaged(damage)) = current.downcast_ref::<VaultError>() {
+            return Some(VaultError::Damaged(damage.clone()));
+        }
+        source = current.source();
+    }
+    None
+}
+
+fn parse(bucket: &Bucket, object: &str) -> Result<Path, VaultError> {
+    let other = |error: object_store::path::Error| StoreError::Other {
+        object: bucket.display_url().to_owned(),
+        detail: error.to_string(),
+    };
+    Ok(Path::parse(object).map_err(other)?)
+}
