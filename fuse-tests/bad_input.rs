@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::fs::Mode;
+
 use crate::support::command::{Finished, run};
 use crate::support::volume::Volume;
 
@@ -75,6 +77,7 @@ fn a_wrong_passphrase_is_refused() {
     let volume = Volume::local();
     let wrong = volume.new_dir("wrong").join("passphrase");
     fs::write(&wrong, "not the passphrase\n").unwrap();
+    rustix::fs::chmod(&wrong, Mode::RUSR).unwrap();
     let attempt = Attempt { passphrase_file: wrong.to_string_lossy().into_owned(), ..Attempt::of(&volume) };
     attempt.refused(code::WRONG_KEY, "passphrase");
 }
@@ -84,6 +87,13 @@ fn a_passphrase_file_that_is_not_there_is_named() {
     let volume = Volume::local();
     let attempt = Attempt { passphrase_file: "/nowhere/passphrase".into(), ..Attempt::of(&volume) };
     attempt.refused(code::NO_SECRET, "/nowhere/passphrase");
+}
+
+#[test]
+fn a_passphrase_file_that_others_can_read_is_not_used() {
+    let volume = Volume::local();
+    rustix::fs::chmod(volume.passphrase_file(), Mode::from_raw_mode(0o644)).unwrap();
+    Attempt::of(&volume).refused(code::NO_SECRET, "open to other users");
 }
 
 #[test]
@@ -145,7 +155,7 @@ fn a_server_that_does_not_answer_is_named() {
     let attempt = Attempt { url: "s3://bucket/volume".into(), ..Attempt::of(&volume) };
     let mut mount = attempt.command();
     mount.envs([("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("AWS_ALLOW_HTTP", "true"), ("AWS_REGION", "x")]);
-    mount.envs([("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")]);
+    mount.envs([("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")]).args(["--read-timeout", "3s"]);
     refused(&run(mount), code::STORE_UNREACHABLE, "127.0.0.1:1");
 }
 
@@ -167,7 +177,7 @@ fn a_damaged_header_is_told_from_a_wrong_passphrase() {
     let header = fs::read_dir(volume.bucket().join("header")).unwrap().next().unwrap().unwrap().path();
     let sound = fs::read(&header).unwrap();
     let spoil = |bytes: &[u8]| {
-        rustix::fs::chmod(&header, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+        rustix::fs::chmod(&header, Mode::from_raw_mode(0o600)).unwrap();
         fs::write(&header, bytes).unwrap();
         Attempt::of(&volume).refused(code::HEADER_DAMAGED, "header");
     };

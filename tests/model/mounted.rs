@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coffer::base::{Entropy, FileKind, Ino, ManualClock, SeededEntropy};
-use coffer::crypto::Secret;
 use coffer::crypto::KdfCost;
+use coffer::crypto::Secret;
 use coffer::keys::{Factor, NewVolume};
 use coffer::store::Bucket;
 use coffer::vfs::{Vfs, VfsError, VfsOptions};

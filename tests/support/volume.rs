@@ -100,7 +100,7 @@ impl Volume {
         let mut program = command(program, args);
         program.env("XDG_RUNTIME_DIR", self.dir.path().join("run"));
         program.env("XDG_STATE_HOME", self.dir.path().join("home")).env("HOME", self.dir.path().join("home"));
-        program.env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
+        program.env_remove("RUST_BACKTRACE").env_remove("RUST_LOG");
         program.envs(self.env.iter().map(|(name, value)| (name, value)));
         program
     }
