@@ -121,7 +121,7 @@ pub(crate) enum Trouble {
 impl Trouble {
     /// Whether the store answered, so that the error says nothing about its health.
     pub(crate) const fn is_answer(self) -> bool {
-        matches!(self, Self::Missing | Self::Exists | Self::Final)
+        matches!(self, Self::Missing | Self::Exists | Self::Rejected | Self::Final)
     }
 }
 
@@ -162,6 +162,7 @@ pub(crate) fn classify(error: &RawError) -> Trouble {
         | RawError::NotImplemented { .. }
         | RawError::InvalidPath { .. }
         | RawError::UnknownConfigurationKey { .. } => Trouble::Final,
+        _ if mentions(error, &["status code: 501"]) => Trouble::Final,
         _ => classify_unnamed(error),
     }
 }

@@ -72,6 +72,11 @@ async fn meet(fault: Option<Fault>, path: &Path) -> Result<bool> {
     }
 }
 
+fn never<T: Send + 'static>(fault: Fault) -> BoxStream<'static, Result<T>> {
+    let failure = async move { meet(Some(fault), &Path::default()).await.and(Err(lost())) };
+    failure.into_stream().boxed()
+}
+
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, path: &Path, payload: PutPayload, mut opts: PutOptions) -> Result<PutResult> {
@@ -99,16 +104,18 @@ impl ObjectStore for FaultyStore {
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        match self.writes.lock().pop_front() {
+        let fault = self.writes.lock().pop_front();
+        match fault {
             None => self.inner.delete_stream(paths),
-            Some(_) => async { Err(lost()) }.into_stream().boxed(),
+            Some(fault) => never(fault),
         }
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        match self.reads.lock().pop_front() {
+        let fault = self.reads.lock().pop_front();
+        match fault {
             None => self.inner.list(prefix),
-            Some(_) => async { Err(lost()) }.into_stream().boxed(),
+            Some(fault) => never(fault),
         }
     }
 

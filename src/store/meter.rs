@@ -35,6 +35,8 @@ pub enum OutageKind {
 struct Outage {
     kind: OutageKind,
     since: Instant,
+    /// Number of the last error that belongs to it.
+    error: u64,
 }
 
 #[derive(Debug, Default)]
@@ -137,30 +139,25 @@ impl Meter {
         self.0.outage.borrow().as_ref().map(|outage| outage.kind)
     }
 
-    /// Waits until the bucket refuses us.
+    /// Waits until the bucket refuses us, from now on.
     pub async fn denied(&self) {
         let mut outage = self.0.outage.subscribe();
-        let is_denied =
-            |outage: &Option<Outage>| outage.as_ref().is_some_and(|outage| outage.kind == OutageKind::Denied);
-        if outage.wait_for(is_denied).await.is_err() {
+        let before = self.0.counts.errors.load(Ordering::Relaxed);
+        let is_new = |outage: &Option<Outage>| {
+            outage.as_ref().is_some_and(|outage| outage.kind == OutageKind::Denied && outage.error > before)
+        };
+        if outage.wait_for(is_new).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Notes that a request failed without an answer.
+    /// Notes that a request failed without an answer, or was refused.
     pub(crate) fn failed(&self, kind: OutageKind, words: String) {
-        self.0.counts.errors.fetch_add(1, Ordering::Relaxed);
+        let error = self.0.counts.errors.fetch_add(1, Ordering::Relaxed) + 1;
         *self.0.last_error.lock() = Some(words);
-        self.0.outage.send_if_modified(|outage| match outage {
-            Some(outage) if outage.kind == kind => false,
-            Some(outage) => {
-                outage.kind = kind;
-                true
-            }
-            None => {
-                *outage = Some(Outage { kind, since: Instant::now() });
-                true
-            }
+        self.0.outage.send_modify(|outage| {
+            let since = outage.as_ref().map_or_else(Instant::now, |outage| outage.since);
+            *outage = Some(Outage { kind, since, error });
         });
     }
 
@@ -173,9 +170,7 @@ impl Meter {
             Ok(_) => self.answered(),
             Err(error) => match classify(error) {
                 trouble if trouble.is_answer() => self.answered(),
-                Trouble::Denied | Trouble::NoBucket | Trouble::Rejected => {
-                    self.failed(OutageKind::Denied, detail(error));
-                }
+                Trouble::Denied | Trouble::NoBucket => self.failed(OutageKind::Denied, detail(error)),
                 _ => self.failed(OutageKind::Unavailable, detail(error)),
             },
         }

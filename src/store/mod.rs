@@ -4,6 +4,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fault;
 mod meter;
+mod patience;
 mod policy;
 mod probe;
 #[cfg(test)]
@@ -23,7 +24,8 @@ pub use meter::{Meter, MeterSnapshot, OutageKind};
 pub use probe::ProbeReport;
 
 use meter::MeteredStore;
-use policy::{Patience, PatientStore};
+use patience::Patience;
+use policy::PatientStore;
 
 /// How long a write is tried where a person waits for the answer.
 const PROMPT_WRITE: Duration = Duration::from_secs(30);
@@ -39,7 +41,7 @@ pub struct StoreOptions {
     pub create: bool,
     /// Reads fail after this time.
     pub read_timeout: Duration,
-    /// Requests under way at once.
+    /// Reads, and as many writes, under way at once.
     pub requests_max: usize,
 }
 
@@ -98,7 +100,7 @@ impl Bucket {
     pub fn with_options(store: Arc<dyn ObjectStore>, url: &str, options: &StoreOptions) -> Self {
         let meter = Meter::default();
         let metered: Arc<dyn ObjectStore> = Arc::new(MeteredStore::new(store, meter.clone()));
-        let slots = Arc::new(Semaphore::new(options.requests_max.max(1)));
+        let slots = [(); 2].map(|()| Arc::new(Semaphore::new(options.requests_max.max(1))));
         let patient = |write| {
             let patience = Patience { read: options.read_timeout, write };
             Arc::new(PatientStore::new(metered.clone(), meter.clone(), patience, slots.clone()))

@@ -1,9 +1,7 @@
 //! Decides how long a request is tried: writes for as long as it takes, reads until a deadline.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -16,35 +14,15 @@ use object_store::{
     PutResult, Result as RawResult,
 };
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use super::error::{Trouble, classify, detail};
-use super::meter::{Meter, OutageKind};
-use crate::base::{Entropy, OsEntropy};
+use super::meter::Meter;
+use super::patience::{ATTEMPT_TIME, Core, Patience, attempt_time, fault, stalled};
 
 /// Bodies up to this many bytes are taken whole within one attempt, so that a broken one is fetched again.
 const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Time every attempt has, whatever its size.
-const ATTEMPT_TIME: Duration = Duration::from_secs(30);
-/// The slowest link that still carries an attempt to its end.
-const LINK_BYTES_PER_SEC: u64 = 32 * 1024;
-/// First pause between attempts.
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// Longest pause while the bucket cannot be reached.
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// Longest pause while the bucket refuses us: only a person can change that.
-const BACKOFF_DENIED_MAX: Duration = Duration::from_secs(60);
 /// Objects deleted with one request.
 const DELETE_CHUNK: usize = 1000;
-
-/// How long requests are tried.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
-    /// Reads fail after this.
-    pub read: Duration,
-    /// Writes fail after this, or at once when denied; `None`: they are tried for ever.
-    pub write: Option<Duration>,
-}
 
 /// An object store whose requests are repeated until they succeed or their patience ends.
 ///
@@ -56,19 +34,12 @@ pub(crate) struct PatientStore {
     core: Core,
 }
 
-#[derive(Clone, Debug)]
-struct Core {
-    meter: Meter,
-    patience: Patience,
-    slots: Arc<Semaphore>,
-}
-
 impl PatientStore {
     pub(crate) fn new(
         inner: Arc<dyn ObjectStore>,
         meter: Meter,
         patience: Patience,
-        slots: Arc<Semaphore>,
+        slots: [Arc<Semaphore>; 2],
     ) -> Self {
         Self { inner, core: Core { meter, patience, slots } }
     }
@@ -95,7 +66,7 @@ impl PatientStore {
     /// Whether the object at `path` is exactly `payload`.
     async fn holds(&self, path: &Path, payload: &PutPayload) -> RawResult<bool> {
         let limit = attempt_time(payload.content_length() as u64);
-        let result = self.core.attempt(limit, || self.inner.get_opts(path, GetOptions::default())).await?;
+        let result = self.core.attempt(limit, self.inner.get_opts(path, GetOptions::default())).await?;
         if result.meta.size != payload.content_length() as u64 {
             return Ok(false);
         }
@@ -113,8 +84,7 @@ impl PatientStore {
 
     async fn put_once(&self, path: &Path, payload: &PutPayload, opts: &PutOptions) -> RawResult<PutResult> {
         let limit = attempt_time(payload.content_length() as u64);
-        let result =
-            self.core.attempt(limit, || self.inner.put_opts(path, payload.clone(), opts.clone())).await;
+        let result = self.core.attempt(limit, self.inner.put_opts(path, payload.clone(), opts.clone())).await;
         let Err(exists @ RawError::AlreadyExists { .. }) = result else {
             return result;
         };
@@ -127,76 +97,6 @@ impl PatientStore {
             // Two writers met and the other one withdrew: nobody has the name yet.
             Err(RawError::NotFound { .. }) => Err(fault("a conflicting write was withdrawn")),
             Err(error) => Err(error),
-        }
-    }
-}
-
-impl Core {
-    /// One attempt, at most `limit` long, with a slot among the requests under way.
-    async fn attempt<T, F>(&self, limit: Duration, request: impl FnOnce() -> F) -> RawResult<T>
-    where
-        F: Future<Output = RawResult<T>>,
-    {
-        let _slot = self.slots.acquire().await.map_err(|_| fault("the bucket is closed"))?;
-        match timeout(limit, request()).await {
-            Ok(result) => result,
-            Err(_) => {
-                let error = stalled(limit);
-                self.meter.failed(OutageKind::Unavailable, detail(&error));
-                Err(error)
-            }
-        }
-    }
-
-    async fn read<T, F>(&self, bytes: u64, mut request: impl FnMut() -> F) -> RawResult<T>
-    where
-        F: Future<Output = RawResult<T>>,
-    {
-        let deadline = Instant::now() + self.patience.read;
-        let mut backoff = Backoff::default();
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let error = match self.attempt(attempt_time(bytes).min(left), &mut request).await {
-                Ok(value) => return Ok(value),
-                Err(error) => error,
-            };
-            if classify(&error) != Trouble::Transient {
-                return Err(error);
-            }
-            let pause = backoff.next(BACKOFF_MAX);
-            if Instant::now() + pause >= deadline {
-                return Err(error);
-            }
-            tracing::debug!(%error, "reading again");
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    async fn write<T, F>(&self, mut request: impl FnMut() -> F) -> RawResult<T>
-    where
-        F: Future<Output = RawResult<T>>,
-    {
-        let deadline = self.patience.write.map(|patience| Instant::now() + patience);
-        let mut backoff = Backoff::default();
-        loop {
-            let error = match request().await {
-                Ok(value) => return Ok(value),
-                Err(error) => error,
-            };
-            let pause_max = match classify(&error) {
-                Trouble::Missing | Trouble::Exists | Trouble::Final => return Err(error),
-                Trouble::Transient => BACKOFF_MAX,
-                Trouble::Denied | Trouble::NoBucket | Trouble::Rejected if deadline.is_some() => {
-                    return Err(error);
-                }
-                Trouble::Denied | Trouble::NoBucket | Trouble::Rejected => BACKOFF_DENIED_MAX,
-            };
-            let pause = backoff.next(pause_max);
-            if deadline.is_some_and(|deadline| Instant::now() + pause >= deadline) {
-                return Err(error);
-            }
-            tracing::warn!(error = %detail(&error), ?pause, "the bucket does not take a write; trying again");
-            tokio::time::sleep(pause).await;
         }
     }
 }
@@ -278,7 +178,7 @@ impl ObjectStore for PatientStore {
 async fn delete_chunk(inner: &Arc<dyn ObjectStore>, core: &Core, chunk: &[Path]) -> RawResult<()> {
     let owned = chunk.to_vec();
     let paths = stream::iter(owned).map(Ok).boxed();
-    core.attempt(ATTEMPT_TIME * 4, || async {
+    core.attempt(ATTEMPT_TIME * 4, async {
         let mut results = inner.delete_stream(paths);
         let mut failure = None;
         while let Some(result) = results.next().await {
@@ -371,35 +271,6 @@ fn check_range(wanted: Option<&GetRange>, result: &GetResult) -> RawResult<()> {
     }
 }
 
-fn attempt_time(bytes: u64) -> Duration {
-    ATTEMPT_TIME + Duration::from_secs(bytes / LINK_BYTES_PER_SEC)
-}
-
-fn fault(what: &'static str) -> RawError {
-    RawError::Generic { store: "bucket", source: what.into() }
-}
-
-fn stalled(limit: Duration) -> RawError {
-    RawError::Generic { store: "bucket", source: format!("no answer within {} s", limit.as_secs()).into() }
-}
-
 fn unsupported(what: &str) -> RawError {
     RawError::NotSupported { source: format!("{what} are not used here").into() }
-}
-
-/// Pauses that double from [`BACKOFF_MIN`], each shortened by up to half so that clients do not meet.
-#[derive(Debug, Default)]
-struct Backoff {
-    attempts: u32,
-}
-
-impl Backoff {
-    fn next(&mut self, max: Duration) -> Duration {
-        let full = BACKOFF_MIN.saturating_mul(1 << self.attempts.min(16)).min(max);
-        self.attempts = self.attempts.saturating_add(1);
-        let mut random = [0; 2];
-        OsEntropy.fill(&mut random);
-        let share = f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX);
-        full.mul_f64(0.5 + share / 2.0)
-    }
 }

@@ -7,6 +7,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio::time::Instant;
 
+use super::error::{Trouble, classify};
 use super::{Bucket, StoreError};
 use crate::base::{Entropy, OsEntropy, SegmentId};
 
@@ -76,7 +77,8 @@ async fn create(bucket: &Bucket, path: &Path, bytes: &'static [u8]) -> Result<()
     let opts = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
     match bucket.prompt().put_opts(path, PutPayload::from_static(bytes), opts).await {
         Ok(_) => Ok(()),
-        Err(object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }) => {
+        // The store knows that it cannot, which is as well as if it did not heed.
+        Err(error) if classify(&error) == Trouble::Final => {
             Err(StoreError::IgnoresPreconditions { bucket: bucket.display_url().to_owned() })
         }
         Err(error) => Err(bucket.error(path.as_ref(), &error)),

@@ -7,6 +7,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
 use super::fault::{Fault, FaultyStore};
 use super::*;
 
@@ -147,4 +150,72 @@ async fn what_a_local_bucket_acknowledged_is_in_its_directory_under_its_name() {
     let again = bucket.objects.put_opts(&Path::from("header/1"), payload(b"y"), create()).await;
     assert!(matches!(again, Err(object_store::Error::AlreadyExists { .. })));
     assert_eq!(bucket.display_url(), url);
+}
+
+/// Answers every request with one and the same response.
+async fn canned_server(status: &'static str, body: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            let mut buffer = [0; 4096];
+            while !request.windows(4).any(|window| window == b"\r\n\r\n") {
+                match socket.read(&mut buffer).await {
+                    Ok(taken) if taken > 0 => request.extend_from_slice(&buffer[..taken]),
+                    _ => break,
+                }
+            }
+            let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close", body.len());
+            let _ = socket.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await;
+            let _ = socket.shutdown().await;
+        }
+    });
+    format!("http://{address}")
+}
+
+async fn probe_s3(endpoint: String) -> StoreError {
+    let read_timeout = Duration::from_secs(2);
+    let options = StoreOptions { endpoint: Some(endpoint), read_timeout, ..StoreOptions::default() };
+    let store = url::s3("bucket", &options).with_access_key_id("id").with_secret_access_key("secret");
+    let bucket = Bucket::with_options(Arc::new(store.build().expect("builds")), "s3://bucket", &options);
+    bucket.probe().await.expect_err("it cannot be used")
+}
+
+#[tokio::test]
+async fn what_an_s3_server_says_is_understood() {
+    let denied = canned_server("403 Forbidden", "<Error><Code>SignatureDoesNotMatch</Code></Error>").await;
+    let no_bucket = canned_server("404 Not Found", "<Error><Code>NoSuchBucket</Code></Error>").await;
+    let busy = canned_server("503 Slow Down", "<Error><Code>SlowDown</Code></Error>").await;
+    let malformed = canned_server("400 Bad Request", "<Error><Code>InvalidArgument</Code></Error>").await;
+    let unsupported =
+        canned_server("501 Not Implemented", "<Error><Code>NotImplemented</Code></Error>").await;
+    assert!(matches!(probe_s3(denied).await, StoreError::Denied { .. }));
+    assert!(matches!(probe_s3(no_bucket).await, StoreError::NoBucket { .. }));
+    assert!(matches!(probe_s3(busy).await, StoreError::Unavailable { .. }));
+    assert!(matches!(probe_s3(malformed).await, StoreError::Other { .. }));
+    assert!(matches!(probe_s3(unsupported).await, StoreError::IgnoresPreconditions { .. }));
+    let nobody = probe_s3("http://127.0.0.1:1".to_owned()).await;
+    assert!(matches!(nobody, StoreError::Unavailable { .. }), "{nobody}");
+    assert!(nobody.to_string().contains("s3://bucket"), "{nobody}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_does_not_wait_behind_stalled_writes() {
+    let store = Arc::new(FaultyStore::default());
+    let options = StoreOptions { requests_max: 2, ..StoreOptions::default() };
+    let bucket = Bucket::with_options(store.clone(), "test", &options);
+    bucket.objects.put(&Path::from("a"), payload(b"x")).await.expect("written");
+    store.fail_writes([Fault::Hang; 10]);
+    let path = Path::from("b");
+    let writes = (0..5).map(|_| bucket.objects.put_opts(&path, payload(b"y"), create()));
+    let read = async {
+        let started = tokio::time::Instant::now();
+        bucket.objects.get(&Path::from("a")).await.expect("read");
+        started.elapsed()
+    };
+    tokio::select! {
+        _ = futures::future::join_all(writes) => panic!("the writes hang"),
+        elapsed = read => assert_eq!(elapsed, Duration::ZERO),
+    }
 }

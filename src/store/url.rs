@@ -160,7 +160,7 @@ fn is_plain_http(endpoint: Option<&String>) -> bool {
     endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"))
 }
 
-fn s3(bucket: &str, options: &StoreOptions) -> AmazonS3Builder {
+pub(super) fn s3(bucket: &str, options: &StoreOptions) -> AmazonS3Builder {
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(no_retries());
     for (key, value) in CLIENT {
         builder = builder.with_config(AmazonS3ConfigKey::Client(key), value);

@@ -6,15 +6,15 @@ use crate::crypto::{HEAD_BYTES, TAG_BYTES};
 
 /// Plaintext bytes of every piece but the last.
 pub(super) const PIECE_BYTES: u64 = 16 * 1024;
-/// Pieces that are fetched and cached together.
-pub(super) const SPAN_PIECES: u64 = 64;
-/// Plaintext bytes of every span but the last: 1 MiB.
-pub(super) const SPAN_BYTES: u64 = PIECE_BYTES * SPAN_PIECES;
+/// Pieces that are cached together: 128 KiB, what a single look into a large table fetches.
+const CHUNK_PIECES: u64 = 8;
+/// Chunks that a scan fetches together: 1 MiB.
+pub(super) const SPAN_CHUNKS: u64 = 8;
 
 const HEAD: u64 = HEAD_BYTES as u64;
 const TAG: u64 = TAG_BYTES as u64;
 const SEALED_PIECE: u64 = PIECE_BYTES + TAG;
-const SEALED_SPAN: u64 = SEALED_PIECE * SPAN_PIECES;
+const SEALED_CHUNK: u64 = SEALED_PIECE * CHUNK_PIECES;
 
 /// A sealed object of a known length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,11 @@ impl Geometry {
         HEAD + self.plain_len + self.pieces() * TAG
     }
 
+    /// Number of the last chunk.
+    pub(super) const fn last_chunk(self) -> u64 {
+        place_in_chunk(self.pieces() - 1).0
+    }
+
     /// Number of pieces: at least one, because an empty object has an empty last piece.
     pub(super) const fn pieces(self) -> u64 {
         let pieces = self.plain_len.div_ceil(PIECE_BYTES);
@@ -58,17 +63,19 @@ impl Geometry {
     }
 }
 
-/// Bytes of the sealed object that hold `span`; the first also holds the head. May reach past the end.
-pub(super) const fn span_range(span: u64) -> Range<u64> {
-    let start = HEAD.saturating_add(span.saturating_mul(SEALED_SPAN));
-    Range { start: if span == 0 { 0 } else { start }, end: start.saturating_add(SEALED_SPAN) }
+/// Bytes of the sealed object that hold the chunks `first` to `last`; the first of all also holds the
+/// head. May reach past the end.
+pub(super) const fn chunk_range(first: u64, last: u64) -> Range<u64> {
+    let start = HEAD.saturating_add(first.saturating_mul(SEALED_CHUNK));
+    let end = HEAD.saturating_add(last.saturating_add(1).saturating_mul(SEALED_CHUNK));
+    Range { start: if first == 0 { 0 } else { start }, end }
 }
 
-/// The span that holds `piece`, and the position of the sealed piece within the span's bytes.
-pub(super) const fn place_in_span(piece: u64) -> (u64, u64) {
-    let (span, within) = (piece / SPAN_PIECES, piece % SPAN_PIECES);
-    let skipped = if span == 0 { HEAD } else { 0 };
-    (span, skipped + within * SEALED_PIECE)
+/// The chunk that holds `piece`, and the position of the sealed piece within the chunk's bytes.
+pub(super) const fn place_in_chunk(piece: u64) -> (u64, u64) {
+    let (chunk, within) = (piece / CHUNK_PIECES, piece % CHUNK_PIECES);
+    let skipped = if chunk == 0 { HEAD } else { 0 };
+    (chunk, skipped + within * SEALED_PIECE)
 }
 
 #[cfg(test)]
@@ -90,13 +97,13 @@ mod tests {
     }
 
     #[test]
-    fn pieces_lie_in_their_spans() {
-        assert_eq!(span_range(0), 0..64 + 64 * 16400);
-        assert_eq!(span_range(1), 64 + 64 * 16400..64 + 128 * 16400);
-        assert_eq!(place_in_span(0), (0, 64));
-        assert_eq!(place_in_span(63), (0, 64 + 63 * 16400));
-        assert_eq!(place_in_span(64), (1, 0));
-        assert_eq!(place_in_span(130), (2, 2 * 16400));
-        assert!(span_range(u64::MAX).end == u64::MAX);
+    fn pieces_lie_in_their_chunks() {
+        assert_eq!(chunk_range(0, 0), 0..64 + 8 * 16400);
+        assert_eq!(chunk_range(1, 2), 64 + 8 * 16400..64 + 24 * 16400);
+        assert_eq!(place_in_chunk(0), (0, 64));
+        assert_eq!(place_in_chunk(7), (0, 64 + 7 * 16400));
+        assert_eq!(place_in_chunk(8), (1, 0));
+        assert_eq!(place_in_chunk(18), (2, 2 * 16400));
+        assert!(chunk_range(u64::MAX, u64::MAX).end == u64::MAX);
     }
 }

@@ -1,5 +1,6 @@
 //! Sealed objects by id: everything that leaves or enters the process passes here.
 
+mod chunks;
 mod error;
 mod geometry;
 pub mod header;
@@ -9,7 +10,6 @@ pub mod peek;
 mod sealed;
 mod sealer;
 mod segment;
-mod spans;
 #[cfg(test)]
 mod tests;
 

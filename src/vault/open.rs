@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt, stream};
 use lru::LruCache;
 use object_store::path::Path;
 use object_store::{Error as RawError, GetOptions, GetRange, ObjectStore};
 use parking_lot::Mutex;
 
-use super::geometry::{Geometry, PIECE_BYTES, place_in_span, span_range};
-use super::spans::{Span, SpanCache};
+use super::chunks::ChunkCache;
+use super::geometry::{Geometry, PIECE_BYTES, SPAN_CHUNKS, chunk_range, place_in_chunk};
 use super::{Vault, VaultError, names};
 use crate::crypto::{HEAD_BYTES, ObjectHead, ObjectKey, ObjectKind, TAG_BYTES};
 
@@ -31,17 +32,25 @@ pub(super) struct Opened {
     pub last_modified: DateTime<Utc>,
 }
 
+/// What the bucket gave.
+struct Fetched {
+    bytes: Bytes,
+    /// Length of the whole sealed object, as the bucket says.
+    object_len: u64,
+    last_modified: DateTime<Utc>,
+}
+
 /// The reading side of the sealed store.
 pub(super) struct Reader {
     pub vault: Vault,
-    pub spans: SpanCache,
+    pub cache: ChunkCache,
     opened: Mutex<LruCache<Arc<str>, Opened>>,
 }
 
 impl Reader {
     pub(super) fn new(vault: Vault, cache_bytes: u64) -> Self {
         let keys_max = std::num::NonZeroUsize::new(KEYS_MAX).unwrap_or(std::num::NonZeroUsize::MIN);
-        Self { vault, spans: SpanCache::new(cache_bytes), opened: Mutex::new(LruCache::new(keys_max)) }
+        Self { vault, cache: ChunkCache::new(cache_bytes), opened: Mutex::new(LruCache::new(keys_max)) }
     }
 
     /// Notes an object that was written or opened here.
@@ -53,26 +62,40 @@ impl Reader {
     pub(super) fn forget(&self, plain: &Path) {
         let name: Arc<str> = plain.as_ref().into();
         self.opened.lock().pop(&name);
-        self.spans.remove(&(name, 0));
+        self.cache.remove(&(name, 0));
     }
 
-    /// The object called `plain`. For one that was not seen before, its first span is fetched: so a small
+    /// The object called `plain`. Of one that was not seen before, the first span is fetched: so a small
     /// object costs one request in all, and its length is authenticated before anyone relies on it.
     pub(super) async fn open(&self, plain: &Path) -> Result<Opened, RawError> {
         let name: Arc<str> = plain.as_ref().into();
-        if let Some(opened) = self.opened.lock().get(&name) {
-            return Ok(opened.clone());
+        if let Some(opened) = self.seen(&name) {
+            return Ok(opened);
         }
         let sealed = names::seal(self.vault.ring(), plain);
-        let first = self.span(&name, &sealed, 0).await?;
-        let opened = self.check_head(&name, &sealed, &first.bytes, &first)?;
-        let last = opened.geometry.pieces() - 1;
-        if place_in_span(last).0 == 0 {
-            let mut end = Vec::new();
-            self.open_piece(&opened, &sealed, last, &first, &mut end)?;
-        }
-        self.remember(opened.clone());
-        Ok(opened)
+        let fetch = async {
+            if let Some(opened) = self.seen(&name) {
+                return Ok(opened);
+            }
+            let fetched = self.fetch(&sealed, chunk_range(0, SPAN_CHUNKS - 1)).await?;
+            let opened = self.check_head(&name, &sealed, &fetched)?;
+            let last = opened.geometry.last_chunk();
+            let chunks: Vec<_> = split(&fetched.bytes, 0, last.min(SPAN_CHUNKS - 1)).collect();
+            if last < SPAN_CHUNKS {
+                let end = chunks.last().map(|(_, chunk)| chunk.clone()).unwrap_or_default();
+                self.open_piece(&opened, &sealed, opened.geometry.pieces() - 1, &end, &mut Vec::new())?;
+            }
+            for (number, chunk) in chunks {
+                self.cache.insert((name.clone(), number), chunk);
+            }
+            self.remember(opened.clone());
+            Ok(opened)
+        };
+        self.cache.alone((name.clone(), 0), fetch).await
+    }
+
+    fn seen(&self, name: &Arc<str>) -> Option<Opened> {
+        self.opened.lock().get(name).cloned()
     }
 
     /// The plaintext bytes `range` of the object called `plain`, clipped to its end.
@@ -82,7 +105,7 @@ impl Reader {
         wanted: Option<&GetRange>,
     ) -> Result<(Opened, Range<u64>, Bytes), RawError> {
         let opened = match wanted {
-            Some(GetRange::Bounded(range)) => self.open_for(plain, range.start).await?,
+            Some(GetRange::Bounded(range)) => self.open_for(plain, range).await?,
             _ => self.open(plain).await?,
         };
         let len = opened.geometry.plain_len;
@@ -96,18 +119,25 @@ impl Reader {
         Ok((opened, range, bytes))
     }
 
-    /// As [`Reader::open`], but for a read far into an unseen object: the head alone is fetched, while the
-    /// span that is wanted comes along at the same time.
-    async fn open_for(&self, plain: &Path, start: u64) -> Result<Opened, RawError> {
+    /// As [`Reader::open`], but for a read far into an unseen object: only the head is fetched, and at the
+    /// same time what is wanted.
+    async fn open_for(&self, plain: &Path, range: &Range<u64>) -> Result<Opened, RawError> {
         let name: Arc<str> = plain.as_ref().into();
-        let (span, _) = place_in_span(start / PIECE_BYTES);
-        if span == 0 || self.opened.lock().contains(&name) {
+        let first = place_in_chunk(range.start / PIECE_BYTES).0;
+        if first < SPAN_CHUNKS || self.seen(&name).is_some() {
             return self.open(plain).await;
         }
         let sealed = names::seal(self.vault.ring(), plain);
+        let span = first / SPAN_CHUNKS;
+        let last = place_in_chunk(range.end.saturating_sub(1) / PIECE_BYTES).0;
+        let last = last.clamp(first, (span + 1) * SPAN_CHUNKS - 1);
         let head = self.fetch(&sealed, 0..HEAD_BYTES as u64);
-        let (head, _) = futures::try_join!(head, self.span(&name, &sealed, span))?;
-        let opened = self.check_head(&name, &sealed, &head.bytes, &head)?;
+        let ahead = self.cache.alone((name.clone(), span), self.fetch(&sealed, chunk_range(first, last)));
+        let (head, ahead) = futures::try_join!(head, ahead)?;
+        let opened = self.check_head(&name, &sealed, &head)?;
+        for (number, chunk) in split(&ahead.bytes, first, last.min(opened.geometry.last_chunk())) {
+            self.cache.insert((name.clone(), number), chunk);
+        }
         self.remember(opened.clone());
         Ok(opened)
     }
@@ -123,15 +153,15 @@ impl Reader {
         }
         let sealed = names::seal(self.vault.ring(), plain);
         let (first, last) = (range.start / PIECE_BYTES, (range.end - 1) / PIECE_BYTES);
-        let spans = self.gather(&opened.name, &sealed, place_in_span(first).0, place_in_span(last).0).await?;
-        let mut out = Vec::with_capacity(usize::try_from(len).unwrap_or(0) + TAG_BYTES);
+        let (first_chunk, last_chunk) = (place_in_chunk(first).0, place_in_chunk(last).0);
+        let chunks = self.chunks(opened, &sealed, first_chunk, last_chunk).await?;
+        let mut out = Vec::with_capacity(usize::try_from(len + 2 * PIECE_BYTES).unwrap_or(0));
         let mut at = range.start;
         for piece in first..=last {
-            let (number, _) = place_in_span(piece);
-            let index = usize::try_from(number - place_in_span(first).0).unwrap_or(usize::MAX);
-            let span = spans.get(index).ok_or_else(|| self.cut_short(&sealed))?;
+            let index = usize::try_from(place_in_chunk(piece).0 - first_chunk).unwrap_or(usize::MAX);
+            let chunk = chunks.get(index).ok_or_else(|| self.cut_short(&sealed))?;
             let begun = out.len();
-            self.open_piece(opened, &sealed, piece, span, &mut out)?;
+            self.open_piece(opened, &sealed, piece, chunk, &mut out)?;
             let start = piece * PIECE_BYTES;
             let end = start + opened.geometry.piece_len(piece);
             let (skip, keep) = (at - start, range.end.min(end) - start);
@@ -141,32 +171,67 @@ impl Reader {
         Ok(out.into())
     }
 
-    async fn gather(
+    /// The chunks `first` to `last`, from the cache or the bucket.
+    async fn chunks(
         &self,
-        name: &Arc<str>,
+        opened: &Opened,
         sealed: &Path,
         first: u64,
         last: u64,
-    ) -> Result<Vec<Span>, RawError> {
-        use futures::{StreamExt, TryStreamExt};
-        if first == last {
-            return Ok(vec![self.span(name, sealed, first).await?]);
+    ) -> Result<Vec<Bytes>, RawError> {
+        let is_scan = self.cache.continues(&opened.name, first, last);
+        let spans = first / SPAN_CHUNKS..=last / SPAN_CHUNKS;
+        let fetches = spans.map(|span| {
+            let from = first.max(span * SPAN_CHUNKS);
+            let to = last.min(span * SPAN_CHUNKS + SPAN_CHUNKS - 1);
+            self.chunks_of_span(opened, sealed, from, to, is_scan)
+        });
+        let spans: Vec<Vec<Bytes>> = stream::iter(fetches).buffered(SPANS_AT_ONCE).try_collect().await?;
+        Ok(spans.into_iter().flatten().collect())
+    }
+
+    /// The chunks `first` to `last`, all of one span. A scan takes the rest of the span along.
+    async fn chunks_of_span(
+        &self,
+        opened: &Opened,
+        sealed: &Path,
+        first: u64,
+        last: u64,
+        is_scan: bool,
+    ) -> Result<Vec<Bytes>, RawError> {
+        let name = &opened.name;
+        let here: Option<Vec<Bytes>> = self.cache.get(name, first, last).into_iter().collect();
+        if let Some(here) = here {
+            return Ok(here);
         }
-        let fetches = (first..=last).map(|number| self.span(name, sealed, number));
-        futures::stream::iter(fetches).buffered(SPANS_AT_ONCE).try_collect().await
+        let fetch = async {
+            let mut found = self.cache.get(name, first, last);
+            let Some(missing) = found.iter().position(Option::is_none) else {
+                return Ok(found.into_iter().flatten().collect());
+            };
+            let from = first + missing as u64;
+            let span_end = (from / SPAN_CHUNKS + 1) * SPAN_CHUNKS - 1;
+            let to = if is_scan { span_end.min(opened.geometry.last_chunk()) } else { last };
+            let fetched = self.fetch(sealed, chunk_range(from, to)).await?;
+            for (number, chunk) in split(&fetched.bytes, from, to) {
+                self.cache.insert((name.clone(), number), chunk.clone());
+                let index = usize::try_from(number - first).unwrap_or(usize::MAX);
+                if let Some(place) = found.get_mut(index) {
+                    *place = Some(chunk);
+                }
+            }
+            Ok(found.into_iter().map(Option::unwrap_or_default).collect())
+        };
+        self.cache.alone((name.clone(), first / SPAN_CHUNKS), fetch).await
     }
 
-    async fn span(&self, name: &Arc<str>, sealed: &Path, number: u64) -> Result<Span, RawError> {
-        self.spans.get((name.clone(), number), || self.fetch(sealed, span_range(number))).await
-    }
-
-    async fn fetch(&self, sealed: &Path, range: Range<u64>) -> Result<Span, RawError> {
+    async fn fetch(&self, sealed: &Path, range: Range<u64>) -> Result<Fetched, RawError> {
         let start = range.start;
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
         match self.vault.bucket().objects.get_opts(sealed, options).await {
             Ok(result) => {
                 let (object_len, last_modified) = (result.meta.size, result.meta.last_modified);
-                Ok(Span { bytes: result.bytes().await?, object_len, last_modified })
+                Ok(Fetched { bytes: result.bytes().await?, object_len, last_modified })
             }
             Err(error) => match self.vault.len_after_refusal(sealed, &error).await {
                 Some(len) if len <= start => Err(self.cut_short(sealed)),
@@ -175,18 +240,12 @@ impl Reader {
         }
     }
 
-    fn check_head(
-        &self,
-        name: &Arc<str>,
-        sealed: &Path,
-        bytes: &[u8],
-        span: &Span,
-    ) -> Result<Opened, RawError> {
-        let head = ObjectHead::decode(bytes).map_err(|error| damaged(sealed, error))?;
+    fn check_head(&self, name: &Arc<str>, sealed: &Path, fetched: &Fetched) -> Result<Opened, RawError> {
+        let head = ObjectHead::decode(&fetched.bytes).map_err(|error| damaged(sealed, error))?;
         let key = self.vault.ring().open_object(ObjectKind::Meta, name.as_bytes(), &head);
         let key = key.map_err(|error| damaged(sealed, error))?;
-        let geometry = Geometry::of_sealed(span.object_len).ok_or_else(|| self.cut_short(sealed))?;
-        Ok(Opened { name: name.clone(), key: Arc::new(key), geometry, last_modified: span.last_modified })
+        let geometry = Geometry::of_sealed(fetched.object_len).ok_or_else(|| self.cut_short(sealed))?;
+        Ok(Opened { name: name.clone(), key: Arc::new(key), geometry, last_modified: fetched.last_modified })
     }
 
     /// Appends the plaintext of `piece` to `out`.
@@ -195,13 +254,13 @@ impl Reader {
         opened: &Opened,
         sealed: &Path,
         piece: u64,
-        span: &Span,
+        chunk: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), RawError> {
-        let (_, position) = place_in_span(piece);
+        let (number, position) = place_in_chunk(piece);
         let len = opened.geometry.piece_len(piece) + TAG_BYTES as u64;
         let slice = usize::try_from(position).ok().zip(usize::try_from(position + len).ok());
-        let bytes = slice.and_then(|(start, end)| span.bytes.get(start..end));
+        let bytes = slice.and_then(|(start, end)| chunk.get(start..end));
         let bytes = bytes.ok_or_else(|| self.cut_short(sealed))?;
         let begun = out.len();
         out.extend_from_slice(bytes);
@@ -213,7 +272,7 @@ impl Reader {
             }
             Err(error) => {
                 // It may be that a damaged copy was kept: the next read asks the bucket again.
-                self.spans.remove(&(opened.name.clone(), place_in_span(piece).0));
+                self.cache.remove(&(opened.name.clone(), number));
                 out.truncate(begun);
                 Err(damaged(sealed, error))
             }
@@ -223,6 +282,20 @@ impl Reader {
     fn cut_short(&self, sealed: &Path) -> RawError {
         damaged(sealed, "its length does not fit")
     }
+}
+
+/// Cuts the bytes of the chunks `first` to `last` into chunks. Each is a copy: a slice would keep all of
+/// them in memory as long as any.
+pub(super) fn split(bytes: &Bytes, first: u64, last: u64) -> impl Iterator<Item = (u64, Bytes)> {
+    let base = chunk_range(first, last).start;
+    (first..=last).map(move |number| {
+        let range = chunk_range(number, number);
+        let within = |at: u64| usize::try_from(at - base).unwrap_or(usize::MAX).min(bytes.len());
+        (
+            number,
+            Bytes::copy_from_slice(bytes.get(within(range.start)..within(range.end)).unwrap_or_default()),
+        )
+    })
 }
 
 /// Keeps the bytes from `skip` to `keep` of what was appended since `begun`.

@@ -14,11 +14,10 @@ use object_store::{
     Result as RawResult, UploadPart,
 };
 
-use super::geometry::{Geometry, SPAN_BYTES, span_range};
+use super::geometry::Geometry;
 use super::names::{self, Opener};
-use super::open::{Opened, Reader, damaged};
+use super::open::{Opened, Reader, damaged, split};
 use super::sealer::Sealer;
-use super::spans::Span;
 use super::{Vault, VaultError};
 use crate::crypto::ObjectKind;
 
@@ -160,7 +159,7 @@ fn begin(vault: &Vault, path: &Path, plain_len: usize) -> Sealer {
 async fn put(reader: &Reader, path: &Path, sealer: Sealer, mode: PutMode) -> RawResult<PutResult> {
     let (bytes, key) = sealer.finish();
     let sealed = names::seal(reader.vault.ring(), path);
-    let keep = !matches!(mode, PutMode::Create);
+    let is_table = !matches!(mode, PutMode::Create);
     let opts = PutOptions { mode, ..PutOptions::default() };
     let payload = PutPayload::from_bytes(bytes.clone());
     reader.vault.bucket().objects.put_opts(&sealed, payload, opts).await?;
@@ -169,8 +168,8 @@ async fn put(reader: &Reader, path: &Path, sealer: Sealer, mode: PutMode) -> Raw
     let last_modified = chrono::DateTime::from(std::time::SystemTime::now());
     let name: Arc<str> = path.as_ref().into();
     reader.forget(path);
-    if keep {
-        keep_spans(reader, &name, &bytes, geometry, last_modified);
+    if is_table {
+        keep(reader, &name, &bytes, geometry);
     }
     reader.remember(Opened { name, key: Arc::new(key), geometry, last_modified });
     Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
@@ -178,26 +177,9 @@ async fn put(reader: &Reader, path: &Path, sealer: Sealer, mode: PutMode) -> Raw
 
 /// Keeps what was just written for reading. Only tables are written without «create»; logs and manifests
 /// are not read again by their writer.
-fn keep_spans(
-    reader: &Reader,
-    name: &Arc<str>,
-    bytes: &Bytes,
-    geometry: Geometry,
-    last_modified: chrono::DateTime<chrono::Utc>,
-) {
-    for number in 0..geometry.plain_len.div_ceil(SPAN_BYTES).max(1) {
-        let range = span_range(number);
-        let end = range.end.min(bytes.len() as u64);
-        let slice = usize::try_from(range.start).ok().zip(usize::try_from(end).ok());
-        if let Some((start, end)) = slice
-            && start < end
-            && end <= bytes.len()
-        {
-            // A copy: a slice would keep the whole object in memory as long as any of its spans.
-            let bytes = Bytes::copy_from_slice(bytes.get(start..end).unwrap_or_default());
-            let object_len = geometry.sealed_len();
-            reader.spans.insert((name.clone(), number), Span { bytes, object_len, last_modified });
-        }
+fn keep(reader: &Reader, name: &Arc<str>, bytes: &Bytes, geometry: Geometry) {
+    for (number, chunk) in split(bytes, 0, geometry.last_chunk()) {
+        reader.cache.insert((name.clone(), number), chunk);
     }
 }
 

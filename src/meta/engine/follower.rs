@@ -1,0 +1,131 @@
+//! A reader that follows the writer's commits and starts afresh when it lost its footing.
+
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use parking_lot::RwLock;
+use slatedb::db_cache::DbCache;
+use slatedb::{DbReader, DbReaderMode, ErrorKind};
+
+use super::clock::EngineClock;
+use super::error::NothingHere;
+use super::{DATABASE, settings};
+use crate::base::Clock;
+
+/// A database opened for reading. Writes nothing to the store.
+pub(super) struct Follower {
+    current: RwLock<Handle>,
+    reopening: tokio::sync::Mutex<()>,
+    store: Arc<dyn ObjectStore>,
+    cache: Arc<dyn DbCache>,
+    clock: Arc<dyn Clock>,
+    /// Stays at this checkpoint for ever, if given.
+    checkpoint: Option<String>,
+}
+
+#[derive(Clone)]
+struct Handle {
+    db: Arc<DbReader>,
+    clock: Arc<EngineClock>,
+}
+
+impl Follower {
+    pub(super) async fn open(
+        store: Arc<dyn ObjectStore>,
+        cache: Arc<dyn DbCache>,
+        clock: Arc<dyn Clock>,
+        checkpoint: Option<String>,
+    ) -> Result<Self, slatedb::Error> {
+        let opened = Handle::open(&store, &cache, &clock, checkpoint.as_deref()).await;
+        let handle = match opened {
+            Err(error) if error.kind() == ErrorKind::Data && is_empty(&store).await => {
+                return Err(error.with_source(Box::new(NothingHere)));
+            }
+            opened => opened?,
+        };
+        Ok(Self {
+            current: RwLock::new(handle),
+            reopening: tokio::sync::Mutex::new(()),
+            store,
+            cache,
+            clock,
+            checkpoint,
+        })
+    }
+
+    /// The handle to read from.
+    pub(super) fn db(&self) -> Arc<DbReader> {
+        self.current.read().db.clone()
+    }
+
+    /// Catches up with the writer.
+    pub(super) async fn refresh(&self) -> Result<(), slatedb::Error> {
+        if self.checkpoint.is_some() {
+            return Ok(());
+        }
+        let handle = self.current.read().clone();
+        let mut status = handle.db.subscribe();
+        let number = handle.clock.call();
+        tokio::select! {
+            () = handle.clock.polled(number) => Ok(()),
+            _ = status.wait_for(|status| status.close_reason.is_some()) => self.reopen(&handle.db).await,
+        }
+    }
+
+    /// Opens the database again unless somebody did since `lost` was in use.
+    pub(super) async fn reopen(&self, lost: &Arc<DbReader>) -> Result<(), slatedb::Error> {
+        let _only_one = self.reopening.lock().await;
+        if !Arc::ptr_eq(&self.db(), lost) {
+            return Ok(());
+        }
+        let fresh = Handle::open(&self.store, &self.cache, &self.clock, self.checkpoint.as_deref()).await?;
+        *self.current.write() = fresh;
+        if let Err(error) = lost.close().await {
+            tracing::debug!(%error, "the lost reader did not close cleanly");
+        }
+        Ok(())
+    }
+
+    pub(super) async fn close(&self) -> Result<(), slatedb::Error> {
+        self.db().close().await
+    }
+}
+
+impl Handle {
+    async fn open(
+        store: &Arc<dyn ObjectStore>,
+        cache: &Arc<dyn DbCache>,
+        clock: &Arc<dyn Clock>,
+        checkpoint: Option<&str>,
+    ) -> Result<Self, slatedb::Error> {
+        let mode = match checkpoint {
+            None => DbReaderMode::FollowLatest,
+            Some(id) => {
+                let id =
+                    id.parse().map_err(|_| slatedb::Error::invalid(format!("no checkpoint id: {id}")))?;
+                DbReaderMode::Checkpoint(id)
+            }
+        };
+        let clock = Arc::new(EngineClock::new(clock.clone()));
+        let db = DbReader::builder(DATABASE, store.clone())
+            .with_reader_mode(mode)
+            .with_options(settings::reader())
+            .with_db_cache(cache.clone(), 0)
+            .with_system_clock(clock.clone())
+            .build()
+            .await?;
+        Ok(Self { db: Arc::new(db), clock })
+    }
+}
+
+async fn is_empty(store: &Arc<dyn ObjectStore>) -> bool {
+    let mut entries = store.list(Some(&Path::from(DATABASE)));
+    matches!(entries.try_next().await, Ok(None))
+}
+
+/// Whether reading again from a fresh handle may help: tables it knew may have been merged and removed.
+pub(super) fn lost_footing(error: &slatedb::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Closed(_) | ErrorKind::Data)
+}

@@ -1,0 +1,321 @@
+//! The ordered store of records: SlateDB behind a narrow seam.
+
+mod cache;
+mod clock;
+mod error;
+mod follower;
+mod seam;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+mod writer;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::ObjectStore;
+use slatedb::admin::AdminBuilder;
+use slatedb::config::{CheckpointOptions, CheckpointScope, ReadOptions, ScanOptions};
+use slatedb::db_cache::DbCache;
+use slatedb::{Db, DbIterator, WriteBatch};
+
+pub use error::EngineError;
+
+use cache::BlockCache;
+use follower::Follower;
+use seam::Seam;
+use writer::Writer;
+
+use crate::base::Clock;
+use crate::store::Meter;
+
+/// The database's directory within the sealed store.
+const DATABASE: &str = "db";
+/// A record of ours in every batch. Its timestamp tells the next session how far the clock had come. No
+/// other key may start with a NUL.
+const PULSE: &[u8] = b"\0";
+/// Records of a scan are assumed to be about this long when deciding how much to read at once.
+const SCAN_RECORD_BYTES: usize = 128;
+/// Most that a scan reads ahead.
+const SCAN_AHEAD_BYTES_MAX: usize = 256 * 1024;
+
+/// How the engine is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineMode {
+    /// As the one writer; an older writer is fenced.
+    Writer,
+    /// Following the writer, without writing anything.
+    Reader,
+    /// Staying at a checkpoint, given by its id.
+    Checkpoint(String),
+}
+
+/// Limits and surroundings of the engine.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Begins an empty database if there is none; otherwise that is [`EngineError::Missing`].
+    pub create: bool,
+    /// Bytes of decoded blocks kept in memory.
+    pub cache_bytes: u64,
+    /// Reads fail after this.
+    pub read_timeout: Duration,
+    /// Tells why the bucket does not answer.
+    pub meter: Option<Meter>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            create: false,
+            cache_bytes: 64 * 1024 * 1024,
+            read_timeout: Duration::from_secs(60),
+            meter: None,
+        }
+    }
+}
+
+/// An ordered map from keys to values with atomic, durable batches. Clones share it.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    access: Access,
+    store: Arc<dyn ObjectStore>,
+    options: EngineOptions,
+}
+
+enum Access {
+    Write(Writer),
+    Read(Follower),
+}
+
+impl Engine {
+    /// Opens the database in `store`.
+    ///
+    /// # Errors
+    /// The bucket denies access or does not answer within the read timeout, there is no database, or it
+    /// is damaged.
+    pub async fn open(
+        store: Arc<dyn ObjectStore>,
+        mode: EngineMode,
+        options: EngineOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, EngineError> {
+        let may_create = options.create && mode == EngineMode::Writer;
+        let store: Arc<dyn ObjectStore> = Arc::new(Seam::new(store, may_create));
+        let cache: Arc<dyn DbCache> = Arc::new(BlockCache::new(options.cache_bytes));
+        let opening = async {
+            Ok(match mode {
+                EngineMode::Writer => Access::Write(Writer::open(store.clone(), cache, clock).await?),
+                EngineMode::Reader => Access::Read(Follower::open(store.clone(), cache, clock, None).await?),
+                EngineMode::Checkpoint(id) => {
+                    Access::Read(Follower::open(store.clone(), cache, clock, Some(id)).await?)
+                }
+            })
+        };
+        let access = within(&options, true, opening).await?;
+        Ok(Self(Arc::new(Inner { access, store, options })))
+    }
+
+    /// The value of `key`.
+    ///
+    /// # Errors
+    /// The bucket does not answer in time, or the records are damaged.
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        let options = ReadOptions::default();
+        let value = match &self.0.access {
+            Access::Write(writer) => self.read(writer.db.get_with_options(key, &options)).await?,
+            Access::Read(follower) => {
+                let db = follower.db();
+                match self.limited(db.get_with_options(key, &options)).await? {
+                    Err(error) if follower::lost_footing(&error) => {
+                        self.read(follower.reopen(&db)).await?;
+                        self.read(follower.db().get_with_options(key, &options)).await?
+                    }
+                    result => result.map_err(|error| EngineError::from_slate(&error))?,
+                }
+            }
+        };
+        // The value is a slice of a whole block, which it would keep in memory.
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    /// Up to `limit` records from `from` (inclusive) to `to` (exclusive), in order.
+    ///
+    /// # Errors
+    /// The bucket does not answer in time, or the records are damaged.
+    pub async fn scan(
+        &self,
+        from: Vec<u8>,
+        to: Vec<u8>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, EngineError> {
+        if from >= to || limit == 0 {
+            return Ok(Vec::new());
+        }
+        match &self.0.access {
+            Access::Write(writer) => self.read(scan(Source::Writer(&writer.db), &from, &to, limit)).await,
+            Access::Read(follower) => {
+                let db = follower.db();
+                match self.limited(scan(Source::Reader(&db), &from, &to, limit)).await? {
+                    Err(error) if follower::lost_footing(&error) => {
+                        self.read(follower.reopen(&db)).await?;
+                        self.read(scan(Source::Reader(&follower.db()), &from, &to, limit)).await
+                    }
+                    result => result.map_err(|error| EngineError::from_slate(&error)),
+                }
+            }
+        }
+    }
+
+    /// Writes all of `records` at once, `None` removing one, and returns when they are in the bucket: one
+    /// PUT. An outage is waited out. If the future is dropped before, the records may be written or not,
+    /// but never in part.
+    ///
+    /// # Errors
+    /// [`EngineError::Fenced`] if another writer took over, [`EngineError::ReadOnly`] for readers.
+    pub async fn write_durable(&self, records: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), EngineError> {
+        let Access::Write(writer) = &self.0.access else {
+            return Err(EngineError::ReadOnly);
+        };
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::new();
+        batch.put(PULSE, b"");
+        for (key, value) in records {
+            match value {
+                Some(value) => batch.put_bytes(key.into(), value.into()),
+                None => batch.delete(key),
+            }
+        }
+        writer.write(batch).await.map_err(|error| EngineError::from_slate(&error))
+    }
+
+    /// Pins the present state for readers, for `lifetime` or until dropped; returns its id.
+    ///
+    /// # Errors
+    /// As [`Engine::write_durable`].
+    pub async fn checkpoint(&self, lifetime: Option<Duration>) -> Result<String, EngineError> {
+        let Access::Write(writer) = &self.0.access else {
+            return Err(EngineError::ReadOnly);
+        };
+        let options = CheckpointOptions { lifetime, ..CheckpointOptions::default() };
+        let made = writer.db.create_checkpoint(CheckpointScope::All, &options).await;
+        Ok(made.map_err(|error| EngineError::from_slate(&error))?.id.to_string())
+    }
+
+    /// Lets a checkpoint go.
+    ///
+    /// # Errors
+    /// The id is not one, or as [`Engine::write_durable`].
+    pub async fn drop_checkpoint(&self, id: &str) -> Result<(), EngineError> {
+        let id = id.parse().map_err(|_| EngineError::Broken(format!("no checkpoint id: {id}")))?;
+        let admin = AdminBuilder::new(DATABASE, self.0.store.clone()).build();
+        admin.delete_checkpoint(id).await.map_err(|error| EngineError::from_slate(&error))
+    }
+
+    /// Catches up: a reader with the writer's commits, a writer with what others did (and whether one took
+    /// over).
+    ///
+    /// # Errors
+    /// The bucket does not answer in time, the writer was fenced, or the records are damaged.
+    pub async fn refresh(&self) -> Result<(), EngineError> {
+        match &self.0.access {
+            Access::Write(writer) => self.read(writer.db.refresh_manifest()).await,
+            Access::Read(follower) => self.read(follower.refresh()).await,
+        }
+    }
+
+    /// Ends the use of the database. Everything written is durable already; the writer also leaves its
+    /// records in a table, so that the next opening has no logs to read.
+    ///
+    /// # Errors
+    /// [`EngineError::Fenced`] if another writer took over.
+    pub async fn close(&self) -> Result<(), EngineError> {
+        let closed = match &self.0.access {
+            Access::Write(writer) => writer.close().await,
+            Access::Read(follower) => follower.close().await,
+        };
+        match closed.map_err(|error| EngineError::from_slate(&error)) {
+            Ok(()) | Err(EngineError::Closed) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tables and runs a read may have to look into, newest level first.
+    #[must_use]
+    pub fn tables(&self) -> (usize, usize) {
+        let manifest = match &self.0.access {
+            Access::Write(writer) => writer.db.manifest(),
+            Access::Read(follower) => follower.db().manifest(),
+        };
+        (manifest.l0().len(), manifest.compacted().len())
+    }
+
+    async fn read<T>(&self, work: impl Future<Output = Result<T, slatedb::Error>>) -> Result<T, EngineError> {
+        within(&self.0.options, false, work).await
+    }
+
+    async fn limited<T>(&self, work: impl Future<Output = T>) -> Result<T, EngineError> {
+        let silence = |_| EngineError::from_silence(self.0.options.meter.as_ref());
+        tokio::time::timeout(self.0.options.read_timeout, work).await.map_err(silence)
+    }
+}
+
+/// Gives `work` the time that reads have. SlateDB repeats what fails without end, because giving up would
+/// close the database; so the end is set here. With `prompt`, it also ends as soon as access is denied.
+async fn within<T>(
+    options: &EngineOptions,
+    prompt: bool,
+    work: impl Future<Output = Result<T, slatedb::Error>>,
+) -> Result<T, EngineError> {
+    let denied = async {
+        match &options.meter {
+            Some(meter) if prompt => meter.denied().await,
+            _ => std::future::pending().await,
+        }
+    };
+    let limited = tokio::time::timeout(options.read_timeout, work);
+    tokio::select! {
+        // First, so that it watches before the work begins.
+        biased;
+        () = denied => Err(EngineError::from_silence(options.meter.as_ref())),
+        result = limited => match result {
+            Ok(result) => result.map_err(|error| EngineError::from_slate(&error)),
+            Err(_) => Err(EngineError::from_silence(options.meter.as_ref())),
+        },
+    }
+}
+
+enum Source<'a> {
+    Writer(&'a Db),
+    Reader(&'a slatedb::DbReader),
+}
+
+async fn scan(
+    source: Source<'_>,
+    from: &[u8],
+    to: &[u8],
+    limit: usize,
+) -> Result<Vec<(Bytes, Bytes)>, slatedb::Error> {
+    let ahead = limit.saturating_mul(SCAN_RECORD_BYTES).min(SCAN_AHEAD_BYTES_MAX);
+    let options = ScanOptions::new().with_read_ahead_bytes(ahead.max(1)).with_cache_blocks(true);
+    let range = from.to_vec()..to.to_vec();
+    let mut records: DbIterator = match source {
+        Source::Writer(db) => db.scan_with_options(range, &options).await?,
+        Source::Reader(db) => db.scan_with_options(range, &options).await?,
+    };
+    let mut found = Vec::new();
+    while found.len() < limit
+        && let Some(record) = records.next().await?
+    {
+        if record.key != PULSE {
+            found.push((record.key, record.value));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,118 @@
+//! Stands between SlateDB and the sealed store: what SlateDB need not ask, and what it must not retry.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error as RawError, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as RawResult,
+};
+use slatedb_common::retry::NonRetryable;
+
+use super::error::{NothingHere, find};
+use crate::vault::VaultError;
+
+/// The first manifest of a database.
+const FIRST_MANIFEST: &str = "00000000000000000001.manifest";
+
+/// The store that SlateDB is given.
+///
+/// - SlateDB's boundary files are the only objects it overwrites. We never write them, so asking for one
+///   is answered here and costs no request: the names of manifests are guarded by their age instead
+///   (see `upkeep`), those of write-ahead logs by fences that live for months.
+/// - SlateDB repeats whatever fails. A damaged object stays damaged: it is told so.
+#[derive(Debug)]
+pub(super) struct Seam {
+    inner: Arc<dyn ObjectStore>,
+    may_create: bool,
+}
+
+impl Seam {
+    pub(super) const fn new(inner: Arc<dyn ObjectStore>, may_create: bool) -> Self {
+        Self { inner, may_create }
+    }
+}
+
+impl fmt::Display for Seam {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+fn is_boundary(path: &Path) -> bool {
+    path.extension() == Some("boundary")
+}
+
+fn no_boundary(path: &Path) -> RawError {
+    RawError::NotFound { path: path.to_string(), source: "boundary files are not used".into() }
+}
+
+fn final_if_damaged(error: RawError) -> RawError {
+    let damaged = find(&error, |e: &VaultError| e.is_damage().then_some(())).is_some();
+    if damaged { never_retried(Box::new(error)) } else { error }
+}
+
+fn never_retried(source: Box<dyn StdError + Send + Sync>) -> RawError {
+    RawError::Generic { store: "volume", source: Box::new(NonRetryable(source)) }
+}
+
+#[async_trait]
+impl ObjectStore for Seam {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, opts: PutOptions) -> RawResult<PutResult> {
+        if is_boundary(path) {
+            let operation = "boundary files".to_owned();
+            return Err(RawError::NotImplemented { operation, implementer: self.to_string() });
+        }
+        if !self.may_create && path.filename() == Some(FIRST_MANIFEST) {
+            return Err(never_retried(Box::new(NothingHere)));
+        }
+        self.inner.put_opts(path, payload, opts).await.map_err(final_if_damaged)
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        opts: PutMultipartOptions,
+    ) -> RawResult<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(path, opts).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> RawResult<GetResult> {
+        if is_boundary(path) {
+            return Err(no_boundary(path));
+        }
+        self.inner.get_opts(path, options).await.map_err(final_if_damaged)
+    }
+
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, RawResult<Path>>,
+    ) -> BoxStream<'static, RawResult<Path>> {
+        self.inner.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, RawResult<ObjectMeta>> {
+        self.inner.list(prefix).map(|entry| entry.map_err(final_if_damaged)).boxed()
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, RawResult<ObjectMeta>> {
+        self.inner.list_with_offset(prefix, offset).map(|entry| entry.map_err(final_if_damaged)).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> RawResult<ListResult> {
+        self.inner.list_with_delimiter(prefix).await.map_err(final_if_damaged)
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> RawResult<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}

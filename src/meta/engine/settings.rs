@@ -1,0 +1,106 @@
+//! How SlateDB is set up: one PUT a commit, few tables, silence when idle.
+
+use std::time::Duration;
+
+use slatedb::config::{
+    CompactionWorkerOptions, CompactorOptions, DbReaderOptions, GarbageCollectorDirectoryOptions,
+    GarbageCollectorOptions, Settings, SizeTieredCompactionSchedulerOptions,
+};
+
+/// A table of the newest level is written when this many bytes of records wait in memory.
+const TABLE_BYTES: usize = 16 * 1024 * 1024;
+/// Writers wait when this many bytes of records are not in a table yet.
+const UNFLUSHED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Tables of the newest level that are never exceeded: writers wait for the compactor instead.
+pub(super) const NEWEST_TABLES_MAX: usize = 12;
+/// Tables of the newest level at which they are merged.
+pub(super) const NEWEST_TABLES_MERGED_AT: usize = 4;
+/// Sorted runs above which the smallest are merged whatever their sizes.
+const SORTED_RUNS_MAX: usize = 8;
+/// A merged table is closed at this size. Each is one PUT and is held in memory until sent.
+const MERGED_TABLE_BYTES: usize = 32 * 1024 * 1024;
+/// The writer looks for a newer writer this often even if it writes nothing.
+const WRITER_POLL: Duration = Duration::from_secs(15 * 60);
+/// Readers are polled by call (see `EngineClock::call`), not by time.
+const READER_POLL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Replaced tables stay for scans that are under way and readers that have not polled yet.
+pub(super) const GARBAGE_AGE: Duration = Duration::from_secs(10 * 60);
+/// Old manifests likewise. A writer that slept longer may write one again under a name that was removed:
+/// nobody reads it, because the newest rules, and what it acknowledges is guarded by the fences.
+const MANIFEST_AGE: Duration = Duration::from_secs(60 * 60);
+/// A fence refuses the commits of a writer that was taken over. It must outlive every machine's sleep.
+const FENCE_AGE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// For the writer's handle. Merging and garbage collection are not part of it: `upkeep` starts them.
+pub(super) fn writer() -> Settings {
+    Settings {
+        flush_interval: None,
+        manifest_poll_interval: WRITER_POLL,
+        min_filter_keys: 1,
+        l0_sst_size_bytes: TABLE_BYTES,
+        l0_max_ssts: NEWEST_TABLES_MAX,
+        l0_max_ssts_per_key: NEWEST_TABLES_MAX,
+        l0_flush_parallelism: 1,
+        max_unflushed_bytes: UNFLUSHED_BYTES_MAX,
+        compactor_options: None,
+        garbage_collector_options: None,
+        object_store_max_retries: None,
+        ..Settings::default()
+    }
+}
+
+/// For a reader's handle.
+pub(super) fn reader() -> DbReaderOptions {
+    DbReaderOptions {
+        manifest_poll_interval: READER_POLL,
+        checkpoint_lifetime: READER_POLL * 3,
+        object_store_max_retries: None,
+        ..DbReaderOptions::default()
+    }
+}
+
+/// For the compactor, which runs only while there is something to merge and may therefore poll often.
+pub(super) fn compactor() -> CompactorOptions {
+    let scheduler = SizeTieredCompactionSchedulerOptions {
+        min_compaction_sources: NEWEST_TABLES_MERGED_AT,
+        sorted_run_consolidation_threshold: SORTED_RUNS_MAX,
+        ..SizeTieredCompactionSchedulerOptions::default()
+    };
+    CompactorOptions {
+        poll_interval: Duration::from_secs(1),
+        commit_compacted_interval: Duration::from_millis(500),
+        max_concurrent_compactions: 1,
+        scheduler_options: scheduler.into(),
+        checkpoint_lifetime: GARBAGE_AGE,
+        object_store_max_retries: None,
+        worker: Some(CompactionWorkerOptions {
+            max_concurrent_compactions: 1,
+            compactions_poll_interval: Duration::from_millis(500),
+            max_sst_size: MERGED_TABLE_BYTES,
+            max_fetch_tasks: 2,
+            bytes_to_fetch: 1024 * 1024,
+            max_subcompactions: 1,
+            min_filter_keys: 1,
+            ..CompactionWorkerOptions::default()
+        }),
+        ..CompactorOptions::default()
+    }
+}
+
+/// For one run of the garbage collector.
+pub(super) fn garbage_collector() -> GarbageCollectorOptions {
+    let older_than =
+        |min_age| Some(GarbageCollectorDirectoryOptions { interval: None, min_age, dry_run: false });
+    GarbageCollectorOptions {
+        manifest_options: older_than(MANIFEST_AGE),
+        wal_options: older_than(GARBAGE_AGE),
+        wal_fence_options: older_than(FENCE_AGE),
+        compacted_options: older_than(GARBAGE_AGE),
+        compactions_options: older_than(MANIFEST_AGE),
+        detach_options: None,
+        metric_level: None,
+        boundary_files_enabled: false,
+        object_store_max_retries: Some(5),
+    }
+}

@@ -1,0 +1,232 @@
+//! Keeps the database small while it is used: flushes, merges tables, removes garbage. Idle means silent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use object_store::ObjectStore;
+use slatedb::admin::AdminBuilder;
+use slatedb::config::{FlushOptions, FlushType};
+use slatedb::{CompactorBuilder, Db, GarbageCollectorBuilder};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::clock::EngineClock;
+use super::{DATABASE, settings};
+
+/// Commits after which the records in memory become a table, so that opening after a crash has at most
+/// this many logs to read.
+const COMMITS_PER_TABLE: u64 = 256;
+/// Garbage of earlier sessions is removed this long after opening.
+const FIRST_COLLECTION: Duration = Duration::from_secs(120);
+/// While a merge runs it is looked at this often.
+const MERGE_CHECK: Duration = Duration::from_secs(1);
+/// Closing waits this long for a merge that makes room for the last table.
+const LAST_MERGE: Duration = Duration::from_secs(60);
+/// Sessions may be too short for a collection: one in this many removes garbage when it closes.
+const SESSIONS_PER_COLLECTION: u64 = 8;
+
+/// The task that looks after one writer's database.
+pub(super) struct Upkeep {
+    task: parking_lot::Mutex<Option<JoinHandle<()>>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    db: Arc<Db>,
+    store: Arc<dyn ObjectStore>,
+    /// For new names: may have been raised above the time of day.
+    clock: Arc<EngineClock>,
+    /// For ages, which are compared with the store's own times.
+    plain_clock: Arc<EngineClock>,
+    commits: AtomicU64,
+    wake: Notify,
+    closing: watch::Sender<bool>,
+}
+
+impl Upkeep {
+    pub(super) fn start(
+        db: Arc<Db>,
+        store: Arc<dyn ObjectStore>,
+        clock: Arc<EngineClock>,
+        plain_clock: Arc<EngineClock>,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            db,
+            store,
+            clock,
+            plain_clock,
+            commits: AtomicU64::new(0),
+            wake: Notify::new(),
+            closing: watch::Sender::new(false),
+        });
+        let task = tokio::spawn(shared.clone().run());
+        Self { task: parking_lot::Mutex::new(Some(task)), shared }
+    }
+
+    /// Notes one commit.
+    pub(super) fn committed(&self) {
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        self.shared.wake.notify_one();
+    }
+
+    /// Ends the task; a merge under way is left for the next session.
+    pub(super) async fn stop(&self) {
+        self.shared.closing.send_replace(true);
+        let task = self.task.lock().take();
+        if let Some(task) = task
+            && let Err(error) = task.await
+        {
+            tracing::warn!(%error, "the upkeep of the records ended badly");
+        }
+    }
+
+    /// What must be done before the last flush: room for one more table, and now and then the garbage.
+    pub(super) async fn before_close(&self) {
+        let shared = &self.shared;
+        if shared.newest_tables() + 1 >= settings::NEWEST_TABLES_MAX {
+            shared.merge(sleep(LAST_MERGE)).await;
+        }
+        if shared.db.manifest().writer_epoch().is_multiple_of(SESSIONS_PER_COLLECTION) {
+            shared.collect().await;
+        }
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.lock().take() {
+            task.abort();
+        }
+    }
+}
+
+impl Shared {
+    async fn run(self: Arc<Self>) {
+        let mut closing = self.closing.subscribe();
+        let mut status = self.db.subscribe();
+        let mut collection = Some(Instant::now() + FIRST_COLLECTION);
+        let mut last_work = Instant::now();
+        loop {
+            let is_due = async {
+                match collection {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = is_closing(&mut closing) => return,
+                () = self.wake.notified() => last_work = Instant::now(),
+                changed = status.changed() => if changed.is_err() { return },
+                () = is_due => {
+                    tokio::select! {
+                        () = is_closing(&mut closing) => return,
+                        () = self.flush_and_collect() => {}
+                    }
+                    // What was young now is garbage later; after that nothing changes by itself.
+                    let again = last_work.elapsed() < settings::GARBAGE_AGE * 2;
+                    collection = again.then(|| Instant::now() + settings::GARBAGE_AGE);
+                    continue;
+                }
+            }
+            if status.borrow_and_update().close_reason.is_some() {
+                return;
+            }
+            if self.commits.load(Ordering::Relaxed) >= COMMITS_PER_TABLE {
+                self.commits.store(0, Ordering::Relaxed);
+                tokio::select! {
+                    () = is_closing(&mut closing) => return,
+                    () = self.flush() => {}
+                }
+            }
+            if self.newest_tables() >= settings::NEWEST_TABLES_MERGED_AT {
+                self.merge(is_closing(&mut closing)).await;
+            }
+            if collection.is_none() && last_work.elapsed() < settings::GARBAGE_AGE {
+                collection = Some(Instant::now() + settings::GARBAGE_AGE);
+            }
+        }
+    }
+
+    fn newest_tables(&self) -> usize {
+        self.db.manifest().l0().len()
+    }
+
+    async fn flush(&self) {
+        let options = FlushOptions { flush_type: FlushType::MemTable };
+        if let Err(error) = self.db.flush_with_options(options).await {
+            tracing::warn!(%error, "records could not be flushed into a table");
+        }
+    }
+
+    /// Runs a compactor until there is nothing left to merge, or until `stop`.
+    async fn merge(&self, stop: impl Future<Output = ()>) {
+        let compactor = CompactorBuilder::new(DATABASE, self.store.clone())
+            .with_options(settings::compactor())
+            .with_system_clock(self.clock.clone())
+            .build();
+        let work = async {
+            let ended = compactor.run().await;
+            if let Err(error) = ended {
+                tracing::warn!(%error, "merging tables failed; it will be tried again");
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = self.merged() => {}
+            () = stop => {}
+        }
+        if let Err(error) = compactor.stop().await {
+            tracing::debug!(%error, "the compactor did not stop cleanly");
+        }
+    }
+
+    /// Waits until the newest tables are few and no merge is under way.
+    async fn merged(&self) {
+        let admin = AdminBuilder::new(DATABASE, self.store.clone()).build();
+        loop {
+            sleep(MERGE_CHECK).await;
+            if self.db.refresh_manifest().await.is_err() {
+                return;
+            }
+            if self.newest_tables() >= settings::NEWEST_TABLES_MERGED_AT {
+                continue;
+            }
+            match admin.read_compactor_state_view().await {
+                Ok(view) => {
+                    let busy = view
+                        .compactions()
+                        .is_some_and(|compactions| compactions.recent_compactions().any(|c| c.active()));
+                    if !busy {
+                        return;
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "the state of the merge cannot be read"),
+            }
+        }
+    }
+
+    /// As [`Shared::collect`]; the logs of a session that went quiet are no garbage before their records
+    /// are in a table.
+    async fn flush_and_collect(&self) {
+        if self.commits.swap(0, Ordering::Relaxed) > 0 {
+            self.flush().await;
+        }
+        self.collect().await;
+    }
+
+    async fn collect(&self) {
+        GarbageCollectorBuilder::new(DATABASE, self.store.clone())
+            .with_options(settings::garbage_collector())
+            .with_system_clock(self.plain_clock.clone())
+            .build()
+            .run_gc_once()
+            .await;
+    }
+}
+
+async fn is_closing(closing: &mut watch::Receiver<bool>) {
+    // An error means that nobody is left who could close: then it is closed.
+    let _ = closing.wait_for(|closing| *closing).await;
+}

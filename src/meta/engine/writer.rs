@@ -1,0 +1,96 @@
+//! The one writer: its batches, its clock, its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use object_store::ObjectStore;
+use slatedb::config::{CloseOptions, FlushOptions, FlushType, WriteOptions};
+use slatedb::db_cache::DbCache;
+use slatedb::{CloseReason, Db, WriteBatch};
+
+use super::clock::EngineClock;
+use super::upkeep::Upkeep;
+use super::{DATABASE, PULSE, settings};
+use crate::base::Clock;
+
+/// A writer that wrote nothing for this long by the time of day, asleep perhaps, first looks whether it
+/// has been taken over.
+const LOOK_FIRST_AFTER_MS: i64 = 60 * 60 * 1000;
+
+/// A database opened for writing.
+pub(super) struct Writer {
+    pub(super) db: Arc<Db>,
+    upkeep: Upkeep,
+    clock: Arc<dyn Clock>,
+    /// Time of day of the last durable write.
+    last_write_ms: AtomicI64,
+    /// Batches are written one at a time, so that each flush carries one batch.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Writer {
+    pub(super) async fn open(
+        store: Arc<dyn ObjectStore>,
+        cache: Arc<dyn DbCache>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, slatedb::Error> {
+        let engine_clock = Arc::new(EngineClock::new(clock.clone()));
+        let db = Db::builder(DATABASE, store.clone())
+            .with_settings(settings::writer())
+            .with_db_cache(cache, 0)
+            .with_system_clock(engine_clock.clone())
+            .build()
+            .await?;
+        let db = Arc::new(db);
+        engine_clock.raise(latest_tick(&db).await?);
+        let plain_clock = Arc::new(EngineClock::new(clock.clone()));
+        let last_write_ms = AtomicI64::new(day_ms(&*clock));
+        let upkeep = Upkeep::start(db.clone(), store, engine_clock, plain_clock);
+        Ok(Self { db, upkeep, clock, last_write_ms, turn: tokio::sync::Mutex::new(()) })
+    }
+
+    pub(super) async fn write(&self, batch: WriteBatch) -> Result<(), slatedb::Error> {
+        let _turn = self.turn.lock().await;
+        let now_ms = day_ms(&*self.clock);
+        if now_ms.saturating_sub(self.last_write_ms.load(Ordering::Relaxed)) > LOOK_FIRST_AFTER_MS {
+            self.db.refresh_manifest().await?;
+        }
+        self.db.write_with_options(batch, &WriteOptions::default()).await?;
+        self.db.flush_with_options(FlushOptions { flush_type: FlushType::Wal }).await?;
+        self.last_write_ms.store(now_ms, Ordering::Relaxed);
+        self.upkeep.committed();
+        Ok(())
+    }
+
+    pub(super) async fn close(&self) -> Result<(), slatedb::Error> {
+        let _turn = self.turn.lock().await;
+        self.upkeep.stop().await;
+        let is_open = self.db.status().close_reason.is_none();
+        if is_open {
+            self.upkeep.before_close().await;
+        }
+        let flush_type = Some(FlushType::MemTable);
+        let closed = self.db.close_with_options(CloseOptions::default().with_flush_type(flush_type)).await;
+        // SlateDB closes a fenced database without complaint.
+        if self.db.status().close_reason == Some(CloseReason::Fenced) {
+            return Err(slatedb::Error::closed("fenced".to_owned(), CloseReason::Fenced));
+        }
+        closed
+    }
+}
+
+/// The latest timestamp in the database. SlateDB closes itself when asked to write an earlier one.
+async fn latest_tick(db: &Db) -> Result<i64, slatedb::Error> {
+    let manifest = db.manifest();
+    let in_tables = manifest.last_l0_clock_tick();
+    if db.status().durable_seq <= manifest.last_l0_seq() {
+        return Ok(in_tables);
+    }
+    let pulse = db.get_key_value(PULSE).await?;
+    Ok(pulse.map_or(in_tables, |pulse| pulse.create_ts.max(in_tables)))
+}
+
+fn day_ms(clock: &dyn Clock) -> i64 {
+    let now = clock.now();
+    now.secs.saturating_mul(1000).saturating_add(i64::from(now.nanos / 1_000_000))
+}

@@ -1,0 +1,160 @@
+//! How often and how long one request is attempted.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::{Error as RawError, Result as RawResult};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+use super::error::{Trouble, classify, detail};
+use super::meter::{Meter, OutageKind};
+use crate::base::{Entropy, OsEntropy};
+
+/// Time every attempt has, whatever its size.
+pub(super) const ATTEMPT_TIME: Duration = Duration::from_secs(30);
+/// The slowest link that still carries an attempt to its end.
+const LINK_BYTES_PER_SEC: u64 = 32 * 1024;
+/// First pause between attempts.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// Longest pause while the bucket cannot be reached.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Longest pause while the bucket refuses us: only a person can change that.
+const BACKOFF_DENIED_MAX: Duration = Duration::from_secs(60);
+
+/// How long requests are tried.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Reads fail after this.
+    pub read: Duration,
+    /// Writes fail after this, or at once when denied; `None`: they are tried for ever.
+    pub write: Option<Duration>,
+}
+
+/// Attempts requests on behalf of a store.
+#[derive(Clone, Debug)]
+pub(super) struct Core {
+    pub(super) meter: Meter,
+    pub(super) patience: Patience,
+    /// Reads and writes that may be under way at once: reads never wait behind stalled writes.
+    pub(super) slots: [Arc<Semaphore>; 2],
+}
+
+impl Core {
+    /// One attempt at writing, at most `limit` long once it has its slot.
+    pub(super) async fn attempt<T>(
+        &self,
+        limit: Duration,
+        request: impl Future<Output = RawResult<T>>,
+    ) -> RawResult<T> {
+        let [_, slots] = &self.slots;
+        let _slot = slots.acquire().await.map_err(|_| fault("the bucket is closed"))?;
+        self.limited(limit, request).await
+    }
+
+    async fn limited<T>(&self, limit: Duration, request: impl Future<Output = RawResult<T>>) -> RawResult<T> {
+        match timeout(limit, request).await {
+            Ok(result) => result,
+            Err(_) => {
+                let error = stalled(limit);
+                self.meter.failed(OutageKind::Unavailable, detail(&error));
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) async fn read<T, F>(&self, bytes: u64, mut request: impl FnMut() -> F) -> RawResult<T>
+    where
+        F: Future<Output = RawResult<T>>,
+    {
+        let deadline = Instant::now() + self.patience.read;
+        let mut backoff = Backoff::default();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let with_slot = async {
+                let [slots, _] = &self.slots;
+                let _slot = slots.acquire().await.map_err(|_| fault("the bucket is closed"))?;
+                request().await
+            };
+            let error = match self.limited(attempt_time(bytes).min(left), with_slot).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            if classify(&error) != Trouble::Transient {
+                return Err(error);
+            }
+            let pause = backoff.next(BACKOFF_MAX);
+            if Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(%error, "reading again");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    pub(super) async fn write<T, F>(&self, mut request: impl FnMut() -> F) -> RawResult<T>
+    where
+        F: Future<Output = RawResult<T>>,
+    {
+        let deadline = self.patience.write.map(|patience| Instant::now() + patience);
+        let mut backoff = Backoff::default();
+        loop {
+            let error = match request().await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let trouble = classify(&error);
+            if trouble == Trouble::Rejected {
+                self.meter.failed(OutageKind::Denied, detail(&error));
+            }
+            let pause_max = match trouble {
+                Trouble::Missing | Trouble::Exists | Trouble::Final => return Err(error),
+                Trouble::Transient => BACKOFF_MAX,
+                Trouble::Denied | Trouble::NoBucket | Trouble::Rejected if deadline.is_some() => {
+                    return Err(error);
+                }
+                Trouble::Denied | Trouble::NoBucket | Trouble::Rejected => BACKOFF_DENIED_MAX,
+            };
+            let pause = backoff.next(pause_max);
+            if deadline.is_some_and(|deadline| Instant::now() + pause >= deadline) {
+                return Err(error);
+            }
+            if backoff.attempts == 1 {
+                tracing::warn!(error = %detail(&error), "the bucket does not take a write; it will be repeated");
+            } else {
+                tracing::debug!(error = %detail(&error), ?pause, "the bucket still does not take a write");
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+pub(super) fn attempt_time(bytes: u64) -> Duration {
+    ATTEMPT_TIME + Duration::from_secs(bytes / LINK_BYTES_PER_SEC)
+}
+
+pub(super) fn fault(what: &'static str) -> RawError {
+    RawError::Generic { store: "bucket", source: what.into() }
+}
+
+pub(super) fn stalled(limit: Duration) -> RawError {
+    RawError::Generic { store: "bucket", source: format!("no answer within {} s", limit.as_secs()).into() }
+}
+
+/// Pauses that double from [`BACKOFF_MIN`], each shortened by up to half so that clients do not meet.
+#[derive(Debug, Default)]
+struct Backoff {
+    attempts: u32,
+}
+
+impl Backoff {
+    fn next(&mut self, max: Duration) -> Duration {
+        let full = BACKOFF_MIN.saturating_mul(1 << self.attempts.min(16)).min(max);
+        self.attempts = self.attempts.saturating_add(1);
+        let mut random = [0; 2];
+        OsEntropy.fill(&mut random);
+        let share = f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX);
+        full.mul_f64(0.5 + share / 2.0)
+    }
+}
