@@ -62,8 +62,7 @@ pub fn run(args: &CpArgs) -> CommandResult {
         return Err(CommandError::new(Exit::LocalWrite, format!("no directory {}", parent.display())));
     }
     with_tree(&args.source, async |tree| {
-        let times_and_mode = args.preserve;
-        let keep = Keep { times_and_mode, ..Keep::NOTHING };
+        let keep = Keep { times_and_mode: args.preserve, ..Keep::contents() };
         let options = ExtractOptions { keep, replace: true, jobs: args.jobs.into() };
         let mut extraction = Extraction::new(tree.clone(), options);
         for source in sources {

@@ -204,13 +204,15 @@ fn with_hint(error: CommandError) -> CommandError {
 #[must_use]
 pub fn mount(error: &MountError) -> CommandError {
     let (exit, hint) = match error {
+        MountError::Dead(path) => {
+            (Exit::BadMountPoint, Some(format!("`coffer umount {}` removes it too", path.display())))
+        }
         MountError::Missing(path) => {
             (Exit::BadMountPoint, Some(format!("create it with `mkdir -p {}`", path.display())))
         }
         MountError::NotDirectory(_)
         | MountError::NotEmpty(_)
         | MountError::AlreadyMounted { .. }
-        | MountError::Dead(_)
         | MountError::Refused { .. } => (Exit::BadMountPoint, None),
         MountError::Busy(path) => {
             (Exit::NotUnmounted, Some(format!("see who uses it with `fuser -vm {}`", path.display())))
@@ -228,10 +230,8 @@ pub fn control(error: &ControlError) -> CommandError {
     let plain = |exit| CommandError::new(exit, sentence(error));
     match error {
         ControlError::NotMounted(_) => plain(Exit::NotMounted).hint("`coffer status` lists your mounts"),
-        ControlError::Gone(point) => plain(Exit::NotMounted).hint(format!(
-            "if the mount is still listed, remove it with `fusermount3 -u {}`",
-            point.display()
-        )),
+        ControlError::Gone(point) => plain(Exit::NotMounted)
+            .hint(format!("if the mount is still listed, `coffer umount {}` removes it", point.display())),
         ControlError::Stranger { .. } => plain(Exit::AccessDenied),
         ControlError::NoRuntimeDir | ControlError::UnsafeDir(_) | ControlError::PathTooLong(_) => {
             plain(Exit::StateDir)

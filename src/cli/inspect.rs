@@ -16,7 +16,7 @@ use super::units::{show_count, show_size, show_time};
 use super::{explain, runtime};
 use crate::base::{OsEntropy, SegmentId, Time};
 use crate::crypto::{HEAD_BYTES, ObjectHead, ObjectKind};
-use crate::data::segment::{read_footer, read_seal};
+use crate::data::segment::{FooterBlock, read_footer, read_seal};
 use crate::keys::{self, Factor, HEADER_BYTES_MAX, Header};
 use crate::store::Bucket;
 use crate::vault::{Vault, VaultError, peek};
@@ -228,20 +228,27 @@ async fn push_blocks(text: &mut String, vault: &Vault, object: &str, size: u64) 
     let _ = writeln!(text, "  contents    {count}, {} of plaintext", show_size(plain));
     let _ = writeln!(
         text,
-        "  {:>9} {:>12} {:>10} {:>7} {:>7}  CODEC",
-        "POSITION", "INODE", "BLOCK", "PLAIN", "STORED"
+        "  {:>9} {:>12} {:>17} {:>7} {:>7}  CODEC",
+        "POSITION", "INODE", "BLOCKS", "PLAIN", "STORED"
     );
-    for block in &blocks {
-        let piece = block.place.piece;
+    for run in blocks.chunk_by(follows) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+        let piece = first.place.piece;
         let codec = format!("{:?}", piece.codec).to_lowercase();
-        let (pos, ino, index) = (block.place.pos, block.ino, block.index.0);
-        let _ = writeln!(
-            text,
-            "  {pos:>9} {ino:>12} {index:>10} {:>7} {:>7}  {codec}",
-            piece.plain, piece.stored
-        );
+        let (pos, ino) = (first.place.pos, first.ino);
+        let range = match run.len() {
+            1 => first.index.0.to_string(),
+            _ => format!("{} to {}", first.index.0, last.index.0),
+        };
+        let (plain, stored) = (piece.plain, piece.stored);
+        let _ = writeln!(text, "  {pos:>9} {ino:>12} {range:>17} {plain:>7} {stored:>7}  {codec}");
     }
     Ok(())
+}
+
+/// Whether two blocks of a segment are neighbours in the same file and stored alike, so that one line shows both.
+fn follows(one: &FooterBlock, next: &FooterBlock) -> bool {
+    one.ino == next.ino && one.index.0 + 1 == next.index.0 && one.place.piece == next.place.piece
 }
 
 async fn raw(vault: &Vault, object: &str) -> Shown {

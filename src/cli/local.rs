@@ -15,8 +15,10 @@ use crate::vfs::Attr;
 /// Which attributes a copy keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
-    /// Access and modification times, permissions.
+    /// Access and modification times, permissions; without it, files get their permissions less the umask.
     pub times_and_mode: bool,
+    /// The umask of this process.
+    pub umask: u16,
     /// Owner and group; only the superuser can give files away.
     pub owner: bool,
     /// Extended attributes and ACLs.
@@ -24,13 +26,20 @@ pub struct Keep {
 }
 
 impl Keep {
-    /// Contents only.
-    pub const NOTHING: Self = Self { times_and_mode: false, owner: false, xattrs: false };
+    /// Contents, and what cp(1) keeps of the permissions.
+    #[must_use]
+    pub fn contents() -> Self {
+        let umask = rustix::process::umask(Mode::from_raw_mode(0o077));
+        rustix::process::umask(umask);
+        let umask = u16::try_from(umask.as_raw_mode()).unwrap_or(0o077);
+        Self { times_and_mode: false, umask, owner: false, xattrs: false }
+    }
 
     /// All that the calling user is able to set.
     #[must_use]
     pub fn everything() -> Self {
-        Self { times_and_mode: true, owner: rustix::process::geteuid().is_root(), xattrs: true }
+        let owner = rustix::process::geteuid().is_root();
+        Self { times_and_mode: true, owner, xattrs: true, ..Self::contents() }
     }
 }
 
@@ -55,8 +64,12 @@ pub fn apply(path: &Path, attr: &Attr, xattrs: &[Xattr], keep: Keep) -> Vec<Stri
     for (name, value) in plain {
         note(&name.escape_ascii().to_string(), set_xattr(path, name, value));
     }
-    if keep.times_and_mode && attr.kind != FileKind::Symlink {
-        let mode = if keep.owner { attr.perm } else { attr.perm & 0o1777 };
+    if attr.kind != FileKind::Symlink {
+        let mode = match (keep.times_and_mode, keep.owner) {
+            (true, true) => attr.perm,
+            (true, false) => attr.perm & 0o1777,
+            (false, _) => attr.perm & 0o777 & !keep.umask,
+        };
         note("permissions", std::fs::set_permissions(path, Permissions::from_mode(u32::from(mode))));
     }
     for (name, value) in security {
@@ -139,6 +152,18 @@ mod tests {
         assert_eq!((about.atime(), about.atime_nsec()), (-5, 7));
         assert_eq!((about.mtime(), about.mtime_nsec()), (1_000, 999_999_999));
         assert_eq!(about.mode() & 0o7777, 0o751, "a file that changes hands loses its setuid bits");
+    }
+
+    #[test]
+    fn a_plain_copy_has_its_permissions_less_the_umask() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "x").unwrap();
+        let keep = Keep { umask: 0o027, ..Keep::contents() };
+        assert_eq!(apply(&path, &attr(FileKind::Regular), &[], keep), Vec::<String>::new());
+        let about = std::fs::metadata(&path).unwrap();
+        assert_eq!(about.mode() & 0o7777, 0o750);
+        assert_ne!(about.mtime(), 1_000);
     }
 
     #[test]

@@ -2,14 +2,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::client::{ask, mounts};
-use super::error::CommandResult;
+use super::error::{CommandError, CommandResult};
+use super::exit::Exit;
 use super::runtime;
 use crate::control::{MountEntry, Request};
 
@@ -41,6 +44,10 @@ pub struct UmountArgs {
 /// # Errors
 /// When no volume is mounted there, files are in use, or something could not be saved.
 pub fn run(args: &UmountArgs) -> CommandResult {
+    // A dead mount is known by its error, not by the registry, which forgets those whose process is gone.
+    if let Some(dead) = args.points.iter().find(|point| is_dead(point)) {
+        return Err(remove_dead(dead));
+    }
     let entries = mounts(&args.points)?;
     runtime::block_on(async {
         for entry in &entries {
@@ -48,6 +55,28 @@ pub fn run(args: &UmountArgs) -> CommandResult {
         }
         Ok(())
     })
+}
+
+fn is_dead(point: &Path) -> bool {
+    point.metadata().is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+}
+
+/// Takes a mount off the tree whose process has died. It answers nobody, so nothing is lost by that.
+fn remove_dead(point: &Path) -> CommandError {
+    let removed = match rustix::mount::unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Err(rustix::io::Errno::PERM) => Command::new("fusermount3")
+            .arg("-uz")
+            .arg("--")
+            .arg(point)
+            .status()
+            .is_ok_and(|end| end.success()),
+        other => other.is_ok(),
+    };
+    let done = if removed { "the mount was removed" } else { "the mount could not be removed" };
+    let point = point.display();
+    let message = format!("the process that served {point} died before it could save everything; {done}");
+    CommandError::new(Exit::NotUnmounted, message)
+        .hint("all up to its last commit is in the bucket; mount again to see it")
 }
 
 async fn unmount(entry: &MountEntry, lazy: bool) -> CommandResult {

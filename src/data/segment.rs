@@ -8,7 +8,7 @@ mod salvage;
 #[cfg(test)]
 mod tests;
 
-pub use crate::vault::SegmentSeal;
+pub use crate::base::SegmentSeal;
 pub use builder::{FinishedSegment, SegmentBuilder};
 pub use codec::Compression;
 pub use footer::FooterBlock;

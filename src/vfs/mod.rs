@@ -2,6 +2,7 @@
 
 mod attr;
 mod commit;
+mod copy;
 mod directory;
 mod error;
 mod file;

@@ -202,6 +202,32 @@ impl Pair {
         data[(from as usize).min(size)..((from + len) as usize).min(size)].fill(0);
     }
 
+    fn copy(&mut self) {
+        let (Some(from), Some(to)) = (self.pick_file(), self.pick_file()) else { return };
+        let block = |rng: &mut SmallRng| match rng.random_bool(0.7) {
+            true => rng.random_range(0..3) * 65_536,
+            false => rng.random_range(0..OFFSET_MAX),
+        };
+        let (at, to_at) = (block(&mut self.rng), block(&mut self.rng));
+        let len = self.rng.random_range(1..OFFSET_MAX);
+        if from == to && at.abs_diff(to_at) < len {
+            return;
+        }
+        let vfs = self.vfs();
+        let (ino, to_ino) = (self.inos[&from], self.inos[&to]);
+        let copied = self.mounted.run(vfs.copy_file_range(ino, at, to_ino, to_at, len)).unwrap() as usize;
+        let source = &self.tree.node(from).data;
+        let (at, to_at) = (at as usize, to_at as usize);
+        let there = source.len().saturating_sub(at).min(len as usize);
+        assert!(copied <= there && (copied > 0 || there == 0), "{copied} of {there} bytes copied");
+        let bytes = source[at.min(source.len())..][..copied].to_vec();
+        let target = &mut self.tree.nodes.get_mut(&to).unwrap().data;
+        if copied > 0 {
+            target.resize(target.len().max(to_at + copied), 0);
+            target[to_at..to_at + copied].copy_from_slice(&bytes);
+        }
+    }
+
     fn read(&mut self) {
         let Some(id) = self.pick_file() else { return };
         let offset = self.rng.random_range(0..OFFSET_MAX) as usize;
@@ -337,8 +363,9 @@ impl Pair {
             26..34 => self.rename(),
             34..52 => self.write(),
             52..58 => self.resize(),
-            58..64 => self.clear(),
-            64..74 => self.read(),
+            58..62 => self.clear(),
+            62..66 => self.copy(),
+            66..74 => self.read(),
             74..80 => self.change_attributes(),
             80..86 => self.open_or_close(),
             86..90 => self.sync(),

@@ -209,6 +209,19 @@ impl Dirty {
         self.bytes -= file.void_range(from..to);
     }
 
+    /// Makes a block of `ino` a hole.
+    pub fn void_block(&mut self, ino: Ino, index: u64) {
+        self.void(ino, index, index + 1);
+    }
+
+    /// Makes a block of `ino` one that is stored already.
+    pub fn share(&mut self, ino: Ino, index: u64, place: BlockPlace) {
+        let file = self.open.files.entry(ino).or_default();
+        if let Some(old) = file.blocks.insert(index, Block::Stored(place)) {
+            self.bytes -= mem_len(&old);
+        }
+    }
+
     /// The file is gone, and all its contents with it.
     pub fn free(&mut self, ino: Ino) {
         self.void(ino, 0, u64::MAX);
