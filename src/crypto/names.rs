@@ -167,20 +167,4 @@ mod tests {
             prop_assert_eq!(ring.open_component("", &text), Err(OpenError::Damaged));
         }
     }
-
-    /// Prints what a name costs: `cargo nextest run --lib names_cost --run-ignored all --no-capture`.
-    #[test]
-    #[ignore = "measures"]
-    fn names_cost() {
-        let ring = ring();
-        let name = Name::new(b"a-file-name-of-26-bytes.rs").unwrap();
-        let started = std::time::Instant::now();
-        let sealed: Vec<_> = (0..100_000).map(|ino| ring.seal_name(Ino(ino), &name)).collect();
-        println!("seal: {} ns", started.elapsed().as_nanos() / 100_000);
-        let started = std::time::Instant::now();
-        for (ino, name) in (0..).zip(&sealed) {
-            assert!(ring.open_name(Ino(ino), name.tag, &name.bytes).is_ok());
-        }
-        println!("open: {} ns", started.elapsed().as_nanos() / 100_000);
-    }
 }

@@ -93,27 +93,6 @@ mod tests {
         }
     }
 
-    /// Prints what a stream costs: `cargo nextest run --lib pieces_cost --run-ignored all --no-capture`.
-    #[test]
-    #[ignore = "measures"]
-    fn pieces_cost() {
-        let key = ObjectKey::new(&[1; 32]);
-        let mut stream = vec![7; 8 << 20];
-        let started = std::time::Instant::now();
-        let tags: Vec<_> = (0..)
-            .zip(stream.chunks_mut(1 << 16))
-            .map(|(at, block)| key.seal_slice(at, false, block))
-            .collect();
-        println!("seal 8 MiB: {:?}", started.elapsed());
-        let mut sealed: Vec<_> =
-            stream.chunks(1 << 16).zip(&tags).map(|(block, tag)| [block, &tag[..]].concat()).collect();
-        let started = std::time::Instant::now();
-        for (at, block) in (0..).zip(&mut sealed) {
-            assert!(key.open_piece(at, false, block).is_ok());
-        }
-        println!("open 8 MiB: {:?}", started.elapsed());
-    }
-
     #[test]
     fn a_refused_piece_leaves_no_plaintext_behind() {
         let key = ObjectKey::new(&[1; 32]);

@@ -8,4 +8,6 @@ pub mod segment;
 pub use dirty::{Batch, Beneath, Dirty, FileEdit, Paint, SentBlock};
 pub use error::DataError;
 pub use reader::{BlockReader, ReadAhead, ReadHint, Want};
-pub use segment::{Compression, FinishedSegment, SegmentBuilder};
+pub use segment::{
+    Compression, FinishedSegment, SEGMENT_BLOCKS_MAX, SEGMENT_ROOM_BYTES, SegmentBuilder, room_of,
+};

@@ -33,7 +33,7 @@ pub type Want = (BlockPlace, SegmentSeal, u64);
 pub enum ReadHint {
     /// Nothing: the reader jumps about.
     Single,
-    /// The aligned span of about 1 MiB around it: files written together are read together.
+    /// The aligned span of about 2 MiB around it: files written together are read together.
     Neighbourhood,
 }
 

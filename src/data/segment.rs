@@ -9,7 +9,7 @@ mod salvage;
 mod tests;
 
 pub use crate::base::SegmentSeal;
-pub use builder::{FinishedSegment, SegmentBuilder};
+pub use builder::{FinishedSegment, SEGMENT_ROOM_BYTES, SegmentBuilder, room_of};
 pub use codec::Compression;
 pub use footer::FooterBlock;
 pub use open::open_block;

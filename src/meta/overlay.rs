@@ -326,9 +326,9 @@ mod tests {
     #[test]
     fn the_cache_keeps_to_its_bytes() {
         let mut overlay = Overlay::new(1000);
-        for number in 0..=255 {
-            overlay.begin_load(Key::Inode(Ino(number.into())));
-            overlay.end_load(Key::Inode(Ino(number.into())), Some(None));
+        for number in 0..=255u64 {
+            overlay.begin_load(Key::Inode(Ino(number)));
+            overlay.end_load(Key::Inode(Ino(number)), Some(None));
         }
         for number in 0..100 {
             overlay.begin_load(key(number));

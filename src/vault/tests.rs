@@ -17,6 +17,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::geometry::Geometry;
 use super::*;
+use crate::base::SegmentSeal;
 use crate::base::{SeededEntropy, SegmentId, VolumeId};
 use crate::crypto::{Epoch, Key};
 use crate::store::StoreError;

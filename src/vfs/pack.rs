@@ -6,15 +6,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 
-use crate::base::{BLOCK_BYTES, BlockIndex, BlockPlace, Ino, NewSegment, SEGMENT_BYTES_MAX};
-use crate::data::{Batch, DataError, FinishedSegment, ReadHint, SegmentBuilder};
+use crate::base::{BLOCK_BYTES, BlockIndex, BlockPlace, Ino, NewSegment};
+use crate::data::{
+    Batch, DataError, FinishedSegment, ReadHint, SEGMENT_BLOCKS_MAX, SEGMENT_ROOM_BYTES, SegmentBuilder,
+    room_of,
+};
 
 use super::locate::{self, Located};
 use super::state::Phase;
 use super::{Vfs, VfsError};
 
-/// Plaintext bytes that make a full segment.
-const PACK_BYTES: usize = SEGMENT_BYTES_MAX - BLOCK_BYTES;
+/// Plaintext bytes of whole blocks that make a full segment.
+const PACK_BYTES: usize = SEGMENT_ROOM_BYTES / room_of(BLOCK_BYTES) * BLOCK_BYTES;
 /// Blocks completed from older contents at a time.
 const COMPLETIONS_MAX: usize = 32;
 /// Pause after a segment could not be put, or a block not read.
@@ -206,17 +209,25 @@ impl Vfs {
 struct Chunk {
     blocks: Vec<(Ino, u64)>,
     bytes: usize,
+    room: usize,
+}
+
+impl Chunk {
+    fn takes(&self, bytes: usize) -> bool {
+        self.room + room_of(bytes) <= SEGMENT_ROOM_BYTES && self.blocks.len() < SEGMENT_BLOCKS_MAX as usize
+    }
 }
 
 fn chunks(blocks: Vec<(Ino, u64, usize)>) -> Vec<Chunk> {
     let mut chunks: Vec<Chunk> = Vec::new();
     for (ino, index, bytes) in blocks {
         match chunks.last_mut() {
-            Some(chunk) if chunk.bytes + bytes <= PACK_BYTES => {
+            Some(chunk) if chunk.takes(bytes) => {
                 chunk.bytes += bytes;
+                chunk.room += room_of(bytes);
                 chunk.blocks.push((ino, index));
             }
-            _ => chunks.push(Chunk { blocks: vec![(ino, index)], bytes }),
+            _ => chunks.push(Chunk { blocks: vec![(ino, index)], bytes, room: room_of(bytes) }),
         }
     }
     chunks
@@ -228,4 +239,36 @@ fn seal(mut builder: SegmentBuilder, batch: &Batch) -> Result<(FinishedSegment, 
         places.push(builder.push(block.ino, BlockIndex(block.index), &block.bytes)?);
     }
     Ok((builder.finish(), places))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::SeededEntropy;
+    use crate::crypto::{Epoch, Key, KeyRing};
+    use crate::data::Compression;
+    use crate::store::Bucket;
+    use crate::vault::Vault;
+
+    /// Every chunk must fit its segment, whatever the sizes: a block that does not is lost.
+    #[tokio::test]
+    async fn what_is_planned_for_a_segment_fits_into_it() {
+        let entropy = Arc::new(SeededEntropy::new(5));
+        let volume = crate::base::VolumeId([1; 16]);
+        let ring = Arc::new(KeyRing::new(volume, Epoch::FIRST, &Key::random(entropy.as_ref())));
+        let vault = Vault::new(Bucket::memory(), ring, entropy);
+        for bytes in [1, 15, 100, 4096, 30_000, BLOCK_BYTES - 1, BLOCK_BYTES] {
+            let blocks =
+                (0..70_000.min(30_000_000 / bytes)).map(|index| (Ino(2), index as u64, bytes)).collect();
+            for chunk in chunks(blocks) {
+                let mut builder = SegmentBuilder::with_capacity(&vault, Compression::None, chunk.bytes);
+                for (ino, index) in chunk.blocks {
+                    builder.push(ino, BlockIndex(index), &vec![7; bytes]).unwrap();
+                }
+                assert!(builder.finish().bytes.len() <= crate::base::SEGMENT_BYTES_MAX);
+            }
+        }
+    }
 }

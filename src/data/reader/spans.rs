@@ -11,7 +11,7 @@ use crate::base::{BLOCK_BYTES, SegmentId};
 use crate::crypto::TAG_BYTES;
 
 /// Spans begin at multiples of this.
-pub(super) const SPAN_BYTES: u32 = 1024 * 1024;
+pub(super) const SPAN_BYTES: u32 = 2 * 1024 * 1024;
 /// And reach so much into the next, so that each block lies whole in the span it begins in.
 const OVERLAP_BYTES: u32 = (BLOCK_BYTES + TAG_BYTES) as u32;
 

@@ -8,9 +8,20 @@ use super::footer::{self, FooterWriter};
 use crate::base::SegmentSeal;
 use crate::base::{BLOCK_BYTES, BlockIndex, Ino, SEGMENT_BYTES_MAX, SegmentId};
 use crate::base::{BlockPlace, Piece};
-use crate::crypto::{ObjectHead, ObjectKey, TAG_BYTES};
+use crate::crypto::{HEAD_BYTES, ObjectHead, ObjectKey, TAG_BYTES};
 use crate::data::DataError;
 use crate::vault::Vault;
+
+/// What the blocks of one segment may come to by [`room_of`].
+pub const SEGMENT_ROOM_BYTES: usize =
+    SEGMENT_BYTES_MAX - HEAD_BYTES - footer::PREFIX_BYTES - TAG_BYTES - footer::TRAILER_BYTES;
+
+/// The room that a block of `plain_bytes` takes in a segment, its tag and its line in the footer
+/// included.
+#[must_use]
+pub const fn room_of(plain_bytes: usize) -> usize {
+    plain_bytes + TAG_BYTES + footer::ENTRY_BYTES
+}
 
 /// A segment under construction.
 pub struct SegmentBuilder {
@@ -93,14 +104,14 @@ impl SegmentBuilder {
     /// Seals one block: `plain` is the contents of block `index` of file `ino`, 1 to [`BLOCK_BYTES`] long.
     ///
     /// # Errors
-    /// [`DataError::BlockLength`] for any other length, [`DataError::SegmentFull`] if
-    /// [`SegmentBuilder::is_full`]; nothing changed then.
+    /// [`DataError::BlockLength`] for any other length, [`DataError::SegmentFull`] if it does not fit;
+    /// nothing changed then. Blocks that come to [`SEGMENT_ROOM_BYTES`] by [`room_of`] fit.
     pub fn push(&mut self, ino: Ino, index: BlockIndex, plain: &[u8]) -> Result<BlockPlace, DataError> {
         if plain.is_empty() || plain.len() > BLOCK_BYTES {
             return Err(DataError::BlockLength { bytes: plain.len() });
         }
         let full = DataError::SegmentFull { segment: self.id };
-        if self.is_full() {
+        if !self.has_room_for(plain.len()) {
             return Err(full);
         }
         let start = self.object.len();
@@ -138,9 +149,13 @@ impl SegmentBuilder {
     /// [`SEGMENT_BYTES_MAX`], or it has [`SEGMENT_BLOCKS_MAX`] blocks.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        let blocks_bytes = self.object.len() + BLOCK_BYTES + TAG_BYTES;
+        !self.has_room_for(BLOCK_BYTES)
+    }
+
+    fn has_room_for(&self, plain_bytes: usize) -> bool {
+        let blocks_bytes = self.object.len() + plain_bytes + TAG_BYTES;
         let blocks = self.footer.block_count();
-        blocks >= SEGMENT_BLOCKS_MAX || footer::object_bytes(blocks_bytes, blocks + 1) > SEGMENT_BYTES_MAX
+        blocks < SEGMENT_BLOCKS_MAX && footer::object_bytes(blocks_bytes, blocks + 1) <= SEGMENT_BYTES_MAX
     }
 
     /// Seals the footer, padded so that the object's length tells little.

@@ -12,9 +12,9 @@ use super::SEGMENT_BLOCKS_MAX;
 
 const VERSION: u8 = 1;
 /// Version and block count.
-const PREFIX_BYTES: usize = 1 + 4;
+pub(super) const PREFIX_BYTES: usize = 1 + 4;
 /// Inode number 8, block index 8, plain length - 1: 2, stored length - 1: 2, codec 1.
-const ENTRY_BYTES: usize = 21;
+pub(super) const ENTRY_BYTES: usize = 21;
 /// The footer's sealed length, the last bytes of the object.
 pub(super) const TRAILER_BYTES: usize = 4;
 
