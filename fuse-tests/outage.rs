@@ -27,8 +27,8 @@ fn noise(seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Runs a mount through an outage that `away` begins and `back` ends.
-fn outage(volume: &Volume, away: impl FnOnce(), back: impl FnOnce()) {
+/// Runs a mount through an outage that `away` begins and `back` ends, and that `status` calls `name` by then.
+fn outage(volume: &Volume, name: Option<&str>, away: impl FnOnce(), back: impl FnOnce()) {
     let mount = volume.mount();
     fs::write(mount.path("before"), noise(1)).unwrap();
     mount.sync();
@@ -50,7 +50,10 @@ fn outage(volume: &Volume, away: impl FnOnce(), back: impl FnOnce()) {
     fs::write(mount.path("small"), "written meanwhile").unwrap();
     assert_eq!(fs::read(mount.path("small")).unwrap(), b"written meanwhile");
     let status = mount.status();
-    println!("status during the outage: {status}");
+    assert_eq!(status["is_safe"], false, "{status}");
+    if let Some(name) = name {
+        assert_eq!(status["mounts"][0]["store"]["outage"], name, "{status}");
+    }
 
     back();
     writer
@@ -73,6 +76,7 @@ fn a_bucket_directory_that_vanishes_is_waited_for() {
     let (bucket, hidden) = (volume.bucket(), volume.bucket().with_extension("away"));
     outage(
         &volume,
+        None,
         || fs::rename(&bucket, &hidden).unwrap(),
         || {
             // Nobody may put a new, empty bucket where the real one was: a disk that is not mounted looks like this.
@@ -86,21 +90,22 @@ fn a_bucket_directory_that_vanishes_is_waited_for() {
 fn a_bucket_directory_that_refuses_writes_is_waited_for() {
     let volume = Volume::local();
     let deny = Denial(volume.bucket());
-    outage(&volume, || deny.set(true), || deny.set(false));
+    outage(&volume, Some("denied"), || deny.set(true), || deny.set(false));
 }
 
 #[test]
 fn a_server_that_is_killed_and_started_again_is_waited_for() {
     let server = RefCell::new(servers::seaweedfs());
     let volume = Volume::on(&server.borrow());
-    outage(&volume, || server.borrow_mut().kill(), || server.borrow_mut().start_again());
+    outage(&volume, Some("unreachable"), || server.borrow_mut().kill(), || server.borrow_mut().start_again());
 }
 
 #[test]
 fn a_server_that_takes_requests_and_does_not_answer_is_waited_for() {
     let server = servers::azurite();
     let volume = Volume::on(&server);
-    outage(&volume, || server.freeze(), || server.thaw());
+    // A request that got no answer yet may still get one, so it has no name for a while.
+    outage(&volume, None, || server.freeze(), || server.thaw());
 }
 
 #[test]
