@@ -135,35 +135,24 @@ pub struct Run {
     pub segment: SegmentId,
     /// Where the first sealed block begins in the segment object.
     pub pos: u32,
-    /// The blocks.
-    pub blocks: Blocks,
-}
-
-/// The blocks of one run.
-#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-pub enum Blocks {
     /// So many whole raw blocks, back to back.
-    Full(u32),
-    /// Blocks of any shape, back to back; at least one is not [`Piece::FULL`].
-    Each(Vec<Piece>),
+    pub full: u32,
+    /// Then blocks of any shape, back to back; the first of them is not [`Piece::FULL`].
+    pub rest: Vec<Piece>,
 }
 
 impl Run {
     /// A run of one block.
     #[must_use]
     pub fn of(first: u32, place: &BlockPlace) -> Self {
-        let blocks =
-            if place.piece == Piece::FULL { Blocks::Full(1) } else { Blocks::Each(vec![place.piece]) };
-        Self { first, segment: place.segment, pos: place.pos, blocks }
+        let (full, rest) = if place.piece == Piece::FULL { (1, vec![]) } else { (0, vec![place.piece]) };
+        Self { first, segment: place.segment, pos: place.pos, full, rest }
     }
 
     /// How many blocks it has.
     #[must_use]
     pub fn block_count(&self) -> u32 {
-        match &self.blocks {
-            Blocks::Full(count) => *count,
-            Blocks::Each(pieces) => u32::try_from(pieces.len()).unwrap_or(u32::MAX),
-        }
+        self.full.saturating_add(u32::try_from(self.rest.len()).unwrap_or(u32::MAX))
     }
 
     /// The index after its last block.
@@ -181,9 +170,14 @@ impl Run {
     /// Bytes that it takes in its segment, tags included.
     #[must_use]
     pub fn sealed_bytes(&self) -> u64 {
-        match &self.blocks {
-            Blocks::Full(count) => u64::from(*count) * u64::from(FULL_SEALED_BYTES),
-            Blocks::Each(pieces) => pieces.iter().map(|piece| u64::from(piece.sealed_bytes())).sum(),
+        let rest: u64 = self.rest.iter().map(|piece| u64::from(piece.sealed_bytes())).sum();
+        u64::from(self.full) * u64::from(FULL_SEALED_BYTES) + rest
+    }
+
+    fn piece(&self, offset: u32) -> Option<Piece> {
+        match offset.checked_sub(self.full) {
+            None => Some(Piece::FULL),
+            Some(past) => self.rest.get(past as usize).copied(),
         }
     }
 
@@ -191,10 +185,7 @@ impl Run {
     #[must_use]
     pub fn place(&self, index: u32) -> Option<BlockPlace> {
         let offset = index.checked_sub(self.first)?;
-        let piece = match &self.blocks {
-            Blocks::Full(count) => (offset < *count).then_some(Piece::FULL)?,
-            Blocks::Each(pieces) => *pieces.get(offset as usize)?,
-        };
+        let piece = self.piece(offset)?;
         Some(BlockPlace { segment: self.segment, pos: self.pos_at(offset), piece })
     }
 
@@ -202,10 +193,7 @@ impl Run {
     pub fn places(&self) -> impl Iterator<Item = (u32, BlockPlace)> + '_ {
         let mut pos = self.pos;
         (0..self.block_count()).map_while(move |offset| {
-            let piece = match &self.blocks {
-                Blocks::Full(_) => Piece::FULL,
-                Blocks::Each(pieces) => *pieces.get(offset as usize)?,
-            };
+            let piece = self.piece(offset)?;
             let place = BlockPlace { segment: self.segment, pos, piece };
             pos = pos.saturating_add(piece.sealed_bytes());
             Some((self.first.saturating_add(offset), place))
@@ -220,14 +208,13 @@ impl Run {
         if from >= to {
             return None;
         }
-        let blocks = match &self.blocks {
-            Blocks::Full(_) => Blocks::Full(to - from),
-            Blocks::Each(pieces) => match pieces.get(from as usize..to as usize)? {
-                part if part.iter().all(|piece| *piece == Piece::FULL) => Blocks::Full(to - from),
-                part => Blocks::Each(part.to_vec()),
-            },
-        };
-        Some(Self { first: start, segment: self.segment, pos: self.pos_at(from), blocks })
+        let past = |offset: u32| offset.saturating_sub(self.full) as usize;
+        let rest = self.rest.get(past(from)..past(to))?;
+        let leading = rest.iter().take_while(|piece| **piece == Piece::FULL).count();
+        let whole = if from < self.full { 0 } else { leading };
+        let full = to.min(self.full).saturating_sub(from).saturating_add(whole as u32);
+        let rest = rest.get(whole..)?.to_vec();
+        Some(Self { first: start, segment: self.segment, pos: self.pos_at(from), full, rest })
     }
 
     /// Whether `next` begins exactly where this run ends, in the file and in the segment.
@@ -240,15 +227,12 @@ impl Run {
         if !self.continues_in(&next) {
             return Some(next);
         }
-        match (&mut self.blocks, next.blocks) {
-            (Blocks::Full(count), Blocks::Full(more)) => *count = count.saturating_add(more),
-            (Blocks::Each(pieces), more) => more.append_to(pieces),
-            (Blocks::Full(count), Blocks::Each(more)) => {
-                let mut pieces = Vec::with_capacity(*count as usize + more.len());
-                Blocks::Full(*count).append_to(&mut pieces);
-                pieces.extend(more);
-                self.blocks = Blocks::Each(pieces);
-            }
+        if self.rest.is_empty() {
+            self.full = self.full.saturating_add(next.full);
+            self.rest = next.rest;
+        } else {
+            self.rest.extend(std::iter::repeat_n(Piece::FULL, next.full as usize));
+            self.rest.extend(next.rest);
         }
         None
     }
@@ -258,10 +242,7 @@ impl Run {
     /// # Errors
     /// [`ExtentError`] with the rule that it breaks.
     pub fn validate(&self, blocks_max: u32) -> Result<(), ExtentError> {
-        let count = match &self.blocks {
-            Blocks::Full(count) => *count as usize,
-            Blocks::Each(pieces) => pieces.len(),
-        };
+        let count = (self.full as usize).saturating_add(self.rest.len());
         let end = (self.first as usize).saturating_add(count);
         let why = if count == 0 {
             "a run has no blocks"
@@ -270,9 +251,7 @@ impl Run {
         } else if (self.pos as usize) < HEAD_BYTES {
             "a run begins in its segment's head"
         } else {
-            if let Blocks::Each(pieces) = &self.blocks {
-                pieces.iter().try_for_each(|piece| piece.validate())?;
-            }
+            self.rest.iter().try_for_each(|piece| piece.validate())?;
             if u64::from(self.pos).saturating_add(self.sealed_bytes()) <= u64::from(u32::MAX) {
                 return Ok(());
             }
@@ -282,22 +261,8 @@ impl Run {
     }
 
     fn pos_at(&self, offset: u32) -> u32 {
-        let before = match &self.blocks {
-            Blocks::Full(_) => offset.saturating_mul(FULL_SEALED_BYTES),
-            Blocks::Each(pieces) => pieces
-                .iter()
-                .take(offset as usize)
-                .fold(0u32, |bytes, piece| bytes.saturating_add(piece.sealed_bytes())),
-        };
-        self.pos.saturating_add(before)
-    }
-}
-
-impl Blocks {
-    fn append_to(self, pieces: &mut Vec<Piece>) {
-        match self {
-            Self::Full(count) => pieces.extend(std::iter::repeat_n(Piece::FULL, count as usize)),
-            Self::Each(more) => pieces.extend(more),
-        }
+        let full = offset.min(self.full).saturating_mul(FULL_SEALED_BYTES);
+        let past = self.rest.iter().take(offset.saturating_sub(self.full) as usize);
+        past.fold(self.pos.saturating_add(full), |pos, piece| pos.saturating_add(piece.sealed_bytes()))
     }
 }

@@ -8,9 +8,7 @@ mod ranges;
 mod time;
 
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};
-pub use extent::{
-    BlockPlace, Blocks, Codec, ExtentError, LiveDelta, NewSegment, Piece, Run, RunList, SegmentSeal,
-};
+pub use extent::{BlockPlace, Codec, ExtentError, LiveDelta, NewSegment, Piece, Run, RunList, SegmentSeal};
 pub use id::{BlockIndex, Ino, SegmentId, Tag, VolumeId};
 pub use name::{NAME_BYTES_MAX, Name, NameError};
 pub use ranges::RangeSet;

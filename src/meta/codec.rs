@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bincode::config::{Configuration, Limit, standard};
 use bytes::Bytes;
 
-use super::{Key, MetaError, Record};
+use super::{Body, Inode, Key, MetaError, Page, Record};
+use crate::base::PAGE_BLOCKS;
 
 /// The version of every record of this format.
 const VERSION: u8 = 1;
@@ -69,9 +70,19 @@ pub fn decode(key: &Key, bytes: &Bytes) -> Result<Record, MetaError> {
         Key::Inline(..) => Record::Inline(body),
         Key::Commit(_) => Record::Commit(Arc::new(parse(key, &body)?)),
         Key::Entry(..) => Record::Entry(Arc::new(parse(key, &body)?)),
-        Key::Extents(..) => Record::Extents(Arc::new(parse(key, &body)?)),
+        Key::Extents(..) => {
+            let page: Page = parse(key, &body)?;
+            page.runs.validate(PAGE_BLOCKS as u32).map_err(|error| wrong(error.why))?;
+            Record::Extents(Arc::new(page))
+        }
         Key::Garbage(_) => Record::Garbage(parse(key, &body)?),
-        Key::Inode(_) => Record::Inode(Arc::new(parse(key, &body)?)),
+        Key::Inode(_) => {
+            let inode: Inode = parse(key, &body)?;
+            if let Body::Run(run) = &inode.body {
+                run.validate(PAGE_BLOCKS as u32).map_err(|error| wrong(error.why))?;
+            }
+            Record::Inode(Arc::new(inode))
+        }
         Key::Orphan(_) if body.is_empty() => Record::Orphan,
         Key::Orphan(_) => return Err(wrong("it has a body")),
         Key::Segment(_) => Record::Segment(parse(key, &body)?),

@@ -82,7 +82,7 @@ fn assert_same(list: &RunList, model: &Model, delta: &LiveDelta) {
         assert!(!pair[0].continues_in(&pair[1]), "not joined: {pair:?}");
     }
     for run in list.runs() {
-        assert!(!matches!(&run.blocks, Blocks::Each(p) if p.iter().all(|p| *p == Piece::FULL)));
+        assert_ne!(run.rest.first(), Some(&Piece::FULL), "a whole block stands among the others");
     }
     for block in 0..BLOCKS_MAX + 2 {
         assert_eq!(list.lookup(block), model.get(&block).copied());
@@ -138,12 +138,10 @@ proptest! {
     ) {
         let runs: Vec<Run> = runs.into_iter().map(|(first, pos, full, pieces)| Run {
             first, pos, segment: SegmentId([7; 16]),
-            blocks: match full {
-                Some(count) => Blocks::Full(count),
-                None => Blocks::Each(pieces.into_iter().map(|(plain, stored, codec)| Piece {
-                    plain, stored, codec: Codec::from_number(codec).unwrap(),
-                }).collect()),
-            },
+            full: full.unwrap_or(0),
+            rest: pieces.into_iter().map(|(plain, stored, codec)| Piece {
+                plain, stored, codec: Codec::from_number(codec).unwrap(),
+            }).collect(),
         }).collect();
         if let Ok(mut list) = RunList::from_runs(runs, 1024) {
             let mut delta = LiveDelta::new();
@@ -165,21 +163,18 @@ fn a_file_of_full_blocks_in_one_segment_is_one_small_run() {
     assert_eq!(list.runs().len(), 64);
     list.replace(&written(0, 1, &[(3, 0); 64], &mut cursors), &mut delta);
     assert_eq!(list.runs().len(), 1);
-    assert_eq!(list.runs()[0].blocks, Blocks::Full(64));
+    assert_eq!((list.runs()[0].full, list.runs()[0].rest.len()), (64, 0));
     assert_eq!(delta.iter().collect::<Vec<_>>(), [(SegmentId([1; 16]), 64 * (65_536 + 16))]);
 }
 
 #[test]
 fn records_that_break_a_rule_are_refused() {
-    let good = Run { first: 0, segment: SegmentId([1; 16]), pos: 64, blocks: Blocks::Full(2) };
-    let each = |plain, stored, codec| Run {
-        blocks: Blocks::Each(vec![Piece { plain, stored, codec }]),
-        ..good.clone()
-    };
+    let good = Run { first: 0, segment: SegmentId([1; 16]), pos: 64, full: 2, rest: vec![] };
+    let each =
+        |plain, stored, codec| Run { full: 0, rest: vec![Piece { plain, stored, codec }], ..good.clone() };
     let bad = [
-        Run { blocks: Blocks::Full(0), ..good.clone() },
-        Run { blocks: Blocks::Each(vec![]), ..good.clone() },
-        Run { blocks: Blocks::Full(u32::MAX), ..good.clone() },
+        Run { full: 0, ..good.clone() },
+        Run { full: u32::MAX, ..good.clone() },
         Run { first: 1023, ..good.clone() },
         Run { first: u32::MAX, ..good.clone() },
         Run { pos: 63, ..good.clone() },

@@ -1,0 +1,123 @@
+//! Keys: what opens a volume, what does not, and how keys are changed.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use coffer::cli::exit::Exit;
+
+use crate::support::{Bench, Ended, PASSPHRASE};
+
+fn init(bench: &Bench, more: &[&str]) -> Ended {
+    bench.run(&[&["init", "--kdf-log-n", "15", "vol"], more].concat())
+}
+
+#[test]
+fn the_recovery_code_is_all_of_standard_output_and_opens_the_volume() {
+    let bench = Bench::new();
+    let code = init(&bench, &["--passphrase-file", "right"]).ok();
+    assert_eq!(code.trim_end().len(), 44, "{code}");
+    assert_eq!(code.lines().count(), 1);
+    bench.secret("code", &code.to_lowercase());
+    bench.run(&["ls", "--recovery-code-file", "code", "vol"]).ok();
+    let mut mistyped = code.into_bytes();
+    mistyped.swap(0, 1);
+    mistyped[2] = if mistyped[2] == b'A' { b'B' } else { b'A' };
+    bench.secret("mistyped", &String::from_utf8(mistyped).unwrap());
+    bench.run(&["ls", "--recovery-code-file", "mistyped", "vol"]).refused(Exit::WrongKey, "mistyped");
+}
+
+#[test]
+fn a_recovery_code_in_a_file_is_private_and_its_file_is_never_overwritten() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::new();
+    bench.secret("precious", "old");
+    let to = |file| ["--passphrase-file", "right", "--save-recovery-code", file];
+    init(&bench, &to("precious")).refused(Exit::LocalWrite, "precious exists already");
+    assert!(!bench.path("vol").exists(), "a volume was made although its code could not be saved");
+    assert_eq!(init(&bench, &to("code")).ok(), "");
+    assert_eq!(bench.path("code").metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    bench.run(&["ls", "--recovery-code-file", "code", "vol"]).ok();
+}
+
+#[test]
+fn a_passphrase_comes_from_a_file_a_command_or_a_descriptor() {
+    let bench = Bench::with_volume();
+    bench.secret("newline", &format!("{PASSPHRASE}\n"));
+    bench.run(&["ls", "--passphrase-file", "newline", "vol"]).ok();
+    bench.run(&["ls", "--passphrase-command", "cat right; echo", "vol"]).ok();
+    let mut command = bench.command(&["ls", "--passphrase-fd", "0", "vol"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(PASSPHRASE.as_bytes()).unwrap();
+    Ended::of(child.wait_with_output().unwrap()).ok();
+    let mut command = bench.command(&["ls", "vol"]);
+    Ended::of(command.env("COFFER_PASSPHRASE_FILE", "right").output().unwrap()).ok();
+}
+
+#[test]
+fn a_secret_that_cannot_be_had_is_told_from_a_wrong_one() {
+    let bench = Bench::with_volume();
+    bench.secret("empty", "");
+    bench.secret("open", PASSPHRASE);
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(bench.path("open"), readable).unwrap();
+    let ls = |flag: &str, value: &str| bench.run(&["ls", flag, value, "vol"]);
+    ls("--passphrase-file", "absent").refused(Exit::NoSecret, "absent");
+    ls("--passphrase-file", "empty").refused(Exit::NoSecret, "empty");
+    ls("--passphrase-file", "open").refused(Exit::NoSecret, "chmod 600 open");
+    ls("--key-file", "open").refused(Exit::NoSecret, "chmod 600 open");
+    ls("--passphrase-file", "home").refused(Exit::NoSecret, "directory");
+    ls("--passphrase-command", "exit 3").refused(Exit::NoSecret, "exit status: 3");
+    ls("--passphrase-command", "true").refused(Exit::NoSecret, "printed nothing");
+    ls("--passphrase-fd", "77").refused(Exit::NoSecret, "descriptor 77");
+    bench.run(&["ls", "vol"]).refused(Exit::NoSecret, "no terminal");
+}
+
+#[test]
+fn a_key_file_opens_alone_or_together_with_a_passphrase_as_it_was_set_up() {
+    let bench = Bench::new();
+    bench.secret("key", "\0 a key file counts to its last byte \n");
+    bench.secret("almost", "\0 a key file counts to its last byte ");
+    init(&bench, &["--key-file", "key"]).ok();
+    bench.run(&["ls", "--key-file", "key", "vol"]).ok();
+    bench.run(&["ls", "--key-file", "almost", "vol"]).refused(Exit::WrongKey, "wrong key file");
+    bench.run(&["ls", "vol"]).refused(Exit::WrongKey, "opens with a key file");
+
+    let both = Bench::new();
+    both.secret("key", "k");
+    init(&both, &["--key-file", "key", "--passphrase-file", "right"]).ok();
+    both.run(&["ls", "--key-file", "key", "--passphrase-file", "right", "vol"]).ok();
+    both.run(&["ls", "--passphrase-file", "right", "vol"])
+        .refused(Exit::WrongKey, "no slot takes passphrase");
+    both.run(&["ls", "--key-file", "key", "--passphrase-file", "wrong", "vol"])
+        .refused(Exit::WrongKey, "wrong passphrase or key file");
+}
+
+#[test]
+fn keys_are_added_changed_and_removed_and_the_last_stays() {
+    let bench = Bench::with_volume();
+    let key = |words: &[&str]| bench.run(&[&["key"], words].concat());
+    let right = ["--passphrase-file", "right"];
+    let new_wrong = ["--kdf-log-n", "15", "--new-passphrase-file", "wrong"];
+    key(&[&["add", "--label", "laptop", "--role", "data", "vol"], &right[..], &new_wrong[..]].concat()).ok();
+    bench.run(&["ls", "--passphrase-file", "wrong", "vol"]).ok();
+    let list = key(&["list", "vol"]).ok();
+    assert!(
+        list.lines().nth(3).is_some_and(|line| line.contains("2  data") && line.ends_with("laptop")),
+        "{list}"
+    );
+
+    let by_data = [&["remove", "vol", "0"][..], &["--passphrase-file", "wrong"]].concat();
+    key(&by_data).refused(Exit::SlotRefused, "admin");
+    key(&[&["remove", "vol", "2"], &right[..]].concat()).ok();
+    bench.run(&["ls", "--passphrase-file", "wrong", "vol"]).refused(Exit::WrongKey, "wrong passphrase");
+
+    key(&[&["passwd", "vol"], &right[..], &new_wrong[..]].concat()).ok();
+    bench.on_volume("ls", &[]).refused(Exit::WrongKey, "wrong passphrase");
+    let wrong = ["--passphrase-file", "wrong"];
+    key(&[&["remove", "vol", "1"], &wrong[..]].concat()).ok();
+    key(&[&["remove", "vol", "0"], &wrong[..]].concat()).refused(Exit::SlotRefused, "last admin");
+    key(&[&["remove", "vol", "9"], &wrong[..]].concat()).refused(Exit::SlotRefused, "no slot 9");
+    let json: serde_json::Value = serde_json::from_str(&key(&["list", "--json", "vol"]).ok()).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 1);
+}

@@ -1,0 +1,176 @@
+//! Each way to fail has its own exit code and one sentence that says what, where and what to do.
+
+use std::fs;
+
+use coffer::cli::exit::Exit;
+use coffer::vfs::Caller;
+
+use crate::support::{Bench, flip_byte, runtime};
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_a_usage_error() {
+    let bench = Bench::new();
+    for args in [
+        &["init"][..],
+        &["mount", "vol"],
+        &["frobnicate"],
+        &["ls", "vol", "--passphrase", "secret"],
+        &["cat", "vol"],
+        &["key", "list", "vol", "--nonsense"],
+        &["init", "--kdf-log-n", "14", "vol"],
+        &["mount", "--memory", "12 parsecs", "vol", "m"],
+        &["ls", "--passphrase-file", "right", "--passphrase-fd", "0", "vol"],
+    ] {
+        assert_eq!(bench.run(args).code, 2, "{args:?}");
+    }
+    bench.run(&["ls", "ftp://host/x"]).refused(Exit::Usage, "ftp");
+    bench.run(&["ls", ""]).refused(Exit::Usage, "the URL is empty");
+}
+
+#[test]
+fn a_url_with_credentials_is_refused_without_repeating_them() {
+    let ended = Bench::new().run(&["ls", "s3://key:hunter2@bucket/x"]);
+    ended.refused(Exit::Usage, "bucket");
+    assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+}
+
+#[test]
+fn an_unknown_mount_option_is_named_but_not_its_value() {
+    let bench = Bench::with_volume();
+    fs::create_dir(bench.path("m")).unwrap();
+    let ended = bench.run(&["mount", "-o", "rw,passphrase=hunter2", "vol", "m"]);
+    ended.refused(Exit::Usage, "unknown mount option \"passphrase\"");
+    assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+}
+
+#[test]
+fn where_no_volume_is_none_is_opened_and_nothing_is_asked() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("empty")).unwrap();
+    for command in ["ls", "key list"] {
+        let words: Vec<&str> = command.split(' ').collect();
+        bench.run(&[&words[..], &["empty"]].concat()).refused(Exit::NoVolume, "no volume at");
+        bench.run(&[&words[..], &["absent"]].concat()).refused(Exit::BucketMissing, "does not exist");
+    }
+    bench.run(&["init", "absent/vol"]).refused(Exit::BucketMissing, "does not exist");
+    assert!(!bench.path("absent").exists());
+}
+
+#[test]
+fn a_volume_is_never_made_over_another() {
+    let bench = Bench::with_volume();
+    let before: Vec<_> = bench.objects("").iter().map(|path| fs::read(path).unwrap()).collect();
+    let again = bench.run(&["init", "--passphrase-file", "wrong", "vol"]);
+    again.refused(Exit::VolumeExists, "a volume at");
+    let after: Vec<_> = bench.objects("").iter().map(|path| fs::read(path).unwrap()).collect();
+    assert!(before == after, "the volume was changed");
+}
+
+#[test]
+fn a_damaged_header_a_newer_one_and_a_wrong_passphrase_are_told_apart() {
+    let bench = Bench::with_volume();
+    let header = bench.path("vol/header/1");
+    let good = fs::read(&header).unwrap();
+    bench.run(&["ls", "--passphrase-file", "wrong", "vol"]).refused(Exit::WrongKey, "wrong passphrase");
+
+    flip_byte(&header, good.len() / 2);
+    bench.on_volume("ls", &[]).refused(Exit::HeaderDamaged, "damaged");
+    for length in [0, 7, 11, 100, good.len() - 1] {
+        fs::write(&header, &good[..length]).unwrap();
+        bench.on_volume("ls", &[]).refused(Exit::HeaderDamaged, "header");
+    }
+
+    let newer = String::from_utf8_lossy(&good[12..]).find("\"format\": 1").unwrap() + 12;
+    let mut bytes = good.clone();
+    bytes[newer + "\"format\": ".len()] = b'9';
+    fs::write(&header, &bytes).unwrap();
+    bench.on_volume("ls", &[]).refused(Exit::NewerFormat, "format version 9");
+
+    fs::write(&header, &good).unwrap();
+    bench.on_volume("ls", &[]).ok();
+}
+
+#[test]
+fn a_mount_point_is_looked_at_before_a_passphrase_is_asked_for() {
+    let bench = Bench::with_volume();
+    fs::create_dir_all(bench.path("full/of")).unwrap();
+    bench.run(&["mount", "vol", "absent"]).refused(Exit::BadMountPoint, "does not exist");
+    bench.run(&["mount", "vol", "right"]).refused(Exit::BadMountPoint, "not a directory");
+    bench.run(&["mount", "vol", "full"]).refused(Exit::BadMountPoint, "not empty");
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_used_is_named() {
+    let bench = Bench::with_volume();
+    let ended = bench.run(&["ls", "--passphrase-file", "right", "--state-dir", "right/below", "vol"]);
+    ended.refused(Exit::StateDir, "right/below");
+    let mut command = bench.command(&["ls", "--passphrase-file", "right", "vol"]);
+    let homeless = command.env_remove("HOME").output().unwrap();
+    let root = rustix::process::geteuid().is_root();
+    assert_eq!(homeless.status.code(), Some(if root { 0 } else { i32::from(Exit::StateDir.code()) }));
+}
+
+#[test]
+fn where_nothing_is_mounted_status_sync_and_umount_say_so() {
+    let bench = Bench::new();
+    bench.run(&["status", "home"]).refused(Exit::NotMounted, "no volume is mounted at home");
+    bench.run(&["sync", "home"]).refused(Exit::NotMounted, "no volume is mounted at home");
+    bench.run(&["umount", "home"]).refused(Exit::NotMounted, "no volume is mounted at home");
+}
+
+#[test]
+fn a_volume_that_is_being_written_is_not_mounted_a_second_time() {
+    let bench = Bench::with_volume();
+    fs::create_dir(bench.path("m")).unwrap();
+    runtime().block_on(async {
+        let held = bench.open_for_writing().await;
+        for foreground in [&["-f"][..], &[]] {
+            let args = [&["mount", "--passphrase-file", "right"], foreground, &["vol", "m"]].concat();
+            let ended = tokio::task::block_in_place(|| bench.run(&args));
+            ended.refused(Exit::VolumeInUse, &format!("process {}", std::process::id()));
+        }
+        held.close().await.unwrap();
+    });
+}
+
+#[test]
+fn an_altered_block_fails_its_file_and_no_other() {
+    let bench = Bench::with_volume();
+    bench.change(async |vfs| {
+        for name in [&b"whole"[..], b"hurt"] {
+            let attr =
+                vfs.create(&Caller::default(), coffer::base::Ino::ROOT, name, 0o644, true).await.unwrap();
+            vfs.write(attr.ino, 0, &[name[0]; 200_000], true).await.unwrap();
+            vfs.sync_all().await.unwrap();
+        }
+    });
+    let newest =
+        bench.objects("d").into_iter().max_by_key(|path| path.metadata().unwrap().modified().unwrap());
+    flip_byte(&newest.unwrap(), 100_000);
+    let whole = bench.on_volume("cat", &["whole"]);
+    assert_eq!(whole.ok(), "w".repeat(200_000));
+    assert_eq!(bench.on_volume("cat", &["hurt"]).code, i32::from(Exit::Tampered.code()));
+    let exported = bench.on_volume("export", &["/", "out"]);
+    assert_eq!(exported.code, i32::from(Exit::Tampered.code()), "{}", exported.stderr);
+    assert_eq!(fs::read(bench.path("out/whole")).unwrap(), vec![b'w'; 200_000]);
+    assert!(!bench.path("out/hurt").exists(), "half a file has its name");
+    assert_eq!(fs::read_dir(bench.path("out")).unwrap().count(), 1, "a partial file was left behind");
+}
+
+#[test]
+fn a_bucket_that_was_put_back_is_refused() {
+    let bench = Bench::with_volume();
+    let copy = |from: &str, to: &str| {
+        let status =
+            std::process::Command::new("cp").arg("-a").arg(bench.path(from)).arg(bench.path(to)).status();
+        assert!(status.unwrap().success());
+    };
+    bench.change(async |_| ());
+    copy("vol", "old");
+    bench.change(async |vfs| {
+        vfs.mkdir(&Caller::default(), coffer::base::Ino::ROOT, b"new", 0o755).await.unwrap();
+    });
+    fs::remove_dir_all(bench.path("vol")).unwrap();
+    copy("old", "vol");
+    bench.on_volume("ls", &[]).refused(Exit::RolledBack, "rolled back");
+}

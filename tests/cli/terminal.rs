@@ -1,0 +1,95 @@
+//! The terminal: a new passphrase is asked for twice, and what is typed is never shown.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
+
+use crate::support::{Bench, PASSPHRASE};
+
+/// The command on a terminal of its own, and the other end of that terminal.
+struct Session {
+    child: Child,
+    master: File,
+    seen: String,
+}
+
+impl Session {
+    fn start(bench: &Bench, args: &[&str]) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        let slave: OwnedFd = File::options().read(true).write(true).open(name).unwrap().into();
+        let stdio = || Stdio::from(slave.try_clone().unwrap());
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_coffer")]).args(args);
+        command.current_dir(bench.path("")).env_clear().env("HOME", bench.path("home"));
+        let child = command.stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
+        Self { child, master: File::from(master), seen: String::new() }
+    }
+
+    /// Waits for `prompt` and for the echo to be off, then types.
+    fn answer(&mut self, prompt: &str, typed: &str) {
+        while !self.seen.ends_with(prompt) {
+            let mut bytes = [0; 1024];
+            let count = self.master.read(&mut bytes).unwrap();
+            self.seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while tcgetattr(&self.master).unwrap().local_modes.contains(LocalModes::ECHO) {
+            assert!(Instant::now() < deadline, "what is typed would be shown");
+            std::thread::yield_now();
+        }
+        self.master.write_all(format!("{typed}\n").as_bytes()).unwrap();
+    }
+
+    /// The rest of the output and the exit code.
+    fn end(mut self) -> (String, i32) {
+        let mut bytes = [0; 1024];
+        // The terminal's other end gives EIO once nobody has it open any more.
+        while let Ok(count @ 1..) = self.master.read(&mut bytes) {
+            self.seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+        (self.seen, self.child.wait().unwrap().code().unwrap())
+    }
+}
+
+#[test]
+fn a_new_passphrase_is_typed_twice_and_never_shown() {
+    let bench = Bench::new();
+    let mut session = Session::start(&bench, &["init", "--kdf-log-n", "15", "vol"]);
+    session.answer("Passphrase for the new volume: ", PASSPHRASE);
+    session.answer("The same again: ", PASSPHRASE);
+    let (seen, code) = session.end();
+    assert_eq!(code, 0, "{seen}");
+    assert!(!seen.contains(PASSPHRASE), "{seen}");
+    assert!(seen.contains("Recovery code"), "{seen}");
+    bench.on_volume("ls", &[]).ok();
+}
+
+#[test]
+fn two_passphrases_that_differ_make_no_volume() {
+    let bench = Bench::new();
+    let mut session = Session::start(&bench, &["init", "--kdf-log-n", "15", "vol"]);
+    session.answer("Passphrase for the new volume: ", PASSPHRASE);
+    session.answer("The same again: ", "something else");
+    let (seen, code) = session.end();
+    assert_eq!(code, 25, "{seen}");
+    assert!(seen.contains("the two passphrases differ"), "{seen}");
+    assert!(bench.objects("").iter().all(|path| !path.ends_with("header/1")));
+}
+
+#[test]
+fn a_passphrase_is_asked_for_once_to_unlock() {
+    let bench = Bench::with_volume();
+    let mut session = Session::start(&bench, &["ls", "-d", "vol"]);
+    session.answer("Passphrase: ", PASSPHRASE);
+    let (seen, code) = session.end();
+    assert_eq!(code, 0, "{seen}");
+    assert!(seen.ends_with("/\r\n") && !seen.contains(PASSPHRASE), "{seen}");
+}
