@@ -1,0 +1,24 @@
+//! Real mounts of the real program, used by the kernel and by other people's programs.
+
+// Helpers outside `#[test]` functions fail a test by panicking too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+mod attributes;
+mod bad_input;
+mod contents;
+mod directories;
+mod durability;
+mod harness;
+mod mapping;
+mod model;
+mod names;
+mod outage;
+mod place;
+mod programs;
+mod restic;
+mod rsync;
+mod secrecy;
+mod writers;

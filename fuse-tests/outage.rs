@@ -1,0 +1,164 @@
+//! A bucket that goes away is a delay and not an error: writes wait, what is cached is read, and it drains when it is back.
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngCore, SeedableRng};
+
+use crate::support::command::{Finished, run, run_ok};
+use crate::support::mount::Mount;
+use crate::support::servers;
+use crate::support::tree::is_root;
+use crate::support::volume::{COFFER, Volume};
+
+/// How long a write is watched to see that it waits.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How long it may take until everything is sent once the bucket is back: the pauses between attempts grow.
+const RECOVERY: Duration = Duration::from_secs(180);
+
+fn noise(seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 3 << 20];
+    SmallRng::seed_from_u64(seed).fill_bytes(&mut bytes);
+    bytes
+}
+
+/// Runs a mount through an outage that `away` begins and `back` ends, and that `status` calls `name` by then.
+fn outage(volume: &Volume, name: Option<&str>, away: impl FnOnce(), back: impl FnOnce()) {
+    let mount = volume.mount();
+    fs::write(mount.path("before"), noise(1)).unwrap();
+    mount.sync();
+    assert!(fs::read(mount.path("before")).unwrap() == noise(1));
+
+    away();
+    let (finished, writer) = mpsc::channel();
+    let during = mount.path("during");
+    let thread = std::thread::spawn(move || {
+        let mut file = File::create(during)?;
+        file.write_all(&noise(2))?;
+        let synced = file.sync_all();
+        let _ = finished.send(());
+        synced
+    });
+    let early = writer.recv_timeout(PATIENCE);
+    assert_eq!(early, Err(RecvTimeoutError::Timeout), "fsync returned with no bucket to write to");
+    assert!(fs::read(mount.path("before")).unwrap() == noise(1), "what was read before can be read again");
+    fs::write(mount.path("small"), "written meanwhile").unwrap();
+    assert_eq!(fs::read(mount.path("small")).unwrap(), b"written meanwhile");
+    let status = mount.status();
+    assert_eq!(status["is_safe"], false, "{status}");
+    if let Some(name) = name {
+        assert_eq!(status["mounts"][0]["store"]["outage"], name, "{status}");
+    }
+
+    back();
+    writer
+        .recv_timeout(RECOVERY)
+        .unwrap_or_else(|_| panic!("nothing was sent after the bucket came back\n{}", mount.said()));
+    thread.join().unwrap().unwrap();
+    mount.unmount();
+    let mount = volume.mount();
+    assert!(
+        fs::read(mount.path("before")).unwrap() == noise(1)
+            && fs::read(mount.path("during")).unwrap() == noise(2)
+    );
+    assert_eq!(fs::read(mount.path("small")).unwrap(), b"written meanwhile");
+    mount.unmount();
+}
+
+#[test]
+fn a_bucket_directory_that_vanishes_is_waited_for() {
+    let volume = Volume::local();
+    let (bucket, hidden) = (volume.bucket(), volume.bucket().with_extension("away"));
+    outage(
+        &volume,
+        None,
+        || fs::rename(&bucket, &hidden).unwrap(),
+        || {
+            // Nobody may put a new, empty bucket where the real one was: a disk that is not mounted looks like this.
+            assert!(!bucket.exists(), "the mount made a bucket of its own");
+            fs::rename(&hidden, &bucket).unwrap();
+        },
+    );
+}
+
+#[test]
+fn a_bucket_directory_that_refuses_writes_is_waited_for() {
+    let volume = Volume::local();
+    let deny = Denial(volume.bucket());
+    outage(&volume, Some("denied"), || deny.set(true), || deny.set(false));
+}
+
+#[test]
+fn a_server_that_is_killed_and_started_again_is_waited_for() {
+    let server = RefCell::new(servers::seaweedfs());
+    let volume = Volume::on(&server.borrow());
+    outage(&volume, Some("unreachable"), || server.borrow_mut().kill(), || server.borrow_mut().start_again());
+}
+
+#[test]
+fn a_server_that_takes_requests_and_does_not_answer_is_waited_for() {
+    let server = servers::azurite();
+    let volume = Volume::on(&server);
+    // A request that got no answer yet may still get one, so it has no name for a while.
+    outage(&volume, None, || server.freeze(), || server.thaw());
+}
+
+#[test]
+fn umount_during_an_outage_says_that_data_would_be_lost() {
+    let volume = Volume::local();
+    let (bucket, hidden) = (volume.bucket(), volume.bucket().with_extension("away"));
+    let mount = volume.mount();
+    fs::rename(&bucket, &hidden).unwrap();
+    fs::write(mount.path("waiting"), "for the bucket").unwrap();
+    let waits = umount_for_a_while(&volume, &mount);
+    assert!(
+        waits.is_none_or(|finished| !finished.status.success()),
+        "umount claims success with data unsent"
+    );
+    fs::rename(&hidden, &bucket).unwrap();
+    if mount.is_mounted() {
+        mount.unmount();
+    } else {
+        mount.wait_until_gone();
+        drop(mount);
+    }
+    let mount = volume.mount();
+    assert_eq!(fs::read(mount.path("waiting")).unwrap(), b"for the bucket");
+    mount.unmount();
+}
+
+/// What `coffer umount` says, if it ends within [`PATIENCE`]; it may as well wait.
+fn umount_for_a_while(volume: &Volume, mount: &Mount<'_>) -> Option<Finished> {
+    let mut umount = volume.program("timeout", [&PATIENCE.as_secs().to_string(), COFFER, "umount"]);
+    umount.arg(&mount.dir);
+    let finished = run(umount);
+    // 124 is timeout's own word for "it was still running".
+    (finished.code() != 124).then_some(finished)
+}
+
+/// A directory tree in which nothing can be made or removed, not even by root.
+struct Denial(PathBuf);
+
+impl Denial {
+    fn set(&self, denied: bool) {
+        let (program, flag) = match (is_root(), denied) {
+            (true, true) => ("chattr", "+i"),
+            (true, false) => ("chattr", "-i"),
+            (false, true) => ("chmod", "a-w"),
+            (false, false) => ("chmod", "u+w"),
+        };
+        run_ok(program, ["-R".as_ref(), flag.as_ref(), self.0.as_os_str()]);
+    }
+}
+
+impl Drop for Denial {
+    fn drop(&mut self) {
+        // Or the directory could not be removed after a failure.
+        self.set(false);
+    }
+}
