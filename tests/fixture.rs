@@ -86,9 +86,11 @@ async fn write_fixture(folder: &Path) {
     let bucket = store::open(folder.to_str().unwrap(), &options).unwrap();
     let header = NewVolume { compression: Compression::Lz4, kdf_cost: KdfCost::Fixed { log_n: 15 } };
     let spec = NewVolumeSpec { header, quota_bytes: 1 << 40, owner: (1000, 100) };
-    let (entropy, clock) = (Arc::new(SeededEntropy::new(1)), Arc::new(ManualClock::new(1_800_000_000_000_000_000)));
+    let (entropy, clock) =
+        (Arc::new(SeededEntropy::new(1)), Arc::new(ManualClock::new(1_800_000_000_000_000_000)));
     volume::create(&bucket, &spec, &factors(), entropy, Arc::clone(&clock) as _).await.unwrap();
-    let opened = volume::open(bucket, &factors(), OpenOptions { clock, ..OpenOptions::default() }).await.unwrap();
+    let opened =
+        volume::open(bucket, &factors(), OpenOptions { clock, ..OpenOptions::default() }).await.unwrap();
     write(&opened.vfs).await;
     opened.close().await.unwrap();
 }
@@ -101,7 +103,8 @@ async fn a_volume_of_format_version_1_opens() {
     }
     let bucket = store::open(FIXTURE, &StoreOptions::default()).unwrap();
     let vfs = VfsOptions { read_only: true, ..VfsOptions::default() };
-    let opened = volume::open(bucket, &factors(), OpenOptions { vfs, ..OpenOptions::default() }).await.unwrap();
+    let opened =
+        volume::open(bucket, &factors(), OpenOptions { vfs, ..OpenOptions::default() }).await.unwrap();
     check(&opened.vfs).await;
     opened.close().await.unwrap();
 }
