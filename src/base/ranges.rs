@@ -12,11 +12,12 @@ impl RangeSet {
         if range.is_empty() {
             return;
         }
-        if let Some(last) = self.0.last_mut() {
-            if last.start <= range.start && range.start <= last.end {
-                last.end = last.end.max(range.end);
-                return;
-            }
+        if let Some(last) = self.0.last_mut()
+            && last.start <= range.start
+            && range.start <= last.end
+        {
+            last.end = last.end.max(range.end);
+            return;
         }
         let mut merged = range;
         self.0.retain(|old| {

@@ -128,8 +128,8 @@ pub struct Holder {
     pub uid: u32,
     /// The process.
     pub pid: u32,
-    /// The machine's boot, so that a process id means something.
-    pub boot: [u8; 16],
+    /// The device, by the id that its local state gives it; zero without local state.
+    pub device: [u8; 16],
     /// The mount, a number drawn for it.
     pub session: [u8; 16],
     /// Since when.

@@ -5,6 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream;
+
 use crate::base::{Ino, SegmentId};
 use crate::meta::engine::EngineError;
 use crate::meta::{Commit, Garbage, Key, MetaError, Record, Segment, Superblock, chain, encode};
@@ -16,6 +19,9 @@ use super::{Progress, Vfs, VfsError};
 /// First and longest pause before a commit that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Segments deleted at a time.
+const DELETES_MAX: usize = 16;
 
 /// What a commit has decided, to be written and then to become the past.
 struct Batch {
@@ -143,10 +149,11 @@ impl Vfs {
         segments: Vec<(SegmentId, crate::base::NewSegment)>,
         repack: Vec<(Ino, u64)>,
     ) -> Result<Batch, VfsError> {
-        let (changes, before, files_delta, next_ino) = {
+        let (changes, before, files_delta, next_ino, holder) = {
             let state = self.state.lock();
             let changes = state.overlay.sealed_changes();
-            (changes, state.superblock.clone(), state.sealed_files_delta, state.sealed_next_ino)
+            let (files_delta, next_ino) = (state.sealed_files_delta, state.sealed_next_ino);
+            (changes, state.superblock.clone(), files_delta, next_ino, state.holder.clone())
         };
         let mut records = std::mem::take(&mut layout.records);
         records.extend(changes);
@@ -197,6 +204,7 @@ impl Vfs {
             bytes: before.bytes.saturating_add_signed(layout.allocated),
             commit: number,
             head: hash,
+            holder,
             ..before
         };
         records.insert(Key::Super, Some(Record::Super(Arc::new(superblock.clone()))));
@@ -240,13 +248,19 @@ impl Vfs {
         if dead.is_empty() {
             return;
         }
+        let turn = Arc::clone(&self.signals.collecting).try_read_owned().ok();
         tokio::spawn(async move {
-            for id in dead {
-                match this.vault.delete_segment(id).await {
-                    Ok(()) => this.state.lock().collected.push(id),
-                    Err(error) => tracing::warn!(segment = %id, %error, "a dead segment stays for now"),
+            let deletes = stream::iter(dead).for_each_concurrent(DELETES_MAX, |id| {
+                let this = Arc::clone(&this);
+                async move {
+                    match this.vault.delete_segment(id).await {
+                        Ok(()) => this.state.lock().collected.push(id),
+                        Err(error) => tracing::warn!(segment = %id, %error, "a dead segment stays for now"),
+                    }
                 }
-            }
+            });
+            deletes.await;
+            drop(turn);
         });
     }
 

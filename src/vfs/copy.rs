@@ -52,7 +52,7 @@ impl Vfs {
             return Err(VfsError::InvalidInput);
         }
         let copy = Copy { from, from_offset, to, to_offset, len };
-        let is_aligned = from_offset % BLOCK_LEN == 0 && to_offset % BLOCK_LEN == 0;
+        let is_aligned = from_offset.is_multiple_of(BLOCK_LEN) && to_offset.is_multiple_of(BLOCK_LEN);
         let shared = if is_aligned { self.update(|txn| share(txn, &copy)).await? } else { 0 };
         if shared > 0 {
             return Ok(shared);

@@ -6,6 +6,7 @@ mod copy;
 mod directory;
 mod error;
 mod file;
+mod follow;
 mod layout;
 mod links;
 mod locate;
@@ -27,7 +28,7 @@ use std::sync::{Arc, Weak};
 
 use futures::future::join_all;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, RwLock, Semaphore, watch};
 
 use crate::base::{Clock, Name};
 use crate::cache::BlockCache;
@@ -43,6 +44,7 @@ pub use options::{OnCommit, VfsOptions};
 pub use status::Status;
 
 use file::OpenFile;
+use follow::Follow;
 use state::{Phase, State};
 use txn::{Halt, Txn};
 
@@ -62,6 +64,7 @@ pub struct Vfs {
     signals: Signals,
     uploads: Arc<Semaphore>,
     commit_turn: tokio::sync::Mutex<()>,
+    follow: Follow,
 }
 
 /// How operations and the committer wake each other.
@@ -72,6 +75,8 @@ struct Signals {
     dirtied: Notify,
     /// Dirty bytes, records or uploads have become fewer.
     eased: Notify,
+    /// Held for reading by whoever deletes dead segments.
+    collecting: Arc<RwLock<()>>,
     /// The last commit, and whether there will be more.
     progress: watch::Sender<Progress>,
 }
@@ -96,6 +101,7 @@ impl Vfs {
         &self,
         mut op: impl FnMut(&mut Txn) -> Result<T, Halt> + Send,
     ) -> Result<T, VfsError> {
+        self.follow_if_due();
         loop {
             let missing = {
                 let mut state = self.state.lock();
@@ -151,6 +157,7 @@ impl Vfs {
 
     async fn load_one(&self, key: Key) -> Result<(), VfsError> {
         let bytes = key.encode();
+        let _pass = self.follow.pass().await;
         loop {
             let guard = LoadGuard::begin(&self.state, key);
             let found = self.engine.get(&bytes).await.map_err(MetaError::from)?;
@@ -169,6 +176,7 @@ impl Vfs {
         to: Key,
         limit: usize,
     ) -> Result<(Vec<(Key, Record)>, Option<Key>), VfsError> {
+        let _pass = self.follow.pass().await;
         let (changes, settled_count) = {
             let state = self.state.lock();
             (state.overlay.changes_between(&from, &to, limit), state.overlay.settled_count())
@@ -227,10 +235,12 @@ impl Vfs {
                 wanted: Notify::new(),
                 dirtied: Notify::new(),
                 eased: Notify::new(),
+                collecting: Arc::default(),
                 progress: watch::Sender::new(progress),
             },
             uploads: Arc::new(Semaphore::new(options.uploads_max)),
             commit_turn: tokio::sync::Mutex::new(()),
+            follow: Follow::default(),
             options,
         })
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 
 use crate::base::{BLOCK_LEN, BlockIndex, FileKind, Ino};
-use crate::data::{Paint, ReadHint, Want};
+use crate::data::{DataError, Paint, ReadHint, Want};
 use crate::meta::Inode;
 
 use super::locate::{self, Located, Stored};
@@ -44,6 +44,24 @@ impl Vfs {
             Some(open) => open.ahead.observe(offset, len as u64),
             None => None,
         };
+        loop {
+            let settled_count = self.state.lock().overlay.settled_count();
+            match self.read_once(ino, offset, len, ahead.clone()).await {
+                // A commit may have let a segment go between looking it up and fetching it.
+                Err(VfsError::Data(DataError::Missing { .. }))
+                    if self.state.lock().overlay.settled_count() != settled_count => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn read_once(
+        &self,
+        ino: Ino,
+        offset: u64,
+        len: usize,
+        ahead: Option<std::ops::Range<u64>>,
+    ) -> Result<Vec<u8>, VfsError> {
         let plan = self.read_txn(|txn| plan(txn, ino, offset, len, ahead.clone())).await?;
         let mut out = vec![0; plan.len];
         let mut waiting = Vec::new();

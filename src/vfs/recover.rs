@@ -1,5 +1,7 @@
 //! The first and the last thing a mount does: finish what an earlier one left, and leave nothing.
 
+use std::time::Duration;
+
 use futures::StreamExt;
 
 use crate::base::{Ino, SegmentId};
@@ -11,6 +13,8 @@ use super::{Progress, Vfs, VfsError};
 
 /// Records read from the engine at a time.
 const SCAN_COUNT: usize = 1024;
+/// How long an unmount waits for dead segments to be deleted.
+const COLLECT_WAIT: Duration = Duration::from_secs(10);
 
 impl Vfs {
     /// Takes the volume for writing: says who holds it, in a commit of its own, and frees files that
@@ -19,7 +23,7 @@ impl Vfs {
     /// # Errors
     /// Why the commit could not be made.
     pub async fn take_hold(&self, holder: Holder) -> Result<(), VfsError> {
-        self.state.lock().superblock.holder = Some(holder);
+        self.state.lock().holder = Some(holder);
         for key in self.keys_of(Key::Orphan(Ino(0)), Key::Orphan(Ino(u64::MAX))).await? {
             if let Key::Orphan(ino) = key {
                 self.read_txn(|txn| txn.get(Key::Inode(ino))).await?;
@@ -107,7 +111,7 @@ impl Vfs {
         let phase = {
             let mut state = self.state.lock();
             if state.phase == Phase::Writable {
-                state.superblock.holder = None;
+                state.holder = None;
             }
             state.phase
         };
@@ -116,6 +120,8 @@ impl Vfs {
             Phase::ReadOnly | Phase::ShutDown => Ok(()),
             Phase::Fenced => Err(VfsError::Fenced),
         };
+        // What a commit let go is deleted now rather than at the next mount, unless that takes long.
+        let _ = tokio::time::timeout(COLLECT_WAIT, self.signals.collecting.write()).await;
         let number = {
             let mut state = self.state.lock();
             state.phase = Phase::ShutDown;

@@ -35,6 +35,9 @@ pub enum VolumeError {
         /// Since when, as a date and a time.
         since: String,
     },
+    /// Another process of this machine is about to mount it, or to unmount it.
+    #[error("the volume is being mounted or unmounted by another process of this machine")]
+    Locked,
     /// The bucket offers an older state than this machine has seen.
     #[error(
         "the bucket offers commit {found} of volume {volume}, but commit {expected} was seen before: it has been rolled back"

@@ -6,24 +6,20 @@ use crate::meta::Holder;
 use super::VolumeError;
 use super::error::utc;
 
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// This process, as it holds a volume from now on.
-pub(super) fn this(entropy: &dyn Entropy, since: Time) -> Holder {
+pub(super) fn this(device: [u8; 16], entropy: &dyn Entropy, since: Time) -> Holder {
     let mut session = [0; 16];
     entropy.fill(&mut session);
-    Holder { host: read(HOST_NAME), uid: uid(), pid: std::process::id(), boot: boot(), session, since }
+    Holder { host: host(), uid: uid(), pid: std::process::id(), device, session, since }
 }
 
-/// Whether `holder` was a process of this machine that has ended, so that it can never write again.
-pub(super) fn is_gone(holder: &Holder) -> bool {
-    let here = holder.host == read(HOST_NAME);
-    if !here {
-        return false;
-    }
-    let is_this_boot = holder.boot == boot() && holder.boot != [0; 16];
-    !is_this_boot || !std::path::Path::new("/proc").join(holder.pid.to_string()).exists()
+/// Whether `holder` was a mount of this device that has ended without saying so. The caller holds the
+/// lock that every mount with this device's local state keeps for as long as it lives; process ids say
+/// nothing across containers, nor after a restart.
+pub(super) fn is_gone(holder: &Holder, device: [u8; 16]) -> bool {
+    device != [0; 16] && holder.device == device && holder.host == host()
 }
 
 /// The refusal that names `holder`.
@@ -36,13 +32,9 @@ pub(super) fn refusal(holder: &Holder) -> VolumeError {
     }
 }
 
-fn read(path: &str) -> String {
-    std::fs::read_to_string(path).map(|text| text.trim().chars().take(255).collect()).unwrap_or_default()
-}
-
-fn boot() -> [u8; 16] {
-    let digits: String = read(BOOT_ID).chars().filter(|c| *c != '-').collect();
-    u128::from_str_radix(&digits, 16).unwrap_or_default().to_be_bytes()
+fn host() -> String {
+    let name = std::fs::read_to_string(HOST_NAME).unwrap_or_default();
+    name.trim().chars().take(255).collect()
 }
 
 fn uid() -> u32 {

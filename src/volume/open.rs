@@ -62,21 +62,16 @@ pub struct Opened {
     pub volume: VolumeId,
     /// Its sealed objects.
     pub vault: Vault,
-    local: Option<Arc<LocalState>>,
     lock: Option<File>,
 }
 
 impl Opened {
-    /// Ends the filesystem with a last commit and notes what was seen.
+    /// Ends the filesystem with a last commit.
     ///
     /// # Errors
     /// Why something is not in the bucket.
     pub async fn close(self) -> Result<(), VolumeError> {
         let closed = self.vfs.shutdown().await;
-        if let Some(local) = &self.local {
-            let (commit, hash) = self.vfs.head();
-            local.write(self.vault.ring(), Pin { commit, hash })?;
-        }
         drop(self.lock);
         Ok(closed?)
     }
@@ -141,8 +136,11 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
     let runtime = tokio::runtime::Handle::current();
     let blocks = BlockReader::new(vault.clone(), Arc::clone(&cache), options.read_buffer_bytes, runtime);
     if !is_writer {
+        if let Some(local) = &local {
+            note_newer(local, &ring, &seen)?;
+        }
         let vfs = Vfs::new(reader, vault.clone(), blocks, cache, options.clock, seen, vfs_options);
-        return Ok(Opened { vfs, volume, vault, local, lock: None });
+        return Ok(Opened { vfs, volume, vault, lock: None });
     }
 
     let mut lock = None;
@@ -151,20 +149,25 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
         if lock.is_none() {
             return Err(match &seen.holder {
                 Some(holder) => holder::refusal(holder),
-                None => holder::refusal(&holder::this(options.entropy.as_ref(), options.clock.now())),
+                None => VolumeError::Locked,
             });
         }
         vfs_options.device = local.device(options.entropy.as_ref())?;
     }
     if let Some(held) = &seen.holder
         && !options.takeover
-        && !holder::is_gone(held)
+        && !holder::is_gone(held, vfs_options.device)
     {
         return Err(holder::refusal(held));
     }
     reader.close().await?;
     let engine = open_engine(EngineMode::Writer).await?;
     let found = superblock(&engine).await?;
+    check_features(&found)?;
+    if let Some(local) = &local {
+        // The store may have shown the reader another state than the writer.
+        check_fresh(&engine, local, &ring, volume, &found).await?;
+    }
     let had_crashed = found.holder.is_some();
     if let Some(local) = &local {
         let (local, ring) = (Arc::clone(local), Arc::clone(&ring));
@@ -174,7 +177,7 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
             }
         }));
     }
-    let hold = holder::this(options.entropy.as_ref(), options.clock.now());
+    let hold = holder::this(vfs_options.device, options.entropy.as_ref(), options.clock.now());
     let vfs = Vfs::new(engine, vault.clone(), blocks, cache, options.clock, found, vfs_options);
     vfs.take_hold(hold).await?;
     vfs.start();
@@ -184,7 +187,7 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
             tracing::warn!(%error, "what an earlier mount left could not be swept");
         }
     });
-    Ok(Opened { vfs, volume, vault, local, lock })
+    Ok(Opened { vfs, volume, vault, lock })
 }
 
 async fn superblock(engine: &Engine) -> Result<Superblock, VolumeError> {
@@ -200,6 +203,14 @@ const fn check_features(superblock: &Superblock) -> Result<(), VolumeError> {
     match superblock.features {
         0 => Ok(()),
         bits => Err(VolumeError::NewerFeatures(bits)),
+    }
+}
+
+/// Notes what a reader has seen, unless something newer has been seen already.
+fn note_newer(local: &LocalState, ring: &KeyRing, seen: &Superblock) -> Result<(), VolumeError> {
+    match local.read(ring)? {
+        Some(pin) if pin.commit >= seen.commit => Ok(()),
+        _ => local.write(ring, Pin { commit: seen.commit, hash: seen.head }),
     }
 }
 

@@ -3,7 +3,14 @@
 //!
 //! After a crash the tree must be one of the states since the last `fsync`, in full.
 
-#![allow(unreachable_pub, missing_docs)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod mounted;
 mod reference;

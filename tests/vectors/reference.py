@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A second implementation of docs/FORMAT.md, written from the page alone; prints tests/vectors/v1.json.
+"""A second implementation of docs/FORMAT.md, written alongside it; prints tests/vectors/v1.json.
 
     python3 tests/vectors/reference.py > tests/vectors/v1.json
 
-It shares no code with Coffer (needs only the `cryptography` package), so that agreement of the two means that the
-page says enough. The vectors are frozen: a change in them is a change of the format.
+It shares no code with Coffer (needs only the `cryptography` package): the two agree where the page is enough to
+work from. The vectors are frozen: a change in them is a change of the format.
 """
 
 import base64

@@ -133,12 +133,11 @@ impl MemBlock {
 
     /// Lays the covered bytes over `target`, which is the part of the block that begins at `from`.
     pub(crate) fn paint(&self, target: &mut [u8], from: usize) {
-        let whole = 0..BLOCK_LEN;
-        let ranges = match self.under {
-            Under::Zeros => std::slice::from_ref(&whole).iter().cloned().collect::<Vec<_>>(),
-            _ => self.covered.iter().cloned().collect(),
-        };
-        for range in ranges {
+        let mut ranges = self.covered.clone();
+        if matches!(self.under, Under::Zeros) {
+            ranges.insert(0..BLOCK_LEN);
+        }
+        for range in ranges.iter() {
             let start = (range.start as usize).max(from);
             let end = (range.end as usize).min(from + target.len());
             if start >= end {

@@ -197,7 +197,7 @@ impl Dirty {
         if BlockIndex::of(from) == BlockIndex::of(to) {
             edge(from, to);
         } else {
-            if from % BLOCK_LEN != 0 {
+            if !from.is_multiple_of(BLOCK_LEN) {
                 edge(from, first_whole.saturating_mul(BLOCK_LEN));
             }
             edge(end_whole * BLOCK_LEN, to);
@@ -349,11 +349,11 @@ impl Dirty {
         layer.segments.insert(batch.segment, segment);
         for (sent, place) in batch.blocks.iter().zip(places) {
             let slot = layer.files.get_mut(&sent.ino).and_then(|file| file.blocks.get_mut(&sent.index));
-            if let Some(slot @ Block::Sent { .. }) = slot {
-                if matches!(slot, Block::Sent { segment, .. } if *segment == batch.segment) {
-                    self.bytes -= mem_len(slot);
-                    *slot = Block::Stored(*place);
-                }
+            if let Some(slot) = slot
+                && matches!(slot, Block::Sent { segment, .. } if *segment == batch.segment)
+            {
+                self.bytes -= mem_len(slot);
+                *slot = Block::Stored(*place);
             }
         }
     }

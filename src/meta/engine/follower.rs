@@ -68,10 +68,11 @@ impl Follower {
         let handle = self.current.read().clone();
         let mut status = handle.db.subscribe();
         let number = handle.clock.call();
-        tokio::select! {
-            () = handle.clock.polled(number) => Ok(()),
-            _ = status.wait_for(|status| status.close_reason.is_some()) => self.reopen(&handle.db).await,
-        }
+        let has_polled = tokio::select! {
+            () = handle.clock.polled(number) => true,
+            _ = status.wait_for(|status| status.close_reason.is_some()) => false,
+        };
+        if has_polled { Ok(()) } else { self.reopen(&handle.db).await }
     }
 
     /// Opens the database again unless somebody did since `lost` was in use.
