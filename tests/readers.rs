@@ -2,38 +2,18 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::sync::Arc;
+mod in_memory;
 
-use coffer::base::{Ino, OsEntropy, SystemClock};
-use coffer::crypto::{KdfCost, Secret};
-use coffer::keys::{Compression, Factor, NewVolume};
+use coffer::base::Ino;
 use coffer::store::Bucket;
-use coffer::vfs::{Caller, Handle, RenameMode, Vfs, VfsError, VfsOptions};
-use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened};
-use object_store::ObjectStore;
-use object_store::memory::InMemory;
+use coffer::vfs::{Handle, RenameMode, Vfs, VfsError, VfsOptions};
+use coffer::volume::{self, OpenOptions, Opened};
 
-const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
+use in_memory::{CALLER, World, factors};
 
-fn factors() -> Vec<Factor> {
-    vec![Factor::KeyFile(Secret::new(b"the key file of the reader test".to_vec()))]
-}
-
-async fn open(store: &Arc<dyn ObjectStore>, read_only: bool) -> (Opened, Bucket) {
-    let bucket = Bucket::from_store(Arc::clone(store));
+async fn open(world: &World, read_only: bool) -> (Opened, Bucket) {
     let vfs = VfsOptions { read_only, ..VfsOptions::default() };
-    let options = OpenOptions { vfs, ..OpenOptions::default() };
-    (volume::open(bucket.clone(), &factors(), options).await.unwrap(), bucket)
-}
-
-async fn new_volume() -> Arc<dyn ObjectStore> {
-    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let header = NewVolume { compression: Compression::None, kdf_cost: KdfCost::Fixed { log_n: 15 } };
-    let spec = NewVolumeSpec { header, quota_bytes: 0, owner: (0, 0) };
-    let bucket = Bucket::from_store(Arc::clone(&store));
-    let clock = Arc::new(SystemClock::default());
-    volume::create(&bucket, &spec, &factors(), Arc::new(OsEntropy), clock).await.unwrap();
-    store
+    world.open(OpenOptions { vfs, ..OpenOptions::default() }).await
 }
 
 async fn put(vfs: &Vfs, name: &[u8], bytes: &[u8]) -> Ino {
@@ -44,12 +24,12 @@ async fn put(vfs: &Vfs, name: &[u8], bytes: &[u8]) -> Ino {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_follows_commits_changes_nothing_and_sends_no_writes() {
-    let store = new_volume().await;
-    let (writer, _) = open(&store, false).await;
+    let world = World::new().await;
+    let (writer, _) = open(&world, false).await;
     put(&writer.vfs, b"one", &[1; 100_000]).await;
     writer.vfs.sync_all().await.unwrap();
 
-    let (reader, bucket) = open(&store, true).await;
+    let (reader, bucket) = open(&world, true).await;
     let one = reader.vfs.lookup(Ino::ROOT, b"one").await.unwrap();
     assert_eq!(reader.vfs.read(Handle(0), one.ino, 0, 200_000).await.unwrap(), [1; 100_000]);
     assert!(matches!(reader.vfs.lookup(Ino::ROOT, b"two").await, Err(VfsError::NoEntry)));
@@ -75,12 +55,12 @@ async fn a_reader_follows_commits_changes_nothing_and_sends_no_writes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_writer_is_refused_and_a_takeover_fences_the_first() {
-    let store = new_volume().await;
-    let (first, _) = open(&store, false).await;
+    let world = World::new().await;
+    let (first, _) = open(&world, false).await;
     let ino = put(&first.vfs, b"kept", b"before").await;
     first.vfs.sync_all().await.unwrap();
 
-    let bucket = Bucket::from_store(Arc::clone(&store));
+    let bucket = world.bucket();
     let refused = volume::open(bucket.clone(), &factors(), OpenOptions::default()).await;
     assert!(matches!(refused.err(), Some(volume::VolumeError::InUse { .. })));
 

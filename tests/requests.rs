@@ -2,50 +2,19 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::sync::Arc;
+mod in_memory;
+
 use std::time::Duration;
 
-use coffer::base::{Ino, OsEntropy, SystemClock};
-use coffer::crypto::{KdfCost, Secret};
-use coffer::keys::{Compression, Factor, NewVolume};
+use coffer::base::Ino;
 use coffer::store::{Bucket, MeterSnapshot};
-use coffer::vfs::{Caller, Handle, Vfs, VfsOptions};
-use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened};
-use object_store::ObjectStore;
-use object_store::memory::InMemory;
+use coffer::vfs::{Handle, Vfs};
+use coffer::volume::OpenOptions;
+
+use in_memory::{CALLER, World};
 
 const FILE_COUNT: usize = 10_000;
 const FILE_BYTES: usize = 4096;
-const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
-
-struct World(Arc<dyn ObjectStore>);
-
-impl World {
-    async fn new() -> Self {
-        let world = Self(Arc::new(InMemory::new()));
-        let header = NewVolume { compression: Compression::None, kdf_cost: KdfCost::Fixed { log_n: 15 } };
-        let spec = NewVolumeSpec { header, quota_bytes: 0, owner: (0, 0) };
-        let clock = Arc::new(SystemClock::default());
-        volume::create(&world.bucket(), &spec, &factors(), Arc::new(OsEntropy), clock).await.unwrap();
-        world
-    }
-
-    fn bucket(&self) -> Bucket {
-        Bucket::from_store(Arc::clone(&self.0))
-    }
-
-    /// A mount with nothing cached, and its bucket's meter.
-    async fn mount(&self) -> (Opened, Bucket) {
-        let bucket = self.bucket();
-        let options = OpenOptions { vfs: VfsOptions::default(), ..OpenOptions::default() };
-        let opened = volume::open(bucket.clone(), &factors(), options).await.unwrap();
-        (opened, bucket)
-    }
-}
-
-fn factors() -> Vec<Factor> {
-    vec![Factor::KeyFile(Secret::new(b"the key file of the request test".to_vec()))]
-}
 
 fn since(bucket: &Bucket, before: &MeterSnapshot) -> (u64, u64) {
     let now = bucket.meter().snapshot();
@@ -92,7 +61,7 @@ async fn read_tree(vfs: &Vfs) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_small_files_take_few_requests_in_and_out() {
     let world = World::new().await;
-    let (opened, bucket) = world.mount().await;
+    let (opened, bucket) = world.open(OpenOptions::default()).await;
     let before = bucket.meter().snapshot();
     make_tree(&opened.vfs).await;
     opened.vfs.sync_all().await.unwrap();
@@ -108,9 +77,8 @@ async fn ten_thousand_small_files_take_few_requests_in_and_out() {
     assert_eq!(after.requests(), before.requests(), "stat of a warm tree");
     opened.close().await.unwrap();
 
-    let bucket = world.bucket();
-    let before = bucket.meter().snapshot();
-    let opened = volume::open(bucket.clone(), &factors(), OpenOptions::default()).await.unwrap();
+    let (opened, bucket) = world.open(OpenOptions::default()).await;
+    let before = MeterSnapshot::default();
     println!("mounted: {} GETs", since(&bucket, &before).1);
     assert_eq!(read_tree(&opened.vfs).await, FILE_COUNT);
     let (_, gets) = since(&bucket, &before);
@@ -122,7 +90,7 @@ async fn ten_thousand_small_files_take_few_requests_in_and_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_small_fsync_is_one_put() {
     let world = World::new().await;
-    let (opened, bucket) = world.mount().await;
+    let (opened, bucket) = world.open(OpenOptions::default()).await;
     let file = opened.vfs.create(&CALLER, Ino::ROOT, b"log", 0o644, true).await.unwrap();
     opened.vfs.fsync(file.ino, false).await.unwrap();
     for round in 0..20u64 {
@@ -144,7 +112,7 @@ async fn a_small_fsync_is_one_put() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_mount_is_all_but_silent() {
     let world = World::new().await;
-    let (opened, bucket) = world.mount().await;
+    let (opened, bucket) = world.open(OpenOptions::default()).await;
     let file = opened.vfs.create(&CALLER, Ino::ROOT, b"f", 0o644, true).await.unwrap();
     opened.vfs.write(file.ino, 0, &[7; 10_000], true).await.unwrap();
     opened.vfs.sync_all().await.unwrap();
