@@ -158,7 +158,7 @@ impl Vfs {
         while let Some((ino, index, older)) = completions.next().await {
             match older {
                 Ok(bytes) => self.state.lock().dirty.complete_sealed(ino, index, &bytes),
-                Err(error @ VfsError::Data(DataError::Unavailable { .. })) => return Err(error),
+                Err(error) if !error.is_damage() => return Err(error),
                 Err(error) => {
                     // What lies under the block is lost already. Inventing it is worse than losing
                     // the write, of which the writer is told.

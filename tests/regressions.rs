@@ -1,0 +1,235 @@
+//! Accidents that have happened or could have: each test holds one at the moment where it goes wrong.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use coffer::base::{Ino, ManualClock, SeededEntropy};
+use coffer::crypto::{KdfCost, Secret};
+use coffer::keys::{Compression, Factor, NewVolume};
+use coffer::store::{Bucket, StoreOptions};
+use coffer::vfs::{Attr, Caller, Handle, SetAttr, Vfs, VfsOptions};
+use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened, VolumeError};
+use futures::stream::BoxStream;
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use tokio::sync::Semaphore;
+
+const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
+const BLOCK: usize = 65_536;
+
+/// A gate that requests of one kind must pass. Open until it is shut.
+#[derive(Debug)]
+struct Gate {
+    is_shut: AtomicBool,
+    arrived: Semaphore,
+    passes: Semaphore,
+}
+
+impl Gate {
+    fn new() -> Self {
+        Self { is_shut: AtomicBool::new(false), arrived: Semaphore::new(0), passes: Semaphore::new(0) }
+    }
+
+    fn shut(&self) {
+        self.is_shut.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until a request stands before the gate.
+    async fn met(&self) {
+        self.arrived.acquire().await.unwrap().forget();
+    }
+
+    fn open(&self) {
+        self.is_shut.store(false, Ordering::SeqCst);
+        self.passes.add_permits(1000);
+    }
+
+    async fn pass(&self) {
+        if self.is_shut.load(Ordering::SeqCst) {
+            self.arrived.add_permits(1);
+            self.passes.acquire().await.unwrap().forget();
+        }
+    }
+}
+
+/// A store in memory with gates before what it is asked for.
+#[derive(Debug)]
+struct GatedStore {
+    inner: InMemory,
+    record_puts: Gate,
+    segment_gets: Gate,
+    /// Reads of records fail.
+    is_down: AtomicBool,
+}
+
+impl fmt::Display for GatedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("gated memory")
+    }
+}
+
+fn is_record(path: &Path) -> bool {
+    path.as_ref().starts_with("m/")
+}
+
+#[async_trait]
+impl ObjectStore for GatedStore {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        if is_record(path) {
+            self.record_puts.pass().await;
+        }
+        self.inner.put_opts(path, payload, opts).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(path, opts).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        if path.as_ref().starts_with("d/") {
+            self.segment_gets.pass().await;
+        } else if is_record(path) && self.is_down.load(Ordering::SeqCst) {
+            return Err(object_store::Error::Generic { store: "gated", source: "connection reset".into() });
+        }
+        self.inner.get_opts(path, options).await
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+struct World {
+    store: Arc<GatedStore>,
+    clock: Arc<ManualClock>,
+    entropy: Arc<SeededEntropy>,
+    options: OpenOptions,
+    read_timeout: Duration,
+}
+
+impl World {
+    async fn new(vfs: VfsOptions) -> Self {
+        let store = Arc::new(GatedStore {
+            inner: InMemory::new(),
+            record_puts: Gate::new(),
+            segment_gets: Gate::new(),
+            is_down: AtomicBool::new(false),
+        });
+        let clock = Arc::new(ManualClock::new(1_700_000_000_000_000_000));
+        let entropy = Arc::new(SeededEntropy::new(7));
+        let options = OpenOptions {
+            vfs,
+            clock: Arc::clone(&clock) as _,
+            entropy: Arc::clone(&entropy) as _,
+            ..OpenOptions::default()
+        };
+        let world = Self { store, clock, entropy, options, read_timeout: Duration::from_secs(60) };
+        let header = NewVolume { compression: Compression::None, kdf_cost: KdfCost::Fixed { log_n: 15 } };
+        let spec = NewVolumeSpec { header, quota_bytes: 0, owner: (0, 0) };
+        let (entropy, clock) = (Arc::clone(&world.entropy), Arc::clone(&world.clock));
+        volume::create(&world.bucket(), &spec, &factors(), entropy, clock).await.unwrap();
+        world
+    }
+
+    fn bucket(&self) -> Bucket {
+        let options = StoreOptions { read_timeout: self.read_timeout, ..StoreOptions::default() };
+        Bucket::with_options(Arc::clone(&self.store) as _, "memory:", &options)
+    }
+
+    async fn mount(&self) -> Opened {
+        self.try_mount(false).await.unwrap()
+    }
+
+    async fn try_mount(&self, takeover: bool) -> std::result::Result<Opened, VolumeError> {
+        let options = OpenOptions { takeover, ..self.options.clone() };
+        volume::open(self.bucket(), &factors(), options).await
+    }
+
+    async fn segments(&self) -> Vec<Path> {
+        let listed = self.store.inner.list(Some(&Path::from("d")));
+        listed.map_ok(|meta| meta.location).try_collect().await.unwrap()
+    }
+}
+
+fn factors() -> Vec<Factor> {
+    vec![Factor::KeyFile(Secret::new(b"the key file of the regression tests".to_vec()))]
+}
+
+async fn make(vfs: &Vfs, name: &str, data: &[u8]) -> Attr {
+    let attr = vfs.create(&CALLER, Ino::ROOT, name.as_bytes(), 0o644, true).await.unwrap();
+    vfs.write(attr.ino, 0, data, true).await.unwrap();
+    attr
+}
+
+async fn contents(vfs: &Vfs, name: &str) -> Vec<u8> {
+    let attr = vfs.lookup(Ino::ROOT, name.as_bytes()).await.unwrap();
+    let data = vfs.read(Handle(0), attr.ino, 0, attr.size as usize + 1).await.unwrap();
+    vfs.forget(attr.ino, 1);
+    data
+}
+
+/// Lets all other tasks go as far as they can.
+async fn settle_down() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A volume with so many records that those of `a` lie apart, mounted with nothing in memory but
+/// the inode of `a`.
+async fn cold(world: &World) -> (Opened, Attr) {
+    let opened = world.mount().await;
+    for number in 0..400 {
+        let other = make(&opened.vfs, &format!("other{number}"), b"").await;
+        opened.vfs.forget(other.ino, 1);
+    }
+    make(&opened.vfs, "a", &vec![1; 4 * BLOCK]).await;
+    opened.close().await.unwrap();
+    let opened = world.mount().await;
+    let attr = opened.vfs.lookup(Ino::ROOT, b"a").await.unwrap();
+    (opened, attr)
+}
+
+#[tokio::test]
+async fn a_write_outlives_records_that_cannot_be_read_for_a_while() {
+    let mut world = World::new(VfsOptions::default()).await;
+    world.options.table_cache_bytes = 0;
+    world.read_timeout = Duration::from_millis(300);
+    let (opened, attr) = cold(&world).await;
+    world.store.is_down.store(true, Ordering::SeqCst);
+    opened.vfs.write(attr.ino, 5, &[2; 10], true).await.unwrap();
+    let vfs = Arc::clone(&opened.vfs);
+    let syncing = tokio::spawn(async move { vfs.fsync(attr.ino, false).await });
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(!syncing.is_finished(), "an outage is waited out");
+    world.store.is_down.store(false, Ordering::SeqCst);
+    syncing.await.unwrap().unwrap();
+    let data = contents(&opened.vfs, "a").await;
+    assert_eq!(data[..20], [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1]);
+}
