@@ -233,3 +233,22 @@ async fn a_write_outlives_records_that_cannot_be_read_for_a_while() {
     let data = contents(&opened.vfs, "a").await;
     assert_eq!(data[..20], [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1]);
 }
+
+#[tokio::test]
+async fn a_commit_that_can_never_be_made_is_told_to_those_who_wait() {
+    let mut world = World::new(VfsOptions::default()).await;
+    world.options.table_cache_bytes = 0;
+    let (opened, attr) = cold(&world).await;
+    let tables: Vec<_> = world.store.inner.list(Some(&Path::from("m"))).try_collect().await.unwrap();
+    for table in tables {
+        let bytes = world.store.inner.get(&table.location).await.unwrap().bytes().await.unwrap();
+        let bad: Vec<u8> = bytes.iter().map(|byte| byte ^ 1).collect();
+        world.store.inner.put(&table.location, bad.into()).await.unwrap();
+    }
+    opened.vfs.write(attr.ino, 0, &vec![2; BLOCK], true).await.unwrap();
+    let patience = Duration::from_secs(60);
+    let synced = tokio::time::timeout(patience, opened.vfs.fsync(attr.ino, false)).await;
+    assert!(synced.expect("an answer").is_err());
+    let closed = tokio::time::timeout(patience, opened.close()).await;
+    assert!(closed.expect("an answer").is_err());
+}

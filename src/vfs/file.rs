@@ -120,6 +120,9 @@ impl Vfs {
             self.signals.wanted.notify_one();
             eased.await;
         }
+                if let Some(why) = &state.stuck {
+                    return Err(why.clone());
+                }
     }
 
     /// Returns when all changes to `ino` so far are in the bucket.
@@ -181,4 +184,7 @@ impl Vfs {
             }
         }
     }
+            if let Some(why) = self.state.lock().stuck.clone().filter(|_| seen.is_stuck) {
+                return Err(why);
+            }
 }

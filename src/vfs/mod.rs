@@ -61,7 +61,8 @@ pub struct Vfs {
     next_handle: AtomicU64,
     signals: Signals,
     uploads: Arc<Semaphore>,
-    commit_turn: tokio::sync::Mutex<()>,
+    /// Held while a group is committed. What has been decided for it, if that is not written yet.
+    commit_turn: tokio::sync::Mutex<Option<commit::Batch>>,
 }
 
 /// How operations and the committer wake each other.
@@ -82,6 +83,14 @@ struct Signals {
 struct Progress {
     committed: u64,
     phase: Phase,
+    /// Nothing can be committed at present.
+    is_stuck: bool,
+}
+
+impl Progress {
+    const fn of(state: &State) -> Self {
+        Self { committed: state.superblock.commit, phase: state.phase, is_stuck: state.stuck.is_some() }
+    }
 }
 
 impl Vfs {
@@ -146,6 +155,13 @@ impl Vfs {
             return self.load_one(*key).await;
         }
         for loaded in join_all(keys.into_iter().map(|key| self.load_one(key))).await {
+    /// Tells all who wait where commits stand.
+    fn tell_progress(&self) {
+        let progress = Progress::of(&self.state.lock());
+        self.signals.progress.send_replace(progress);
+        self.signals.eased.notify_waiters();
+    }
+
             loaded?;
         }
         Ok(())
@@ -217,8 +233,10 @@ impl Vfs {
         let overlay = Overlay::new(options.record_cache_bytes);
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
-            state: Mutex::new(State::new(overlay, superblock, phase)),
+            state: Mutex::new(state),
             engine,
+        let state = State::new(overlay, superblock, phase);
+        let progress = Progress::of(&state);
             vault,
             reader,
             cache,
@@ -233,7 +251,7 @@ impl Vfs {
                 progress: watch::Sender::new(progress),
             },
             uploads: Arc::new(Semaphore::new(options.uploads_max)),
-            commit_turn: tokio::sync::Mutex::new(()),
+            commit_turn: tokio::sync::Mutex::new(None),
             options,
         })
     }
