@@ -201,6 +201,39 @@ async fn settle_down() {
     }
 }
 
+#[tokio::test]
+async fn an_unmount_during_a_commit_leaves_nobody_holding_the_volume() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    make(&opened.vfs, "a", b"1").await;
+    world.store.record_puts.shut();
+    let vfs = Arc::clone(&opened.vfs);
+    let syncing = tokio::spawn(async move { vfs.sync_all().await });
+    world.store.record_puts.met().await;
+    let closing = tokio::spawn(opened.close());
+    settle_down().await;
+    world.store.record_puts.open();
+    syncing.await.unwrap().unwrap();
+    closing.await.unwrap().unwrap();
+    world.mount().await.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_accepted_during_an_unmount_is_saved() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    let vfs = Arc::clone(&opened.vfs);
+    make(&vfs, "a", b"1").await;
+    world.store.record_puts.shut();
+    let closing = tokio::spawn(opened.close());
+    world.store.record_puts.met().await;
+    make(&vfs, "b", b"late").await;
+    world.store.record_puts.open();
+    closing.await.unwrap().unwrap();
+    let opened = world.mount().await;
+    assert_eq!(contents(&opened.vfs, "b").await, b"late");
+}
+
 /// A volume with so many records that those of `a` lie apart, mounted with nothing in memory but
 /// the inode of `a`.
 async fn cold(world: &World) -> (Opened, Attr) {

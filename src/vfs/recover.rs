@@ -9,7 +9,8 @@ use crate::meta::engine::EngineError;
 use crate::meta::{Holder, Key, MetaError};
 
 use super::state::Phase;
-use super::{Progress, Vfs, VfsError};
+use super::txn::Halt;
+use super::{Vfs, VfsError};
 
 /// Records read from the engine at a time.
 const SCAN_COUNT: usize = 1024;
@@ -116,18 +117,14 @@ impl Vfs {
             state.phase
         };
         let committed = match phase {
-            Phase::Writable => self.commit(false, true).await,
+            Phase::Writable => self.commit_all().await,
             Phase::ReadOnly | Phase::ShutDown => Ok(()),
             Phase::Fenced => Err(VfsError::Fenced),
         };
         // What a commit let go is deleted now rather than at the next mount, unless that takes long.
         let _ = tokio::time::timeout(COLLECT_WAIT, self.signals.collecting.write()).await;
-        let number = {
-            let mut state = self.state.lock();
-            state.phase = Phase::ShutDown;
-            state.superblock.commit
-        };
-        self.signals.progress.send_replace(Progress { committed: number, phase: Phase::ShutDown });
+        self.state.lock().phase = Phase::ShutDown;
+        self.tell_progress();
         self.signals.wanted.notify_one();
         match self.engine.close().await {
             Ok(()) | Err(EngineError::Closed) => committed,
@@ -135,3 +132,15 @@ impl Vfs {
         }
     }
 }
+
+    /// Commits until nothing is left, and then takes nothing more.
+    async fn commit_all(&self) -> Result<(), VfsError> {
+        loop {
+            self.commit(false, true).await?;
+            let mut state = self.state.lock();
+            if state.is_open_empty() {
+                state.phase = Phase::ShutDown;
+                return Ok(());
+            }
+        }
+    }
