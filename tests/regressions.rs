@@ -234,6 +234,21 @@ async fn what_is_accepted_during_an_unmount_is_saved() {
     assert_eq!(contents(&opened.vfs, "b").await, b"late");
 }
 
+#[tokio::test]
+async fn a_writer_that_was_taken_over_sweeps_nothing_of_its_successor() {
+    let world = World::new(VfsOptions::default()).await;
+    let old = world.mount().await;
+    let new = world.try_mount(true).await.unwrap();
+    let data = vec![5; 10 * BLOCK];
+    make(&new.vfs, "a", &data).await;
+    new.vfs.sync_all().await.unwrap();
+    assert!(old.vfs.sweep(true).await.is_err(), "it must have noticed");
+    let _ = old.close().await;
+    new.close().await.unwrap();
+    let opened = world.mount().await;
+    assert!(contents(&opened.vfs, "a").await == data);
+}
+
 /// A volume with so many records that those of `a` lie apart, mounted with nothing in memory but
 /// the inode of `a`.
 async fn cold(world: &World) -> (Opened, Attr) {

@@ -80,6 +80,8 @@ impl Vfs {
                 })
                 .await?;
             if !is_known {
+        // Who is still the writer now was so when the list was made: nothing in it is a newer writer's.
+        self.engine.refresh().await.map_err(MetaError::from)?;
                 leftovers.push(id);
             }
         }
