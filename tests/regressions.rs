@@ -249,6 +249,35 @@ async fn a_writer_that_was_taken_over_sweeps_nothing_of_its_successor() {
     assert!(contents(&opened.vfs, "a").await == data);
 }
 
+#[tokio::test]
+async fn an_open_unlinked_file_is_freed_also_when_its_record_has_left_memory() {
+    let options = VfsOptions { record_cache_bytes: 1, ..VfsOptions::default() };
+    let world = World::new(options).await;
+    let opened = world.mount().await;
+    let vfs = &opened.vfs;
+    let attr = make(vfs, "a", b"1").await;
+    for number in 0..600 {
+        let other = make(vfs, &format!("other{number}"), b"").await;
+        vfs.forget(other.ino, 1);
+    }
+    let handle = vfs.open(attr.ino, false, false).await.unwrap();
+    vfs.forget(attr.ino, 1);
+    vfs.unlink(Ino::ROOT, b"a").await.unwrap();
+    vfs.sync_all().await.unwrap();
+    for number in 0..600 {
+        let other = vfs.lookup(Ino::ROOT, format!("other{number}").as_bytes()).await.unwrap();
+        vfs.forget(other.ino, 1);
+    }
+    let before = vfs.status().files;
+    vfs.release(handle);
+    assert_eq!(vfs.status().files, before - 1);
+    vfs.sync_all().await.unwrap();
+    assert!(vfs.getattr(attr.ino).await.is_err());
+    opened.close().await.unwrap();
+    let opened = world.mount().await;
+    assert_eq!(opened.vfs.status().files, before - 1, "it was freed once");
+}
+
 /// A volume with so many records that those of `a` lie apart, mounted with nothing in memory but
 /// the inode of `a`.
 async fn cold(world: &World) -> (Opened, Attr) {

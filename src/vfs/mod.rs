@@ -120,9 +120,14 @@ impl Vfs {
         }
     }
 
-    /// Runs `op` and applies its changes.
-    async fn update<T>(&self, mut op: impl FnMut(&mut Txn) -> Result<T, Halt> + Send) -> Result<T, VfsError> {
+    /// Runs `op` and applies its changes, as soon as there is room for them.
+    async fn update<T>(&self, op: impl FnMut(&mut Txn) -> Result<T, Halt> + Send) -> Result<T, VfsError> {
         self.wait_for_room(0).await?;
+        self.apply(op).await
+    }
+
+    /// Runs `op` and applies its changes.
+    async fn apply<T>(&self, mut op: impl FnMut(&mut Txn) -> Result<T, Halt> + Send) -> Result<T, VfsError> {
         loop {
             let missing = {
                 let mut state = self.state.lock();

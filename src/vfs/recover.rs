@@ -27,8 +27,16 @@ impl Vfs {
         self.state.lock().superblock.holder = Some(holder);
         for key in self.keys_of(Key::Orphan(Ino(0)), Key::Orphan(Ino(u64::MAX))).await? {
             if let Key::Orphan(ino) = key {
-                self.read_txn(|txn| txn.get(Key::Inode(ino))).await?;
-                self.state.lock().free(ino);
+                self.apply(|txn| {
+                    match txn.inode(ino) {
+                        Ok(_) => txn.put(Key::Inode(ino), None),
+                        Err(Halt::Fail(VfsError::NoEntry)) => {}
+                        Err(halt) => return Err(halt),
+                    }
+                    txn.put(Key::Orphan(ino), None);
+                    Ok(())
+                })
+                .await?;
             }
         }
         self.commit(true, true).await
@@ -72,6 +80,8 @@ impl Vfs {
                 }
             }
         }
+        // Who is still the writer now was so when the list was made: nothing in it is a newer writer's.
+        self.engine.refresh().await.map_err(MetaError::from)?;
         for id in found {
             let is_known = self
                 .read_txn(|txn| {
@@ -80,8 +90,6 @@ impl Vfs {
                 })
                 .await?;
             if !is_known {
-        // Who is still the writer now was so when the list was made: nothing in it is a newer writer's.
-        self.engine.refresh().await.map_err(MetaError::from)?;
                 leftovers.push(id);
             }
         }
@@ -133,7 +141,6 @@ impl Vfs {
             Err(error) => committed.and(Err(MetaError::from(error).into())),
         }
     }
-}
 
     /// Commits until nothing is left, and then takes nothing more.
     async fn commit_all(&self) -> Result<(), VfsError> {
@@ -146,3 +153,4 @@ impl Vfs {
             }
         }
     }
+}

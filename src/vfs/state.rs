@@ -106,7 +106,7 @@ impl State {
     pub(super) fn free(&mut self, ino: Ino) {
         let key = Key::Inode(ino);
         self.overlay.put(key, None);
-        if matches!(self.overlay.get(&Key::Orphan(ino)), Some(Some(_))) {
+        if self.orphans.remove(&ino) {
             self.overlay.put(Key::Orphan(ino), None);
         }
         let xattrs = Key::Xattr(ino, Tag([0; 16]))..Key::Xattr(Ino(ino.0.saturating_add(1)), Tag([0; 16]));
