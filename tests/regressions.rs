@@ -278,6 +278,27 @@ async fn an_open_unlinked_file_is_freed_also_when_its_record_has_left_memory() {
     assert_eq!(opened.vfs.status().files, before - 1, "it was freed once");
 }
 
+#[tokio::test]
+async fn an_open_that_is_given_up_while_it_waits_leaves_no_reference() {
+    let options = VfsOptions { dirty_bytes_max: 0, ..VfsOptions::default() };
+    let world = World::new(options).await;
+    let opened = world.mount().await;
+    let vfs = &opened.vfs;
+    let attr = make(vfs, "a", b"1").await;
+    world.store.record_puts.shut();
+    {
+        let mut opening = std::pin::pin!(vfs.open(attr.ino, true, true));
+        assert!(futures::poll!(opening.as_mut()).is_pending(), "there is no room");
+    }
+    world.store.record_puts.open();
+    vfs.sync_all().await.unwrap();
+    assert_eq!(vfs.getattr(attr.ino).await.unwrap().size, 1, "nothing has happened");
+    vfs.unlink(Ino::ROOT, b"a").await.unwrap();
+    let before = vfs.status().files;
+    vfs.forget(attr.ino, 1);
+    assert_eq!(vfs.status().files, before - 1);
+}
+
 /// A volume with so many records that those of `a` lie apart, mounted with nothing in memory but
 /// the inode of `a`.
 async fn cold(world: &World) -> (Opened, Attr) {
