@@ -299,6 +299,29 @@ async fn an_open_that_is_given_up_while_it_waits_leaves_no_reference() {
     assert_eq!(vfs.status().files, before - 1);
 }
 
+#[tokio::test]
+async fn a_read_overtaken_by_a_commit_reads_what_is_there_now() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    let attr = make(&opened.vfs, "a", &vec![1; 4 * BLOCK]).await;
+    opened.close().await.unwrap();
+    let opened = world.mount().await;
+    let vfs = Arc::clone(&opened.vfs);
+    world.store.segment_gets.shut();
+    let reader = Arc::clone(&vfs);
+    let reading = tokio::spawn(async move { reader.read(Handle(0), attr.ino, 0, 4 * BLOCK).await });
+    world.store.segment_gets.met().await;
+    let old = world.segments().await;
+    vfs.setattr(&CALLER, attr.ino, &SetAttr { size: Some(0), ..SetAttr::default() }).await.unwrap();
+    vfs.write(attr.ino, 0, &vec![2; 4 * BLOCK], true).await.unwrap();
+    vfs.sync_all().await.unwrap();
+    while world.segments().await.iter().any(|path| old.contains(path)) {
+        tokio::task::yield_now().await;
+    }
+    world.store.segment_gets.open();
+    assert!(reading.await.unwrap().unwrap() == vec![2; 4 * BLOCK]);
+}
+
 /// A volume with so many records that those of `a` lie apart, mounted with nothing in memory but
 /// the inode of `a`.
 async fn cold(world: &World) -> (Opened, Attr) {
