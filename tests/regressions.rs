@@ -322,6 +322,20 @@ async fn a_read_overtaken_by_a_commit_reads_what_is_there_now() {
     assert!(reading.await.unwrap().unwrap() == vec![2; 4 * BLOCK]);
 }
 
+#[tokio::test]
+async fn blocks_leave_the_records_also_where_one_fsync_follows_the_other() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    let attr = make(&opened.vfs, "a", b"1").await;
+    for number in 0..300 {
+        opened.vfs.write(attr.ino, number * BLOCK as u64, &[number as u8; BLOCK], true).await.unwrap();
+        opened.vfs.fsync(attr.ino, true).await.unwrap();
+    }
+    assert!(!world.segments().await.is_empty());
+    let data = contents(&opened.vfs, "a").await;
+    assert!(data.chunks(BLOCK).enumerate().all(|(number, block)| block.iter().all(|b| *b == number as u8)));
+}
+
 /// A volume with so many records that those of `a` lie apart, mounted with nothing in memory but
 /// the inode of `a`.
 async fn cold(world: &World) -> (Opened, Attr) {

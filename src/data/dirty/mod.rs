@@ -510,6 +510,12 @@ impl Dirty {
     }
 
     /// Takes the list of blocks that were committed as records and belong into a segment.
+    /// How many blocks were committed as records that belong into a segment.
+    #[must_use]
+    pub fn repack_count(&self) -> usize {
+        self.repack.len()
+    }
+
     pub fn take_repack(&mut self) -> Vec<(Ino, u64)> {
         std::mem::take(&mut self.repack).into_iter().collect()
     }
