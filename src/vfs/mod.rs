@@ -155,11 +155,6 @@ impl Vfs {
         }
     }
 
-    async fn load(&self, keys: Vec<Key>) -> Result<(), VfsError> {
-        if let [key] = keys.as_slice() {
-            return self.load_one(*key).await;
-        }
-        for loaded in join_all(keys.into_iter().map(|key| self.load_one(key))).await {
     /// Tells all who wait where commits stand.
     fn tell_progress(&self) {
         let progress = Progress::of(&self.state.lock());
@@ -167,6 +162,11 @@ impl Vfs {
         self.signals.eased.notify_waiters();
     }
 
+    async fn load(&self, keys: Vec<Key>) -> Result<(), VfsError> {
+        if let [key] = keys.as_slice() {
+            return self.load_one(*key).await;
+        }
+        for loaded in join_all(keys.into_iter().map(|key| self.load_one(key))).await {
             loaded?;
         }
         Ok(())
@@ -234,14 +234,13 @@ impl Vfs {
         options: VfsOptions,
     ) -> Arc<Self> {
         let phase = if options.read_only { Phase::ReadOnly } else { Phase::Writable };
-        let progress = Progress { committed: superblock.commit, phase };
         let overlay = Overlay::new(options.record_cache_bytes);
+        let state = State::new(overlay, superblock, phase);
+        let progress = Progress::of(&state);
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             state: Mutex::new(state),
             engine,
-        let state = State::new(overlay, superblock, phase);
-        let progress = Progress::of(&state);
             vault,
             reader,
             cache,
@@ -265,27 +264,28 @@ impl Vfs {
 /// Registers a load for as long as it runs, also when it is dropped half-way.
 struct LoadGuard<'a> {
     state: &'a Mutex<State>,
-    key: Option<Key>,
+    key: Key,
+    /// Which commits the load may have missed.
+    since: u64,
+    has_ended: bool,
 }
 
 impl<'a> LoadGuard<'a> {
     fn begin(state: &'a Mutex<State>, key: Key) -> Self {
-        state.lock().overlay.begin_load(key);
-        Self { state, key: Some(key) }
+        let since = state.lock().overlay.begin_load(key);
+        Self { state, key, since, has_ended: false }
     }
 
     fn end(mut self, record: Option<Record>) -> Load {
-        match self.key.take() {
-            Some(key) => self.state.lock().overlay.end_load(key, Some(record)),
-            None => Load::Stale,
-        }
+        self.has_ended = true;
+        self.state.lock().overlay.end_load(self.key, self.since, Some(record))
     }
 }
 
 impl Drop for LoadGuard<'_> {
     fn drop(&mut self) {
-        if let Some(key) = self.key.take() {
-            self.state.lock().overlay.end_load(key, None);
+        if !self.has_ended {
+            self.state.lock().overlay.end_load(self.key, self.since, None);
         }
     }
 }
