@@ -130,6 +130,7 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
     check_features(&seen)?;
     if let Some(local) = &local {
         check_fresh(&reader, local, &ring, volume, &seen).await?;
+        local.write(&ring, Pin { commit: seen.commit, hash: seen.head })?;
     }
     let mut vfs_options = options.vfs.clone();
     vfs_options.compression = match unlocked.header.compression {
@@ -165,6 +166,9 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
     reader.close().await?;
     let engine = open_engine(EngineMode::Writer).await?;
     let found = superblock(&engine).await?;
+    check_features(&found)?;
+    // What the writer was shown need not be what the reader was shown.
+    check_reaches(&engine, volume, Pin { commit: seen.commit, hash: seen.head }, &found).await?;
     let had_crashed = found.holder.is_some();
     if let Some(local) = &local {
         let (local, ring) = (Arc::clone(local), Arc::clone(&ring));
@@ -211,7 +215,18 @@ async fn check_fresh(
     volume: VolumeId,
     offered: &Superblock,
 ) -> Result<(), VolumeError> {
-    let Some(pin) = local.read(ring)? else { return Ok(()) };
+    match local.read(ring)? {
+        Some(pin) => check_reaches(engine, volume, pin, offered).await,
+        None => Ok(()),
+    }
+}
+
+async fn check_reaches(
+    engine: &Engine,
+    volume: VolumeId,
+    pin: Pin,
+    offered: &Superblock,
+) -> Result<(), VolumeError> {
     if offered.commit < pin.commit {
         return Err(VolumeError::Rollback { volume, expected: pin.commit, found: offered.commit });
     }
