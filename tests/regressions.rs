@@ -14,8 +14,8 @@ use coffer::keys::{Compression, Factor, NewVolume};
 use coffer::store::{Bucket, StoreOptions};
 use coffer::vfs::{Attr, Caller, Handle, SetAttr, Vfs, VfsOptions};
 use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened, VolumeError};
-use futures::stream::BoxStream;
 use futures::TryStreamExt;
+use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
