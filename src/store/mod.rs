@@ -3,6 +3,7 @@
 mod error;
 #[cfg(test)]
 pub(crate) mod fault;
+mod local;
 mod meter;
 mod patience;
 mod policy;

@@ -7,7 +7,6 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::ClientConfigKey;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -16,6 +15,7 @@ use url::Url;
 
 use super::StoreOptions;
 use super::error::{StoreError, detail};
+use super::local::LocalStore;
 
 /// Where a bucket is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,10 +134,9 @@ fn local(directory: &FilePath, url: &str, create: bool) -> Result<Arc<dyn Object
         let reason = "it is not a directory".to_owned();
         return Err(StoreError::BadUrl { url: url.to_owned(), reason });
     }
-    let store = LocalFileSystem::new_with_prefix(directory)
+    let store = LocalStore::open(directory)
         .map_err(|error| StoreError::Other { object: url.to_owned(), detail: detail(&error) })?;
-    // Without this a write is only in the page cache when it returns.
-    Ok(Arc::new(store.with_fsync(true)))
+    Ok(Arc::new(store))
 }
 
 /// Repeats nothing: our own policy sits above and would not know of hidden attempts.

@@ -192,10 +192,11 @@ impl Vfs {
         segments: Vec<(SegmentId, crate::base::NewSegment)>,
         repack: Vec<(Ino, u64)>,
     ) -> Result<Batch, VfsError> {
-        let (changes, before, files_delta, next_ino) = {
+        let (changes, before, files_delta, next_ino, holder) = {
             let state = self.state.lock();
             let changes = state.overlay.sealed_changes();
-            (changes, state.superblock.clone(), state.sealed_files_delta, state.sealed_next_ino)
+            let (files_delta, next_ino) = (state.sealed_files_delta, state.sealed_next_ino);
+            (changes, state.superblock.clone(), files_delta, next_ino, state.holder.clone())
         };
         let mut records = std::mem::take(&mut layout.records);
         records.extend(changes);
@@ -246,6 +247,7 @@ impl Vfs {
             bytes: before.bytes.saturating_add_signed(layout.allocated),
             commit: number,
             head: hash,
+            holder,
             ..before
         };
         records.insert(Key::Super, Some(Record::Super(Arc::new(superblock.clone()))));
@@ -266,9 +268,7 @@ impl Vfs {
         }
         state.overlay.settle(batch.written);
         state.dirty.settle(&batch.repack);
-        // The holder may have changed since the batch was put together: the next commit has it.
-        let holder = state.superblock.holder.take();
-        state.superblock = Superblock { holder, ..batch.superblock };
+        state.superblock = batch.superblock;
         state.is_committing = false;
         state.stuck = None;
         state.committed_at = Some(self.clock.now());

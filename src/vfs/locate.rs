@@ -68,23 +68,25 @@ pub(super) fn committed_inode(txn: &mut Txn, ino: Ino) -> Result<Option<Arc<Inod
 
 /// Where the block `index` of `ino` is, uncommitted changes included.
 pub(super) fn current(txn: &mut Txn, ino: Ino, inode: &Inode, index: u64) -> Result<Located, Halt> {
-    let beneath = txn.state().dirty.beneath(ino, index);
-    resolve(txn, ino, inode, index, beneath)
-}
-
-/// Where what lies under a block is.
-pub(super) fn resolve(
-    txn: &mut Txn,
-    ino: Ino,
-    inode: &Inode,
-    index: u64,
-    beneath: Beneath,
-) -> Result<Located, Halt> {
-    match beneath {
+    match txn.state().dirty.beneath(ino, index) {
         Beneath::Zeros => Ok(Located::Hole),
         Beneath::Bytes(bytes) => Ok(Located::Bytes(bytes)),
         Beneath::Place(place) => stored(txn, place),
         Beneath::Committed => committed(txn, ino, inode, index),
+    }
+}
+
+/// Where what lies under a block of the sealed group is: what the group has uploaded itself, or what
+/// the last commit had. A file that the group makes has had nothing.
+pub(super) fn beneath_sealed(txn: &mut Txn, ino: Ino, index: u64, beneath: Beneath) -> Result<Located, Halt> {
+    match beneath {
+        Beneath::Committed => match committed_inode(txn, ino)? {
+            Some(inode) => committed(txn, ino, &inode, index),
+            None => Ok(Located::Hole),
+        },
+        Beneath::Zeros => Ok(Located::Hole),
+        Beneath::Bytes(bytes) => Ok(Located::Bytes(bytes)),
+        Beneath::Place(place) => stored(txn, place),
     }
 }
 

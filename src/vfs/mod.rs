@@ -6,6 +6,7 @@ mod copy;
 mod directory;
 mod error;
 mod file;
+mod follow;
 mod layout;
 mod links;
 mod locate;
@@ -43,6 +44,7 @@ pub use options::{OnCommit, VfsOptions};
 pub use status::Status;
 
 use file::OpenFile;
+use follow::Follow;
 use state::{Phase, State};
 use txn::{Halt, Txn};
 
@@ -63,6 +65,7 @@ pub struct Vfs {
     uploads: Arc<Semaphore>,
     /// Held while a group is committed. What has been decided for it, if that is not written yet.
     commit_turn: tokio::sync::Mutex<Option<commit::Batch>>,
+    follow: Follow,
 }
 
 /// How operations and the committer wake each other.
@@ -107,6 +110,7 @@ impl Vfs {
         &self,
         mut op: impl FnMut(&mut Txn) -> Result<T, Halt> + Send,
     ) -> Result<T, VfsError> {
+        self.follow_if_due();
         loop {
             let missing = {
                 let mut state = self.state.lock();
@@ -174,6 +178,7 @@ impl Vfs {
 
     async fn load_one(&self, key: Key) -> Result<(), VfsError> {
         let bytes = key.encode();
+        let _pass = self.follow.pass().await;
         loop {
             let guard = LoadGuard::begin(&self.state, key);
             let found = self.engine.get(&bytes).await.map_err(MetaError::from)?;
@@ -192,6 +197,7 @@ impl Vfs {
         to: Key,
         limit: usize,
     ) -> Result<(Vec<(Key, Record)>, Option<Key>), VfsError> {
+        let _pass = self.follow.pass().await;
         let (changes, settled_count) = {
             let state = self.state.lock();
             (state.overlay.changes_between(&from, &to, limit), state.overlay.settled_count())
@@ -256,6 +262,7 @@ impl Vfs {
             },
             uploads: Arc::new(Semaphore::new(options.uploads_max)),
             commit_turn: tokio::sync::Mutex::new(None),
+            follow: Follow::default(),
             options,
         })
     }

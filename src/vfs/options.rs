@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::data::Compression;
+use crate::data::{Compression, SEGMENT_ROOM_BYTES};
 
 /// Told of every commit: its number and its hash.
 pub type OnCommit = Arc<dyn Fn(u64, [u8; 32]) + Send + Sync>;
@@ -25,6 +25,9 @@ pub struct VfsOptions {
     pub inline_commit_bytes: usize,
     /// A file's size, up to which it stays in a record for good.
     pub inline_file_bytes: usize,
+    /// What the blocks of one segment may come to by [`room_of`](crate::data::room_of); at most
+    /// [`SEGMENT_ROOM_BYTES`].
+    pub segment_room_bytes: usize,
     /// Segments on their way at once.
     pub uploads_max: usize,
     /// Bytes that one sequential reader may have fetched ahead.
@@ -47,6 +50,7 @@ impl Default for VfsOptions {
             record_cache_bytes: 96 * 1024 * 1024,
             inline_commit_bytes: 128 * 1024,
             inline_file_bytes: 1024,
+            segment_room_bytes: SEGMENT_ROOM_BYTES,
             uploads_max: 8,
             read_ahead_bytes: 32 * 1024 * 1024,
             compression: Compression::None,

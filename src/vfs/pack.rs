@@ -16,8 +16,6 @@ use super::locate::{self, Located};
 use super::state::Phase;
 use super::{Vfs, VfsError};
 
-/// Plaintext bytes of whole blocks that make a full segment.
-const PACK_BYTES: usize = SEGMENT_ROOM_BYTES / room_of(BLOCK_BYTES) * BLOCK_BYTES;
 /// Blocks completed from older contents at a time.
 const COMPLETIONS_MAX: usize = 32;
 /// Blocks that may stay in records until an urgent commit takes the time to pack them.
@@ -28,11 +26,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 impl Vfs {
     /// Starts the upload of full blocks, as long as there are enough of them and uploads to spare.
     pub(super) fn send_full_blocks(&self) {
-        while self.state.lock().dirty.full_bytes() >= PACK_BYTES {
+        let room = self.options.segment_room_bytes;
+        let pack_bytes = room / room_of(BLOCK_BYTES) * BLOCK_BYTES;
+        while self.state.lock().dirty.full_bytes() >= pack_bytes {
             let Ok(permit) = Arc::clone(&self.uploads).try_acquire_owned() else { return };
             let Some(this) = self.me.upgrade() else { return };
             let builder = SegmentBuilder::new(&self.vault, self.options.compression);
-            let Some(batch) = self.state.lock().dirty.take_full(builder.id(), PACK_BYTES) else { return };
+            let Some(batch) = self.state.lock().dirty.take_full(builder.id(), pack_bytes) else { return };
             tokio::spawn(async move {
                 this.upload(builder, batch).await;
                 drop(permit);
@@ -114,7 +114,7 @@ impl Vfs {
 
     async fn send_sealed(&self, blocks: Vec<(Ino, u64, usize)>) {
         let Some(this) = self.me.upgrade() else { return };
-        for chunk in chunks(blocks) {
+        for chunk in chunks(blocks, self.options.segment_room_bytes) {
             let Ok(permit) = Arc::clone(&self.uploads).acquire_owned().await else { return };
             let builder = SegmentBuilder::with_capacity(&self.vault, self.options.compression, chunk.bytes);
             let batch = self.state.lock().dirty.send_sealed(builder.id(), &chunk.blocks);
@@ -179,8 +179,7 @@ impl Vfs {
         let located = self
             .read_txn(|txn| {
                 let beneath = txn.state().dirty.beneath_sealed(ino, index);
-                let Some(inode) = locate::committed_inode(txn, ino)? else { return Ok(Located::Hole) };
-                locate::resolve(txn, ino, &inode, index, beneath)
+                locate::beneath_sealed(txn, ino, index, beneath)
             })
             .await?;
         match located {
@@ -216,16 +215,17 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn takes(&self, bytes: usize) -> bool {
-        self.room + room_of(bytes) <= SEGMENT_ROOM_BYTES && self.blocks.len() < SEGMENT_BLOCKS_MAX as usize
+    fn takes(&self, bytes: usize, room: usize) -> bool {
+        self.room + room_of(bytes) <= room.min(SEGMENT_ROOM_BYTES)
+            && self.blocks.len() < SEGMENT_BLOCKS_MAX as usize
     }
 }
 
-fn chunks(blocks: Vec<(Ino, u64, usize)>) -> Vec<Chunk> {
+fn chunks(blocks: Vec<(Ino, u64, usize)>, room: usize) -> Vec<Chunk> {
     let mut chunks: Vec<Chunk> = Vec::new();
     for (ino, index, bytes) in blocks {
         match chunks.last_mut() {
-            Some(chunk) if chunk.takes(bytes) => {
+            Some(chunk) if chunk.takes(bytes, room) => {
                 chunk.bytes += bytes;
                 chunk.room += room_of(bytes);
                 chunk.blocks.push((ino, index));
@@ -265,7 +265,7 @@ mod tests {
         for bytes in [1, 15, 100, 4096, 30_000, BLOCK_BYTES - 1, BLOCK_BYTES] {
             let blocks =
                 (0..70_000.min(30_000_000 / bytes)).map(|index| (Ino(2), index as u64, bytes)).collect();
-            for chunk in chunks(blocks) {
+            for chunk in chunks(blocks, SEGMENT_ROOM_BYTES) {
                 let mut builder = SegmentBuilder::with_capacity(&vault, Compression::None, chunk.bytes);
                 for (ino, index) in chunk.blocks {
                     builder.push(ino, BlockIndex(index), &vec![7; bytes]).unwrap();

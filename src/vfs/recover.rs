@@ -24,7 +24,7 @@ impl Vfs {
     /// # Errors
     /// Why the commit could not be made.
     pub async fn take_hold(&self, holder: Holder) -> Result<(), VfsError> {
-        self.state.lock().superblock.holder = Some(holder);
+        self.state.lock().holder = Some(holder);
         for key in self.keys_of(Key::Orphan(Ino(0)), Key::Orphan(Ino(u64::MAX))).await? {
             if let Key::Orphan(ino) = key {
                 self.apply(|txn| {
@@ -122,7 +122,7 @@ impl Vfs {
         let phase = {
             let mut state = self.state.lock();
             if state.phase == Phase::Writable {
-                state.superblock.holder = None;
+                state.holder = None;
             }
             state.phase
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::{Ino, SegmentId, Tag, Time};
 use crate::data::Dirty;
-use crate::meta::{Key, Overlay, Superblock};
+use crate::meta::{Holder, Key, Overlay, Superblock};
 
 use super::VfsError;
 
@@ -55,6 +55,8 @@ pub(super) struct State {
     pub(super) phase: Phase,
     /// When the open group got its first change.
     pub(super) dirty_since: Option<Duration>,
+    /// Who holds the volume from the next commit on; nobody after the last one.
+    pub(super) holder: Option<Holder>,
     /// When the last commit was made.
     pub(super) committed_at: Option<Time>,
 }
@@ -78,6 +80,7 @@ impl State {
             orphans: HashSet::new(),
             phase,
             dirty_since: None,
+            holder: None,
             committed_at: None,
         }
     }

@@ -62,21 +62,16 @@ pub struct Opened {
     pub volume: VolumeId,
     /// Its sealed objects.
     pub vault: Vault,
-    local: Option<Arc<LocalState>>,
     lock: Option<File>,
 }
 
 impl Opened {
-    /// Ends the filesystem with a last commit and notes what was seen.
+    /// Ends the filesystem with a last commit.
     ///
     /// # Errors
     /// Why something is not in the bucket.
     pub async fn close(self) -> Result<(), VolumeError> {
         let closed = self.vfs.shutdown().await;
-        if let Some(local) = &self.local {
-            let (commit, hash) = self.vfs.head();
-            local.write(self.vault.ring(), Pin { commit, hash })?;
-        }
         drop(self.lock);
         Ok(closed?)
     }
@@ -143,7 +138,7 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
     let blocks = BlockReader::new(vault.clone(), Arc::clone(&cache), options.read_buffer_bytes, runtime);
     if !is_writer {
         let vfs = Vfs::new(reader, vault.clone(), blocks, cache, options.clock, seen, vfs_options);
-        return Ok(Opened { vfs, volume, vault, local, lock: None });
+        return Ok(Opened { vfs, volume, vault, lock: None });
     }
 
     let mut lock = None;
@@ -188,7 +183,7 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
             tracing::warn!(%error, "what an earlier mount left could not be swept");
         }
     });
-    Ok(Opened { vfs, volume, vault, local, lock })
+    Ok(Opened { vfs, volume, vault, lock })
 }
 
 async fn superblock(engine: &Engine) -> Result<Superblock, VolumeError> {

@@ -15,7 +15,7 @@
 mod mounted;
 mod reference;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use coffer::base::{FileKind, Ino};
 use coffer::vfs::{Caller, Handle, RenameMode, SetAttr, Vfs, VfsError, VfsOptions, XattrMode};
@@ -23,7 +23,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use mounted::{Mounted, World};
-use reference::Tree;
+use reference::{Image, Tree};
 
 const NAMES: [&[u8]; 5] = [b"a", b"b", b"c", b"\xFF\xFE", &[b'n'; 255]];
 const ROOT_CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
@@ -356,7 +356,12 @@ impl Pair {
         self.mounted = world.mount();
         let real = self.mounted.image();
         let found = self.states.iter().rev().find(|state| state.image() == real);
-        self.tree = found.expect("the state after a crash is none of those since the last sync").clone();
+        let Some(found) = found else {
+            let nearest =
+                self.states.iter().map(|state| differences(&state.image(), &real)).min_by_key(Vec::len);
+            panic!("the state after a crash is none of those since the last sync; nearest: {nearest:#?}");
+        };
+        self.tree = found.clone();
         self.meet_again();
         self
     }
@@ -385,6 +390,24 @@ impl Pair {
     }
 }
 
+/// Where two trees differ, for a person to read.
+fn differences(model: &Image, real: &Image) -> Vec<String> {
+    let paths: BTreeSet<&Vec<u8>> = model.keys().chain(real.keys()).collect();
+    let differing = paths.into_iter().filter(|path| model.get(*path) != real.get(*path));
+    differing
+        .map(|path| match (model.get(path), real.get(path)) {
+            (Some(model), Some(real)) if model.data != real.data => {
+                let at = model.data.iter().zip(&real.data).position(|(a, b)| a != b);
+                let lens = (model.data.len(), real.data.len());
+                format!("{}: contents differ at {at:?}, lengths {lens:?}", path.escape_ascii())
+            }
+            (Some(_), Some(_)) => format!("{}: attributes differ", path.escape_ascii()),
+            (Some(_), None) => format!("{}: is missing", path.escape_ascii()),
+            (None, _) => format!("{}: should not be there", path.escape_ascii()),
+        })
+        .collect()
+}
+
 fn run(seed: u64, steps: usize, options: VfsOptions, cache_bytes: u64) {
     println!("seed {seed}, {steps} operations");
     let world = World::new(seed, options, cache_bytes);
@@ -411,6 +434,16 @@ fn seed(default: u64) -> u64 {
 fn it_is_the_reference_tree_with_usual_limits() {
     for round in 0..4 {
         run(seed(1000 + round), 2000, VfsOptions::default(), 64 << 20);
+    }
+}
+
+#[test]
+fn it_is_the_reference_tree_with_tiny_segments() {
+    // Segments of two blocks, so that blocks leave memory while their group is still open.
+    let options =
+        VfsOptions { segment_room_bytes: 140_000, inline_commit_bytes: 1000, ..VfsOptions::default() };
+    for round in 0..4 {
+        run(seed(3000 + round), 1500, options.clone(), 64 << 20);
     }
 }
 

@@ -68,12 +68,11 @@ impl Follower {
         let handle = self.current.read().clone();
         let mut status = handle.db.subscribe();
         let number = handle.clock.call();
-        // What `wait_for` gives holds a lock, and must not be held on to while reopening.
-        let closed = async { drop(status.wait_for(|status| status.close_reason.is_some()).await) };
-        tokio::select! {
-            () = handle.clock.polled(number) => Ok(()),
-            () = closed => self.reopen(&handle.db).await,
-        }
+        let has_polled = tokio::select! {
+            () = handle.clock.polled(number) => true,
+            _ = status.wait_for(|status| status.close_reason.is_some()) => false,
+        };
+        if has_polled { Ok(()) } else { self.reopen(&handle.db).await }
     }
 
     /// Opens the database again unless somebody did since `lost` was in use.
