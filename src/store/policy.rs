@@ -199,7 +199,8 @@ fn patient_list(
 ) -> BoxStream<'static, RawResult<ObjectMeta>> {
     let first = async move {
         core.read(0, || async {
-            let mut entries = start();
+            // A listing that has ended is asked once more below.
+            let mut entries = start().fuse();
             let first = entries.try_next().await?;
             Ok((first, entries))
         })
