@@ -42,7 +42,8 @@ pub struct Overlay {
 #[derive(Debug, Default)]
 struct Loading {
     loader_count: u32,
-    stale: bool,
+    /// The latest commit that changed the key while it was loaded.
+    settled_at: u64,
 }
 
 /// What [`Overlay::end_load`] made of a loaded record.
@@ -155,7 +156,7 @@ impl Overlay {
         self.settled_count += 1;
         for (key, record) in written {
             if let Some(loading) = self.loading.get_mut(&key) {
-                loading.stale = true;
+                loading.settled_at = self.settled_count;
             }
             self.remember(key, record);
         }
@@ -181,21 +182,22 @@ impl Overlay {
         self.cache_bytes = 0;
         self.settled_count += 1;
         for loading in self.loading.values_mut() {
-            loading.stale = true;
+            loading.settled_at = self.settled_count;
         }
     }
 
-    /// Someone begins to load `key`.
-    pub fn begin_load(&mut self, key: Key) {
+    /// Someone begins to load `key`. Gives what [`Overlay::end_load`] wants to know.
+    pub fn begin_load(&mut self, key: Key) -> u64 {
         self.loading.entry(key).or_default().loader_count += 1;
+        self.settled_count
     }
 
-    /// Someone has loaded `key`, or given up (`None`).
-    pub fn end_load(&mut self, key: Key, loaded: Option<Option<Record>>) -> Load {
+    /// Someone who began at `since` has loaded `key`, or given up (`None`).
+    pub fn end_load(&mut self, key: Key, since: u64, loaded: Option<Option<Record>>) -> Load {
         let mut stale = false;
         if let Some(loading) = self.loading.get_mut(&key) {
-            stale = loading.stale;
-            loading.loader_count -= 1;
+            stale = loading.settled_at > since;
+            loading.loader_count = loading.loader_count.saturating_sub(1);
             if loading.loader_count == 0 {
                 self.loading.remove(&key);
             }
@@ -303,8 +305,8 @@ mod tests {
         overlay.put_new(key(1), entry(1));
         overlay.put(key(1), None);
         assert_eq!(overlay.open_count(), 0);
-        overlay.begin_load(key(2));
-        overlay.end_load(key(2), Some(None));
+        let since = overlay.begin_load(key(2));
+        overlay.end_load(key(2), since, Some(None));
         overlay.put(key(2), Some(entry(2)));
         overlay.put(key(2), None);
         assert_eq!(overlay.open_count(), 0);
@@ -315,24 +317,39 @@ mod tests {
     #[test]
     fn a_load_overtaken_by_a_commit_is_not_believed() {
         let mut overlay = Overlay::new(1 << 20);
-        overlay.begin_load(key(1));
+        let since = overlay.begin_load(key(1));
         overlay.put(key(1), Some(entry(2)));
         overlay.seal();
         overlay.settle(vec![(key(1), Some(entry(2)))]);
-        assert_eq!(overlay.end_load(key(1), Some(Some(entry(1)))), Load::Stale);
+        assert_eq!(overlay.end_load(key(1), since, Some(Some(entry(1)))), Load::Stale);
         assert_eq!(overlay.get(&key(1)), Some(Some(entry(2))));
+    }
+
+    #[test]
+    fn two_that_load_the_same_key_do_not_keep_each_other_from_believing() {
+        let mut overlay = Overlay::new(1 << 20);
+        let (one, other) = (overlay.begin_load(key(1)), overlay.begin_load(key(1)));
+        overlay.put(key(1), Some(entry(2)));
+        overlay.seal();
+        overlay.settle(vec![(key(1), Some(entry(2)))]);
+        assert_eq!(overlay.end_load(key(1), one, Some(None)), Load::Stale);
+        let again = overlay.begin_load(key(1));
+        assert_eq!(overlay.end_load(key(1), other, Some(None)), Load::Stale);
+        let other_again = overlay.begin_load(key(1));
+        assert_eq!(overlay.end_load(key(1), again, Some(Some(entry(2)))), Load::Kept);
+        assert_eq!(overlay.end_load(key(1), other_again, Some(Some(entry(2)))), Load::Kept);
     }
 
     #[test]
     fn the_cache_keeps_to_its_bytes() {
         let mut overlay = Overlay::new(1000);
         for number in 0..=255u64 {
-            overlay.begin_load(Key::Inode(Ino(number)));
-            overlay.end_load(Key::Inode(Ino(number)), Some(None));
+            let since = overlay.begin_load(Key::Inode(Ino(number)));
+            overlay.end_load(Key::Inode(Ino(number)), since, Some(None));
         }
         for number in 0..100 {
-            overlay.begin_load(key(number));
-            overlay.end_load(key(number), Some(Some(entry(1))));
+            let since = overlay.begin_load(key(number));
+            overlay.end_load(key(number), since, Some(Some(entry(1))));
         }
         assert!(overlay.cache.len() <= KEPT_MIN);
         assert_eq!(overlay.get(&Key::Inode(Ino(0))), None);

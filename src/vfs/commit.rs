@@ -14,17 +14,20 @@ use crate::meta::{Commit, Garbage, Key, MetaError, Record, Segment, Superblock, 
 
 use super::layout::Layout;
 use super::state::Phase;
-use super::{Progress, Vfs, VfsError};
+use super::{Vfs, VfsError};
 
 /// First and longest pause before a commit that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Attempts after which a fault that waiting does not cure is told to those who wait.
+const TRIES_MAX: u32 = 5;
 
 /// Segments deleted at a time.
 const DELETES_MAX: usize = 16;
 
 /// What a commit has decided, to be written and then to become the past.
-struct Batch {
+#[derive(Debug)]
+pub(super) struct Batch {
     written: Vec<(Key, Option<Record>)>,
     layout: Layout,
     superblock: Superblock,
@@ -53,30 +56,61 @@ impl Vfs {
                     () = vfs.signals.wanted.notified() => true,
                     () = aged => false,
                 };
-                if let Err(error) = vfs.commit(is_urgent, false).await {
-                    tracing::error!(%error, "committing has ended");
-                    return;
+                match vfs.commit(is_urgent, false).await {
+                    Ok(()) => {}
+                    Err(VfsError::Fenced) => return,
+                    Err(_) => {
+                        tokio::time::sleep(PAUSE_MAX).await;
+                        vfs.signals.wanted.notify_one();
+                    }
                 }
             }
         });
     }
 
-    /// Commits the open group, if it holds anything or `is_forced`.
+    /// Commits the open group, if it holds anything or `is_forced`; before it the sealed one, if a
+    /// commit was given up.
     pub(super) async fn commit(&self, is_urgent: bool, is_forced: bool) -> Result<(), VfsError> {
-        let _turn = self.commit_turn.lock().await;
-        if !self.seal(is_urgent, is_forced)? {
-            return Ok(());
+        let mut decided = self.commit_turn.lock().await;
+        if self.is_given_up()? {
+            self.finish(is_urgent, &mut decided).await?;
         }
-        let mut pause = PAUSE;
+        if self.seal(is_urgent, is_forced)? {
+            self.finish(is_urgent, &mut decided).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a group is sealed and nobody commits it.
+    fn is_given_up(&self) -> Result<bool, VfsError> {
+        let state = self.state.lock();
+        match state.phase {
+            Phase::Writable => Ok(state.is_committing),
+            Phase::ReadOnly | Phase::ShutDown => Ok(false),
+            Phase::Fenced => Err(VfsError::Fenced),
+        }
+    }
+
+    /// Commits the sealed group. Waits an outage out; reports other faults after a few attempts, and
+    /// leaves the group sealed for the next.
+    async fn finish(&self, is_urgent: bool, decided: &mut Option<Batch>) -> Result<(), VfsError> {
+        let (mut pause, mut tries) = (PAUSE, 0);
         loop {
-            match self.commit_sealed(is_urgent).await {
+            match self.commit_sealed(is_urgent, decided).await {
                 Ok(()) => return Ok(()),
                 Err(VfsError::Meta(MetaError::Engine(EngineError::Fenced)) | VfsError::Fenced) => {
                     self.fence();
                     return Err(VfsError::Fenced);
                 }
+                Err(error) if !error.is_passing() && tries + 1 >= TRIES_MAX => {
+                    tracing::error!(%error, "nothing can be committed");
+                    self.state.lock().stuck = Some(error.clone());
+                    self.tell_progress();
+                    return Err(error);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a commit failed; trying again");
+                    tries += u32::from(!error.is_passing());
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
@@ -91,9 +125,7 @@ impl Vfs {
             Phase::ReadOnly | Phase::ShutDown => return Ok(false),
             Phase::Fenced => return Err(VfsError::Fenced),
         }
-        if state.is_committing {
-            return Ok(true);
-        }
+        state.dirty_since = None;
         let has_work = !state.is_open_empty() || (state.dirty.has_repack() && !is_urgent);
         if !has_work && !is_forced {
             return Ok(false);
@@ -107,11 +139,29 @@ impl Vfs {
         state.sealed_next_ino = state.next_ino;
         state.group += 1;
         state.is_committing = true;
-        state.dirty_since = None;
         Ok(true)
     }
 
-    async fn commit_sealed(&self, is_urgent: bool) -> Result<(), VfsError> {
+    async fn commit_sealed(&self, is_urgent: bool, decided: &mut Option<Batch>) -> Result<(), VfsError> {
+        // What has been decided once is written again as it is: the engine may show records of a
+        // write that failed, and nothing must be decided upon those.
+        let batch = match decided {
+            Some(batch) => batch,
+            None => decided.insert(self.decide(is_urgent).await?),
+        };
+        let mut rows = Vec::with_capacity(batch.written.len());
+        for (key, record) in &batch.written {
+            rows.push((key.encode(), record.as_ref().map(encode).transpose()?));
+        }
+        self.engine.write_durable(rows).await.map_err(MetaError::from)?;
+        if let Some(batch) = decided.take() {
+            self.settle(batch);
+        }
+        Ok(())
+    }
+
+    /// Brings the sealed group's blocks into the bucket and works out its records.
+    async fn decide(&self, is_urgent: bool) -> Result<Batch, VfsError> {
         let inline = self.pack_sealed(is_urgent).await?;
         let (mut edits, segments) = {
             let state = self.state.lock();
@@ -132,14 +182,7 @@ impl Vfs {
         }
         let mut layout = self.lay_out(edits).await?;
         layout.records.extend(riders);
-        let batch = self.assemble(layout, segments, repack).await?;
-        let mut rows = Vec::with_capacity(batch.written.len());
-        for (key, record) in &batch.written {
-            rows.push((key.encode(), record.as_ref().map(encode).transpose()?));
-        }
-        self.engine.write_durable(rows).await.map_err(MetaError::from)?;
-        self.settle(batch);
-        Ok(())
+        self.assemble(layout, segments, repack).await
     }
 
     /// Everything that the commit writes.
@@ -227,9 +270,9 @@ impl Vfs {
         state.dirty.settle(&batch.repack);
         state.superblock = batch.superblock;
         state.is_committing = false;
+        state.stuck = None;
         state.committed_at = Some(self.clock.now());
         let head = (state.superblock.commit, state.superblock.head);
-        let progress = Progress { committed: head.0, phase: state.phase };
         if state.dirty.has_repack() && state.is_open_empty() {
             self.signals.dirtied.notify_one();
         }
@@ -237,8 +280,7 @@ impl Vfs {
         if let Some(tell) = &self.options.on_commit {
             tell(head.0, head.1);
         }
-        self.signals.progress.send_replace(progress);
-        self.signals.eased.notify_waiters();
+        self.tell_progress();
         self.collect(batch.dead);
     }
 
@@ -268,10 +310,8 @@ impl Vfs {
     fn fence(&self) {
         let mut state = self.state.lock();
         state.phase = Phase::Fenced;
-        let progress = Progress { committed: state.superblock.commit, phase: Phase::Fenced };
         drop(state);
         tracing::error!("another writer has taken this volume over; this mount is read-only now");
-        self.signals.progress.send_replace(progress);
-        self.signals.eased.notify_waiters();
+        self.tell_progress();
     }
 }

@@ -1,6 +1,7 @@
 //! Listing directories. The order is that of the sealed names' tags, which never changes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::base::{FileKind, Ino, Tag};
 use crate::meta::{Inode, Key, MetaError, Record};
@@ -85,27 +86,49 @@ impl Vfs {
         cookie: u64,
         max: usize,
     ) -> Result<Vec<(DirEntry, Attr)>, VfsError> {
-        let entries = self.readdir(dir, cookie, max).await?;
-        let inodes = self.inodes(entries.iter().map(|entry| entry.ino)).await?;
+        let mut cookie = cookie;
+        loop {
+            let entries = self.readdir(dir, cookie, max).await?;
+            let Some(last) = entries.last() else { return Ok(Vec::new()) };
+            cookie = last.next;
+            let inodes = self.inodes(entries.iter().map(|entry| entry.ino)).await?;
+            let listed = self.refer_listed(entries, &inodes);
+            // An empty answer would be the end, which this need not be.
+            if !listed.is_empty() {
+                return Ok(listed);
+            }
+        }
+    }
+
+    /// Gives entries their attributes, as they are by now, and takes the references.
+    fn refer_listed(
+        &self,
+        entries: Vec<DirEntry>,
+        inodes: &BTreeMap<Ino, Arc<Inode>>,
+    ) -> Vec<(DirEntry, Attr)> {
         let mut state = self.state.lock();
         let mut listed = Vec::with_capacity(entries.len());
         for entry in entries {
             // An entry removed since the scan has no inode any more: it is not listed.
-            let Some(inode) = inodes.get(&entry.ino) else { continue };
+            let inode = match state.overlay.get(&Key::Inode(entry.ino)) {
+                Some(Some(Record::Inode(inode))) => inode,
+                Some(_) => continue,
+                None => match inodes.get(&entry.ino) {
+                    Some(inode) => Arc::clone(inode),
+                    None => continue,
+                },
+            };
             if !matches!(entry.name.as_slice(), b"." | b"..") {
                 *state.refs.entry(entry.ino).or_default() += 1;
             }
-            let attr = Attr::of(entry.ino, inode, state.dirty.bytes_of(entry.ino));
+            let attr = Attr::of(entry.ino, &inode, state.dirty.bytes_of(entry.ino));
             listed.push((entry, attr));
         }
-        Ok(listed)
+        listed
     }
 
     /// Brings inodes into memory, near ones by one scan, and gives those that there are.
-    async fn inodes(
-        &self,
-        wanted: impl Iterator<Item = Ino>,
-    ) -> Result<BTreeMap<Ino, std::sync::Arc<Inode>>, VfsError> {
+    async fn inodes(&self, wanted: impl Iterator<Item = Ino>) -> Result<BTreeMap<Ino, Arc<Inode>>, VfsError> {
         let mut found = BTreeMap::new();
         let mut missing = Vec::new();
         {

@@ -3,6 +3,7 @@
 use crate::base::NameError;
 use crate::data::DataError;
 use crate::meta::MetaError;
+use crate::meta::engine::EngineError;
 
 /// Why an operation failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -79,6 +80,31 @@ pub enum VfsError {
 }
 
 impl VfsError {
+    /// Whether waiting may cure it: the bucket is out of reach, or refuses us for now.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Data(DataError::Unavailable { .. })
+                | Self::Meta(MetaError::Engine(EngineError::Unavailable(_) | EngineError::Denied(_)))
+        )
+    }
+
+    /// Whether what was asked for is damaged or missing in the bucket.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Data(DataError::Damaged { .. } | DataError::Missing { .. } | DataError::Extents(_))
+                | Self::Meta(
+                    MetaError::Record { .. }
+                        | MetaError::Missing(_)
+                        | MetaError::Inconsistent { .. }
+                        | MetaError::Engine(EngineError::Damaged(_))
+                )
+        )
+    }
+
     /// The error number of `errno(3)`.
     #[must_use]
     pub const fn errno(&self) -> i32 {

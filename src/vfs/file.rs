@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use crate::base::{FILE_BYTES_MAX, FileKind, Ino};
 use crate::data::ReadAhead;
 
-use super::metadata::drop_privileges;
+use super::metadata::{drop_privileges, set_attributes};
 use super::state::{Phase, State};
-use super::{Handle, Vfs, VfsError};
+use super::txn::{Halt, Txn};
+use super::{Caller, Handle, SetAttr, Vfs, VfsError};
 
 /// What is remembered of an open file.
 pub(super) struct OpenFile {
@@ -25,21 +26,25 @@ impl Vfs {
         if write || truncate {
             self.state.lock().check_writable()?;
         }
-        self.read_txn(|txn| match txn.inode(ino)?.kind {
-            FileKind::Directory => Err(VfsError::IsDirectory.into()),
-            FileKind::Regular => {
-                txn.refer(ino);
-                Ok(())
+        let refer = |txn: &mut Txn| -> Result<(), Halt> {
+            match txn.inode(ino)?.kind {
+                FileKind::Directory => Err(VfsError::IsDirectory.into()),
+                FileKind::Regular => {
+                    if truncate {
+                        let set = SetAttr { size: Some(0), ..SetAttr::default() };
+                        set_attributes(txn, &Caller::default(), ino, &set)?;
+                    }
+                    txn.refer(ino);
+                    Ok(())
+                }
+                _ => Err(VfsError::InvalidInput.into()),
             }
-            _ => Err(VfsError::InvalidInput.into()),
-        })
-        .await?;
-        if truncate {
-            let set = super::SetAttr { size: Some(0), ..super::SetAttr::default() };
-            if let Err(error) = self.setattr(&super::Caller::default(), ino, &set).await {
-                self.forget(ino, 1);
-                return Err(error);
-            }
+        };
+        // The reference is taken last and given to the handle without waiting: nobody can go away
+        // between the two.
+        match truncate {
+            true => self.update(refer).await?,
+            false => self.read_txn(refer).await?,
         }
         let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
         let ahead = ReadAhead::new(self.options.read_ahead_bytes);
@@ -115,6 +120,9 @@ impl Vfs {
                 if has_room(&state) || state.phase != Phase::Writable {
                     return Ok(());
                 }
+                if let Some(why) = &state.stuck {
+                    return Err(why.clone());
+                }
                 eased.as_mut().enable();
             }
             self.signals.wanted.notify_one();
@@ -175,6 +183,9 @@ impl Vfs {
                 Phase::ReadOnly => return Err(VfsError::ReadOnly),
                 Phase::Fenced => return Err(VfsError::Fenced),
                 Phase::ShutDown => return Err(VfsError::ShutDown),
+            }
+            if let Some(why) = self.state.lock().stuck.clone().filter(|_| seen.is_stuck) {
+                return Err(why);
             }
             if progress.changed().await.is_err() {
                 return Err(VfsError::ShutDown);

@@ -73,8 +73,7 @@ impl Vfs {
             return;
         }
         state.refs.remove(&ino);
-        let key = Key::Orphan(ino);
-        if matches!(state.overlay.get(&key), Some(Some(_))) && state.check_writable().is_ok() {
+        if state.orphans.contains(&ino) && state.check_writable().is_ok() {
             state.free(ino);
             self.note_change(&mut state);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::base::{BLOCK_BYTES, FILE_BYTES_MAX, FileKind, Ino, Time};
 use crate::meta::Inode;
 
+use super::txn::{Halt, Txn};
 use super::{Attr, Caller, SetAttr, SetTime, StatFs, Vfs, VfsError};
 
 /// Setuid and setgid.
@@ -46,44 +47,7 @@ impl Vfs {
     /// # Errors
     /// [`VfsError::FileTooBig`] and [`VfsError::IsDirectory`] for a size that cannot be.
     pub async fn setattr(&self, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr, VfsError> {
-        if set.size.is_some_and(|size| size > FILE_BYTES_MAX) {
-            return Err(VfsError::FileTooBig);
-        }
-        self.update(|txn| {
-            let mut inode = txn.inode(ino)?;
-            let now = txn.now;
-            let size_before = inode.size;
-            let change = Arc::make_mut(&mut inode);
-            if let Some(size) = set.size {
-                match change.kind {
-                    FileKind::Regular => {}
-                    FileKind::Directory => return Err(VfsError::IsDirectory.into()),
-                    _ => return Err(VfsError::InvalidInput.into()),
-                }
-                change.size = size;
-                change.mtime = now;
-                if caller.uid != 0 {
-                    drop_privileges(change);
-                }
-            }
-            if set.uid.is_some() || set.gid.is_some() {
-                change.uid = set.uid.unwrap_or(change.uid);
-                change.gid = set.gid.unwrap_or(change.gid);
-                drop_privileges(change);
-            }
-            if let Some(perm) = set.perm {
-                change.perm = perm & 0o7777;
-            }
-            set_time(&mut change.atime, set.atime, now);
-            set_time(&mut change.mtime, set.mtime, now);
-            change.ctime = set.ctime.unwrap_or(now);
-            txn.put_inode(ino, Arc::clone(&inode));
-            if let Some(size) = set.size {
-                txn.dirty().truncate(ino, size_before, size);
-            }
-            Ok(Attr::of(ino, &inode, txn.dirty_bytes_of(ino)))
-        })
-        .await
+        self.update(|txn| set_attributes(txn, caller, ino, set)).await
     }
 
     /// Space and inodes of the volume.
@@ -107,6 +71,45 @@ impl Vfs {
             files_free: ENDLESS_FILES.saturating_sub(files),
         })
     }
+}
+
+/// Changes attributes of `ino`. Nothing may fail after it.
+pub(super) fn set_attributes(txn: &mut Txn, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr, Halt> {
+    if set.size.is_some_and(|size| size > FILE_BYTES_MAX) {
+        return Err(VfsError::FileTooBig.into());
+    }
+    let mut inode = txn.inode(ino)?;
+    let now = txn.now;
+    let size_before = inode.size;
+    let change = Arc::make_mut(&mut inode);
+    if let Some(size) = set.size {
+        match change.kind {
+            FileKind::Regular => {}
+            FileKind::Directory => return Err(VfsError::IsDirectory.into()),
+            _ => return Err(VfsError::InvalidInput.into()),
+        }
+        change.size = size;
+        change.mtime = now;
+        if caller.uid != 0 {
+            drop_privileges(change);
+        }
+    }
+    if set.uid.is_some() || set.gid.is_some() {
+        change.uid = set.uid.unwrap_or(change.uid);
+        change.gid = set.gid.unwrap_or(change.gid);
+        drop_privileges(change);
+    }
+    if let Some(perm) = set.perm {
+        change.perm = perm & 0o7777;
+    }
+    set_time(&mut change.atime, set.atime, now);
+    set_time(&mut change.mtime, set.mtime, now);
+    change.ctime = set.ctime.unwrap_or(now);
+    txn.put_inode(ino, Arc::clone(&inode));
+    if let Some(size) = set.size {
+        txn.dirty().truncate(ino, size_before, size);
+    }
+    Ok(Attr::of(ino, &inode, txn.dirty_bytes_of(ino)))
 }
 
 fn set_time(time: &mut Time, set: Option<SetTime>, now: Time) {

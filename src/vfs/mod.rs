@@ -63,7 +63,8 @@ pub struct Vfs {
     next_handle: AtomicU64,
     signals: Signals,
     uploads: Arc<Semaphore>,
-    commit_turn: tokio::sync::Mutex<()>,
+    /// Held while a group is committed. What has been decided for it, if that is not written yet.
+    commit_turn: tokio::sync::Mutex<Option<commit::Batch>>,
     follow: Follow,
 }
 
@@ -85,6 +86,14 @@ struct Signals {
 struct Progress {
     committed: u64,
     phase: Phase,
+    /// Nothing can be committed at present.
+    is_stuck: bool,
+}
+
+impl Progress {
+    const fn of(state: &State) -> Self {
+        Self { committed: state.superblock.commit, phase: state.phase, is_stuck: state.stuck.is_some() }
+    }
 }
 
 impl Vfs {
@@ -115,9 +124,14 @@ impl Vfs {
         }
     }
 
-    /// Runs `op` and applies its changes.
-    async fn update<T>(&self, mut op: impl FnMut(&mut Txn) -> Result<T, Halt> + Send) -> Result<T, VfsError> {
+    /// Runs `op` and applies its changes, as soon as there is room for them.
+    async fn update<T>(&self, op: impl FnMut(&mut Txn) -> Result<T, Halt> + Send) -> Result<T, VfsError> {
         self.wait_for_room(0).await?;
+        self.apply(op).await
+    }
+
+    /// Runs `op` and applies its changes.
+    async fn apply<T>(&self, mut op: impl FnMut(&mut Txn) -> Result<T, Halt> + Send) -> Result<T, VfsError> {
         loop {
             let missing = {
                 let mut state = self.state.lock();
@@ -143,6 +157,13 @@ impl Vfs {
             state.dirty_since = Some(self.clock.elapsed());
             self.signals.dirtied.notify_one();
         }
+    }
+
+    /// Tells all who wait where commits stand.
+    fn tell_progress(&self) {
+        let progress = Progress::of(&self.state.lock());
+        self.signals.progress.send_replace(progress);
+        self.signals.eased.notify_waiters();
     }
 
     async fn load(&self, keys: Vec<Key>) -> Result<(), VfsError> {
@@ -219,11 +240,12 @@ impl Vfs {
         options: VfsOptions,
     ) -> Arc<Self> {
         let phase = if options.read_only { Phase::ReadOnly } else { Phase::Writable };
-        let progress = Progress { committed: superblock.commit, phase };
         let overlay = Overlay::new(options.record_cache_bytes);
+        let state = State::new(overlay, superblock, phase);
+        let progress = Progress::of(&state);
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
-            state: Mutex::new(State::new(overlay, superblock, phase)),
+            state: Mutex::new(state),
             engine,
             vault,
             reader,
@@ -239,7 +261,7 @@ impl Vfs {
                 progress: watch::Sender::new(progress),
             },
             uploads: Arc::new(Semaphore::new(options.uploads_max)),
-            commit_turn: tokio::sync::Mutex::new(()),
+            commit_turn: tokio::sync::Mutex::new(None),
             follow: Follow::default(),
             options,
         })
@@ -249,27 +271,28 @@ impl Vfs {
 /// Registers a load for as long as it runs, also when it is dropped half-way.
 struct LoadGuard<'a> {
     state: &'a Mutex<State>,
-    key: Option<Key>,
+    key: Key,
+    /// Which commits the load may have missed.
+    since: u64,
+    has_ended: bool,
 }
 
 impl<'a> LoadGuard<'a> {
     fn begin(state: &'a Mutex<State>, key: Key) -> Self {
-        state.lock().overlay.begin_load(key);
-        Self { state, key: Some(key) }
+        let since = state.lock().overlay.begin_load(key);
+        Self { state, key, since, has_ended: false }
     }
 
     fn end(mut self, record: Option<Record>) -> Load {
-        match self.key.take() {
-            Some(key) => self.state.lock().overlay.end_load(key, Some(record)),
-            None => Load::Stale,
-        }
+        self.has_ended = true;
+        self.state.lock().overlay.end_load(self.key, self.since, Some(record))
     }
 }
 
 impl Drop for LoadGuard<'_> {
     fn drop(&mut self) {
-        if let Some(key) = self.key.take() {
-            self.state.lock().overlay.end_load(key, None);
+        if !self.has_ended {
+            self.state.lock().overlay.end_load(self.key, self.since, None);
         }
     }
 }

@@ -18,6 +18,8 @@ use super::{Vfs, VfsError};
 
 /// Blocks completed from older contents at a time.
 const COMPLETIONS_MAX: usize = 32;
+/// Blocks that may stay in records until an urgent commit takes the time to pack them.
+const REPACK_COUNT_MAX: usize = 256;
 /// Pause after a segment could not be put, or a block not read.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -79,7 +81,8 @@ impl Vfs {
     /// Brings every block of the sealed group into the bucket. Small files, and everything if
     /// `is_urgent` and there is little of it, stay for the commit's records: those are returned.
     pub(super) async fn pack_sealed(&self, is_urgent: bool) -> Result<Vec<(Ino, u64, Bytes)>, VfsError> {
-        if !is_urgent {
+        // Where one `fsync` follows the other no commit is leisurely.
+        if !is_urgent || self.state.lock().dirty.repack_count() >= REPACK_COUNT_MAX {
             self.repack().await?;
         }
         self.complete_sealed().await?;
@@ -158,7 +161,7 @@ impl Vfs {
         while let Some((ino, index, older)) = completions.next().await {
             match older {
                 Ok(bytes) => self.state.lock().dirty.complete_sealed(ino, index, &bytes),
-                Err(error @ VfsError::Data(DataError::Unavailable { .. })) => return Err(error),
+                Err(error) if !error.is_damage() => return Err(error),
                 Err(error) => {
                     // What lies under the block is lost already. Inventing it is worse than losing
                     // the write, of which the writer is told.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::future::try_join_all;
 
-use crate::base::{BLOCK_LEN, BlockIndex, FileKind, Ino};
+use crate::base::{BLOCK_LEN, BlockIndex, BlockPlace, FileKind, Ino};
 use crate::data::{DataError, Paint, ReadHint, Want};
 use crate::meta::Inode;
 
@@ -34,6 +34,17 @@ struct Plan {
     is_small: bool,
 }
 
+impl Plan {
+    /// The stored blocks it needs.
+    fn places(&self) -> Vec<BlockPlace> {
+        let stored = self.parts.iter().filter_map(|part| match &part.located {
+            Located::Stored(stored) => Some(stored.place),
+            _ => None,
+        });
+        stored.collect()
+    }
+}
+
 impl Vfs {
     /// Reads up to `len` bytes at `offset` of `ino`; fewer only at the end of the file.
     ///
@@ -44,25 +55,25 @@ impl Vfs {
             Some(open) => open.ahead.observe(offset, len as u64),
             None => None,
         };
+        let mut plan = self.read_txn(|txn| plan(txn, ino, offset, len, ahead.clone())).await?;
         loop {
-            let settled_count = self.state.lock().overlay.settled_count();
-            match self.read_once(ino, offset, len, ahead.clone()).await {
-                // A commit may have let a segment go between looking it up and fetching it.
-                Err(VfsError::Data(DataError::Missing { .. }))
-                    if self.state.lock().overlay.settled_count() != settled_count => {}
+            let places = plan.places();
+            match self.carry_out(plan).await {
+                // A segment is deleted as soon as a commit has let go of its last block. Who comes
+                // too late asks again where the bytes are, and believes the second answer if it is
+                // the first.
+                Err(error @ VfsError::Data(DataError::Missing { .. })) => {
+                    plan = self.read_txn(|txn| self::plan(txn, ino, offset, len, None)).await?;
+                    if plan.places() == places {
+                        return Err(error);
+                    }
+                }
                 done => return done,
             }
         }
     }
 
-    async fn read_once(
-        &self,
-        ino: Ino,
-        offset: u64,
-        len: usize,
-        ahead: Option<std::ops::Range<u64>>,
-    ) -> Result<Vec<u8>, VfsError> {
-        let plan = self.read_txn(|txn| plan(txn, ino, offset, len, ahead.clone())).await?;
+    async fn carry_out(&self, plan: Plan) -> Result<Vec<u8>, VfsError> {
         let mut out = vec![0; plan.len];
         let mut waiting = Vec::new();
         for part in plan.parts {

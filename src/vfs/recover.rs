@@ -9,7 +9,8 @@ use crate::meta::engine::EngineError;
 use crate::meta::{Holder, Key, MetaError};
 
 use super::state::Phase;
-use super::{Progress, Vfs, VfsError};
+use super::txn::Halt;
+use super::{Vfs, VfsError};
 
 /// Records read from the engine at a time.
 const SCAN_COUNT: usize = 1024;
@@ -26,8 +27,16 @@ impl Vfs {
         self.state.lock().holder = Some(holder);
         for key in self.keys_of(Key::Orphan(Ino(0)), Key::Orphan(Ino(u64::MAX))).await? {
             if let Key::Orphan(ino) = key {
-                self.read_txn(|txn| txn.get(Key::Inode(ino))).await?;
-                self.state.lock().free(ino);
+                self.apply(|txn| {
+                    match txn.inode(ino) {
+                        Ok(_) => txn.put(Key::Inode(ino), None),
+                        Err(Halt::Fail(VfsError::NoEntry)) => {}
+                        Err(halt) => return Err(halt),
+                    }
+                    txn.put(Key::Orphan(ino), None);
+                    Ok(())
+                })
+                .await?;
             }
         }
         self.commit(true, true).await
@@ -71,6 +80,8 @@ impl Vfs {
                 }
             }
         }
+        // Who is still the writer now was so when the list was made: nothing in it is a newer writer's.
+        self.engine.refresh().await.map_err(MetaError::from)?;
         for id in found {
             let is_known = self
                 .read_txn(|txn| {
@@ -116,22 +127,30 @@ impl Vfs {
             state.phase
         };
         let committed = match phase {
-            Phase::Writable => self.commit(false, true).await,
+            Phase::Writable => self.commit_all().await,
             Phase::ReadOnly | Phase::ShutDown => Ok(()),
             Phase::Fenced => Err(VfsError::Fenced),
         };
         // What a commit let go is deleted now rather than at the next mount, unless that takes long.
         let _ = tokio::time::timeout(COLLECT_WAIT, self.signals.collecting.write()).await;
-        let number = {
-            let mut state = self.state.lock();
-            state.phase = Phase::ShutDown;
-            state.superblock.commit
-        };
-        self.signals.progress.send_replace(Progress { committed: number, phase: Phase::ShutDown });
+        self.state.lock().phase = Phase::ShutDown;
+        self.tell_progress();
         self.signals.wanted.notify_one();
         match self.engine.close().await {
             Ok(()) | Err(EngineError::Closed) => committed,
             Err(error) => committed.and(Err(MetaError::from(error).into())),
+        }
+    }
+
+    /// Commits until nothing is left, and then takes nothing more.
+    async fn commit_all(&self) -> Result<(), VfsError> {
+        loop {
+            self.commit(false, true).await?;
+            let mut state = self.state.lock();
+            if state.is_open_empty() {
+                state.phase = Phase::ShutDown;
+                return Ok(());
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What all operations share, under one lock that is held for microseconds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::base::{Ino, SegmentId, Tag, Time};
@@ -47,6 +47,10 @@ pub(super) struct State {
     pub(super) refs: HashMap<Ino, u64>,
     /// Files of which a write could not be stored, and why.
     pub(super) lost: HashMap<Ino, String>,
+    /// Why the last attempts to commit failed, if waiting does not cure that.
+    pub(super) stuck: Option<VfsError>,
+    /// Inodes that are [`Key::Orphan`]s, whose records may have left memory.
+    pub(super) orphans: HashSet<Ino>,
     /// Whether changes are taken.
     pub(super) phase: Phase,
     /// When the open group got its first change.
@@ -72,6 +76,8 @@ impl State {
             superblock,
             refs: HashMap::new(),
             lost: HashMap::new(),
+            stuck: None,
+            orphans: HashSet::new(),
             phase,
             dirty_since: None,
             holder: None,
@@ -103,7 +109,7 @@ impl State {
     pub(super) fn free(&mut self, ino: Ino) {
         let key = Key::Inode(ino);
         self.overlay.put(key, None);
-        if matches!(self.overlay.get(&Key::Orphan(ino)), Some(Some(_))) {
+        if self.orphans.remove(&ino) {
             self.overlay.put(Key::Orphan(ino), None);
         }
         let xattrs = Key::Xattr(ino, Tag([0; 16]))..Key::Xattr(Ino(ino.0.saturating_add(1)), Tag([0; 16]));

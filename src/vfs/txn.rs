@@ -170,10 +170,14 @@ impl<'a> Txn<'a> {
             state.overlay.put_new(Key::Inode(ino), Record::Inode(Arc::new(inode)));
         }
         for (key, record) in changes {
-            if let (Key::Inode(ino), None) = (key, &record) {
-                state.free(ino);
-            } else {
-                state.overlay.put(key, record);
+            match (key, record) {
+                (Key::Inode(ino), None) => state.free(ino),
+                // An inode loses its last name but once.
+                (Key::Orphan(ino), Some(record)) => {
+                    state.orphans.insert(ino);
+                    state.overlay.put_new(key, record);
+                }
+                (key, record) => state.overlay.put(key, record),
             }
         }
     }

@@ -125,6 +125,7 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
     check_features(&seen)?;
     if let Some(local) = &local {
         check_fresh(&reader, local, &ring, volume, &seen).await?;
+        local.write(&ring, Pin { commit: seen.commit, hash: seen.head })?;
     }
     let mut vfs_options = options.vfs.clone();
     vfs_options.compression = match unlocked.header.compression {
@@ -136,9 +137,6 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
     let runtime = tokio::runtime::Handle::current();
     let blocks = BlockReader::new(vault.clone(), Arc::clone(&cache), options.read_buffer_bytes, runtime);
     if !is_writer {
-        if let Some(local) = &local {
-            note_newer(local, &ring, &seen)?;
-        }
         let vfs = Vfs::new(reader, vault.clone(), blocks, cache, options.clock, seen, vfs_options);
         return Ok(Opened { vfs, volume, vault, lock: None });
     }
@@ -164,10 +162,8 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
     let engine = open_engine(EngineMode::Writer).await?;
     let found = superblock(&engine).await?;
     check_features(&found)?;
-    if let Some(local) = &local {
-        // The store may have shown the reader another state than the writer.
-        check_fresh(&engine, local, &ring, volume, &found).await?;
-    }
+    // What the writer was shown need not be what the reader was shown.
+    check_reaches(&engine, volume, Pin { commit: seen.commit, hash: seen.head }, &found).await?;
     let had_crashed = found.holder.is_some();
     if let Some(local) = &local {
         let (local, ring) = (Arc::clone(local), Arc::clone(&ring));
@@ -206,14 +202,6 @@ const fn check_features(superblock: &Superblock) -> Result<(), VolumeError> {
     }
 }
 
-/// Notes what a reader has seen, unless something newer has been seen already.
-fn note_newer(local: &LocalState, ring: &KeyRing, seen: &Superblock) -> Result<(), VolumeError> {
-    match local.read(ring)? {
-        Some(pin) if pin.commit >= seen.commit => Ok(()),
-        _ => local.write(ring, Pin { commit: seen.commit, hash: seen.head }),
-    }
-}
-
 /// The history must reach from what was seen here before to what the bucket offers.
 async fn check_fresh(
     engine: &Engine,
@@ -222,7 +210,18 @@ async fn check_fresh(
     volume: VolumeId,
     offered: &Superblock,
 ) -> Result<(), VolumeError> {
-    let Some(pin) = local.read(ring)? else { return Ok(()) };
+    match local.read(ring)? {
+        Some(pin) => check_reaches(engine, volume, pin, offered).await,
+        None => Ok(()),
+    }
+}
+
+async fn check_reaches(
+    engine: &Engine,
+    volume: VolumeId,
+    pin: Pin,
+    offered: &Superblock,
+) -> Result<(), VolumeError> {
     if offered.commit < pin.commit {
         return Err(VolumeError::Rollback { volume, expected: pin.commit, found: offered.commit });
     }

@@ -87,8 +87,12 @@ impl LocalState {
         Ok(Some(Pin { commit: u64::from_be_bytes(*commit), hash: *hash }))
     }
 
-    /// Notes that `pin` has been seen.
+    /// Notes that `pin` has been seen, unless a later commit has been: a reader of this machine ends
+    /// with an older one than the writer beside it.
     pub(super) fn write(&self, ring: &KeyRing, pin: Pin) -> Result<(), VolumeError> {
+        if self.read(ring)?.is_some_and(|noted| noted.commit >= pin.commit) {
+            return Ok(());
+        }
         let commit = pin.commit.to_be_bytes();
         let mac = ring.mac(MacLabel::Pin, &[&self.volume.0, &commit, &pin.hash]);
         let bytes = [&commit[..], &pin.hash, &mac].concat();
@@ -123,6 +127,8 @@ mod tests {
         let pin = Pin { commit: 7, hash: [9; 32] };
         state.write(&ring(1), pin).unwrap();
         assert_eq!(state.read(&ring(1)).unwrap(), Some(pin));
+        state.write(&ring(1), Pin { commit: 6, hash: [1; 32] }).unwrap();
+        assert_eq!(state.read(&ring(1)).unwrap(), Some(pin), "it never goes back");
         assert!(state.read(&ring(2)).is_err());
         let path = folder.path().join(VolumeId([1; 16]).to_string()).join("pin");
         let mut bytes = fs::read(&path).unwrap();

@@ -37,7 +37,8 @@ pub(crate) enum Under {
 #[derive(Clone, Debug)]
 pub(crate) struct MemBlock {
     bytes: Vec<u8>,
-    /// What of `bytes` was written; meaningless once `under` is [`Under::Zeros`].
+    /// What was written; zeros where `bytes` has nothing. Meaningless once `under` is
+    /// [`Under::Zeros`].
     covered: RangeSet,
     under: Under,
 }
@@ -71,13 +72,10 @@ impl MemBlock {
         self.cover(at as u64..end as u64, end_of_file);
     }
 
-    /// Makes everything from `at` on zero.
-    pub(crate) fn cut(&mut self, at: usize) {
-        if matches!(self.under, Under::Zeros) {
-            self.bytes.truncate(at);
-        } else {
-            self.zero(at..BLOCK_BYTES, BLOCK_BYTES);
-        }
+    /// Makes everything from `at` on zero. The file's bytes in this block ended at `end_of_file`.
+    pub(crate) fn cut(&mut self, at: usize, end_of_file: usize) {
+        self.bytes.truncate(at);
+        self.cover(at as u64..end_of_file.max(at) as u64, end_of_file);
     }
 
     /// Makes `range` zero.
@@ -123,11 +121,20 @@ impl MemBlock {
             if target.len() < end - from {
                 target.resize(end - from, 0);
             }
-            if let (Some(to), Some(source)) =
-                (target.get_mut(start - from..end - from), self.bytes.get(start..end))
-            {
-                to.copy_from_slice(source);
-            }
+            self.copy(target, from, start, end);
+        }
+    }
+
+    /// Lays the bytes `start..end` over `target`, which begins at `from`; zeros where there are none.
+    fn copy(&self, target: &mut [u8], from: usize, start: usize, end: usize) {
+        let have = self.bytes.len().clamp(start, end);
+        if let (Some(to), Some(source)) =
+            (target.get_mut(start - from..have - from), self.bytes.get(start..have))
+        {
+            to.copy_from_slice(source);
+        }
+        if let Some(rest) = target.get_mut(have - from..end - from) {
+            rest.fill(0);
         }
     }
 
@@ -143,15 +150,7 @@ impl MemBlock {
             if start >= end {
                 continue;
             }
-            let have = self.bytes.len().clamp(start, end);
-            if let (Some(to), Some(source)) =
-                (target.get_mut(start - from..have - from), self.bytes.get(start..have))
-            {
-                to.copy_from_slice(source);
-            }
-            if let Some(rest) = target.get_mut(have - from..end - from) {
-                rest.fill(0);
-            }
+            self.copy(target, from, start, end);
         }
     }
 
@@ -204,10 +203,27 @@ mod tests {
         assert_eq!(target, [9, 9, 7, 7, 0, 0, 0, 0, 9, 9, 9, 9]);
 
         let mut whole = MemBlock::whole(vec![5; 3]);
-        whole.cut(2);
+        whole.cut(2, 3);
         let mut target = vec![9; 4];
         whole.paint(&mut target, 1);
         assert_eq!(target, [5, 0, 0, 0]);
+    }
+
+    #[test]
+    fn cutting_takes_no_memory_and_hides_what_lies_under() {
+        let mut block = MemBlock::new(Under::Older);
+        block.write(0, &[7; 4], 100);
+        block.cut(2, 100);
+        assert_eq!(block.len(), 2);
+        block.write(50, &[8; 1], 60);
+        let mut target = vec![9; 55];
+        block.paint(&mut target, 0);
+        assert_eq!(target[..3], [7, 7, 0]);
+        assert_eq!(target[49..53], [0, 8, 0, 0]);
+        block.complete(&[1; 100]);
+        let whole = block.whole_bytes().unwrap();
+        assert_eq!((&whole[..3], whole[50]), (&[7, 7, 0][..], 8));
+        assert!(whole[51..].iter().all(|byte| *byte == 0));
     }
 
     #[test]

@@ -171,7 +171,8 @@ impl Dirty {
         let at = (new_size % BLOCK_LEN) as usize;
         let index = BlockIndex::of(new_size).0;
         if at != 0 && (self.has_older(ino, index, size) || self.has_open(ino, index)) {
-            self.change(ino, index, size, |block| block.cut(at));
+            let end_of_file = end_in_block(size, index);
+            self.change(ino, index, size, |block| block.cut(at, end_of_file));
         }
     }
 
@@ -507,6 +508,12 @@ impl Dirty {
     #[must_use]
     pub fn has_repack(&self) -> bool {
         !self.repack.is_empty()
+    }
+
+    /// How many blocks were committed as records that belong into a segment.
+    #[must_use]
+    pub fn repack_count(&self) -> usize {
+        self.repack.len()
     }
 
     /// Takes the list of blocks that were committed as records and belong into a segment.

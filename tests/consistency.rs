@@ -1,0 +1,392 @@
+//! What random work leaves in the records, counted anew: every number in them must be what it counts, and nothing
+//! may be left of what is gone.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use coffer::base::{Clock, Entropy, FileKind, Ino, ManualClock, SeededEntropy, SegmentId};
+use coffer::crypto::{KdfCost, Secret};
+use coffer::keys::{Compression, Factor, NewVolume};
+use coffer::meta::engine::{Engine, EngineMode, EngineOptions};
+use coffer::meta::{Body, Inode, Key, Record, decode};
+use coffer::store::Bucket;
+use coffer::vault::Vault;
+use coffer::vfs::{Caller, Handle, RenameMode, SetAttr, Vfs, VfsOptions, XattrMode};
+use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened};
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0 };
+const NAMES: [&[u8]; 6] = [b"a", b"b", b"c", b"d", b"e", b"f"];
+const BLOCK: u64 = 65_536;
+/// Blocks of a page of extents.
+const PAGE: u64 = 1024;
+
+struct World {
+    store: Arc<dyn ObjectStore>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    options: VfsOptions,
+}
+
+impl World {
+    async fn new(seed: u64, options: VfsOptions) -> Self {
+        let world = Self {
+            store: Arc::new(InMemory::new()),
+            clock: Arc::new(ManualClock::new(1_700_000_000_000_000_000)),
+            entropy: Arc::new(SeededEntropy::new(seed)),
+            options,
+        };
+        let header = NewVolume { compression: Compression::None, kdf_cost: KdfCost::Fixed { log_n: 15 } };
+        let spec = NewVolumeSpec { header, quota_bytes: 0, owner: (0, 0) };
+        let (entropy, clock) = (Arc::clone(&world.entropy), Arc::clone(&world.clock));
+        volume::create(&world.bucket(), &spec, &factors(), entropy, clock).await.unwrap();
+        world
+    }
+
+    fn bucket(&self) -> Bucket {
+        Bucket::from_store(Arc::clone(&self.store))
+    }
+
+    async fn mount(&self) -> Opened {
+        let options = OpenOptions {
+            takeover: true,
+            vfs: self.options.clone(),
+            clock: Arc::clone(&self.clock),
+            entropy: Arc::clone(&self.entropy),
+            ..OpenOptions::default()
+        };
+        volume::open(self.bucket(), &factors(), options).await.unwrap()
+    }
+
+    /// All records as the last commit left them.
+    async fn records(&self) -> BTreeMap<Key, Record> {
+        let unlocked = volume::unlock(&self.bucket(), &factors()).await.unwrap();
+        let vault = Vault::new(self.bucket(), Arc::new(unlocked.ring), Arc::clone(&self.entropy));
+        let (store, clock) = (vault.meta_store(1 << 20), Arc::clone(&self.clock));
+        let engine = Engine::open(store, EngineMode::Reader, EngineOptions::default(), clock).await.unwrap();
+        let rows = engine.scan(vec![b'A'], vec![b'Z'], usize::MAX).await.unwrap();
+        engine.close().await.unwrap();
+        let decoded = rows.into_iter().map(|(key, value)| {
+            let key = Key::decode(&key).unwrap();
+            (key, decode(&key, &value).unwrap())
+        });
+        decoded.collect()
+    }
+}
+
+fn factors() -> Vec<Factor> {
+    vec![Factor::KeyFile(Secret::new(b"the key file of the consistency test".to_vec()))]
+}
+
+/// A user without a plan.
+struct Work {
+    vfs: Arc<Vfs>,
+    rng: SmallRng,
+    handles: Vec<(Ino, Handle)>,
+    dirs: Vec<Ino>,
+}
+
+impl Work {
+    fn name(&mut self) -> &'static [u8] {
+        NAMES[self.rng.random_range(0..NAMES.len())]
+    }
+
+    fn dir(&mut self) -> Ino {
+        self.dirs[self.rng.random_range(0..self.dirs.len())]
+    }
+
+    /// A file's inode, if the dice find one; sometimes one without a name.
+    async fn file(&mut self) -> Option<Ino> {
+        if !self.handles.is_empty() && self.rng.random_bool(0.3) {
+            return Some(self.handles[self.rng.random_range(0..self.handles.len())].0);
+        }
+        let (dir, name) = (self.dir(), self.name());
+        let attr = self.vfs.lookup(dir, name).await.ok()?;
+        self.vfs.forget(attr.ino, 1);
+        (attr.kind == FileKind::Regular).then_some(attr.ino)
+    }
+
+    fn offset(&mut self) -> u64 {
+        let far = if self.rng.random_bool(0.1) { PAGE * BLOCK } else { 0 };
+        let near = self.rng.random_range(0..4) * BLOCK;
+        far + if self.rng.random_bool(0.5) { near } else { near + self.rng.random_range(0..BLOCK) }
+    }
+
+    async fn names(&mut self) {
+        let vfs = Arc::clone(&self.vfs);
+        let (dir, name, other, new) = (self.dir(), self.name(), self.dir(), self.name());
+        match self.rng.random_range(0..8) {
+            0 | 1 => {
+                if let Ok(attr) = vfs.create(&CALLER, dir, name, 0o644, true).await {
+                    vfs.forget(attr.ino, 1);
+                }
+            }
+            2 => {
+                if let Ok(attr) = vfs.mkdir(&CALLER, dir, name, 0o755).await {
+                    vfs.forget(attr.ino, 1);
+                    self.dirs.push(attr.ino);
+                }
+            }
+            3 => drop(vfs.unlink(dir, name).await),
+            4 => drop(vfs.rmdir(dir, name).await),
+            5 => drop(vfs.rename(dir, name, other, new, RenameMode::Replace).await),
+            6 => drop(vfs.rename(dir, name, other, new, RenameMode::Exchange).await),
+            _ => {
+                if let Some(ino) = self.file().await
+                    && let Ok(attr) = vfs.link(ino, dir, name).await
+                {
+                    vfs.forget(attr.ino, 1);
+                }
+            }
+        }
+    }
+
+    async fn contents(&mut self) {
+        let Some(ino) = self.file().await else { return };
+        let vfs = Arc::clone(&self.vfs);
+        let (at, to) = (self.offset(), self.offset());
+        match self.rng.random_range(0..9) {
+            0..4 => {
+                let len = [1, 700, 5000, 65_536, 200_000][self.rng.random_range(0..5)];
+                let data: Vec<u8> = (0..len).map(|_| self.rng.random()).collect();
+                vfs.write(ino, at, &data, true).await.unwrap();
+            }
+            4 | 5 => {
+                let size = if self.rng.random_bool(0.3) { 0 } else { at };
+                let set = SetAttr { size: Some(size), ..SetAttr::default() };
+                vfs.setattr(&CALLER, ino, &set).await.unwrap();
+            }
+            6 => {
+                let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+                vfs.fallocate(ino, mode, at, 1 + to).await.unwrap();
+            }
+            _ => {
+                let Some(target) = self.file().await else { return };
+                drop(vfs.copy_file_range(ino, at, target, to, 3 * BLOCK).await);
+            }
+        }
+    }
+
+    async fn rest(&mut self) {
+        let vfs = Arc::clone(&self.vfs);
+        match self.rng.random_range(0..8) {
+            0 | 1 => {
+                let Some(ino) = self.file().await else { return };
+                let name = [&b"user.x"[..], b"user.y"][self.rng.random_range(0..2)];
+                if self.rng.random_bool(0.6) {
+                    vfs.set_xattr(ino, name, b"value", XattrMode::Set).await.unwrap();
+                } else {
+                    drop(vfs.remove_xattr(ino, name).await);
+                }
+            }
+            2 | 3 => {
+                if self.handles.len() > 3 {
+                    vfs.release(self.handles.swap_remove(0).1);
+                } else if let Some(ino) = self.file().await {
+                    let truncate = self.rng.random_bool(0.2);
+                    self.handles.push((ino, vfs.open(ino, true, truncate).await.unwrap()));
+                }
+            }
+            4 => vfs.sync_all().await.unwrap(),
+            5 => drop(tokio::spawn(async move { vfs.sync_all().await })),
+            _ => {
+                for _ in 0..self.rng.random_range(0..40) {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self) {
+        match self.rng.random_range(0..10) {
+            0..4 => self.names().await,
+            4..8 => self.contents().await,
+            _ => self.rest().await,
+        }
+    }
+}
+
+/// What the records say of a file's blocks, counted anew.
+#[derive(Default)]
+struct Counted {
+    live: BTreeMap<SegmentId, u64>,
+    inline: BTreeSet<(Ino, u64)>,
+    pages: BTreeSet<(Ino, u64)>,
+}
+
+impl Counted {
+    /// The plaintext bytes that the file stores.
+    fn file(&mut self, records: &BTreeMap<Key, Record>, ino: Ino, inode: &Inode) -> u64 {
+        let inline = |block| match &records[&Key::Inline(ino, block)] {
+            Record::Inline(bytes) => bytes.len() as u64,
+            _ => unreachable!(),
+        };
+        let mut plain = 0;
+        let mut runs = Vec::new();
+        match &inode.body {
+            Body::Empty | Body::Link(_) => {}
+            Body::Inline => {
+                self.inline.insert((ino, 0));
+                plain += inline(0);
+            }
+            Body::Run(run) => runs.push((0, run.clone())),
+            Body::Pages => {
+                for (key, record) in records.range(Key::Extents(ino, 0)..=Key::Extents(ino, u64::MAX)) {
+                    let (Key::Extents(_, page), Record::Extents(extents)) = (key, record) else {
+                        unreachable!()
+                    };
+                    self.pages.insert((ino, *page));
+                    runs.extend(extents.runs.runs().iter().map(|run| (*page, run.clone())));
+                    for block in &extents.inline {
+                        let index = page * PAGE + u64::from(*block);
+                        assert!(index * BLOCK < inode.size, "{ino}: a record lies beyond the end");
+                        self.inline.insert((ino, index));
+                        plain += inline(index);
+                    }
+                }
+            }
+        }
+        for (page, run) in runs {
+            *self.live.entry(run.segment).or_default() += run.sealed_bytes();
+            for (index, place) in run.places() {
+                assert!(
+                    (page * PAGE + u64::from(index)) * BLOCK < inode.size,
+                    "{ino}: a block lies beyond the end"
+                );
+                plain += u64::from(place.piece.plain);
+            }
+        }
+        plain
+    }
+}
+
+fn check(records: &BTreeMap<Key, Record>, objects: &BTreeSet<SegmentId>) {
+    let Record::Super(superblock) = &records[&Key::Super] else { unreachable!() };
+    let mut counted = Counted::default();
+    let (mut files, mut bytes) = (0, 0);
+    let (mut names, mut entries) = (BTreeMap::<Ino, u32>::new(), BTreeMap::<Ino, u64>::new());
+    let (mut subdirs, mut xattrs) = (BTreeMap::<Ino, u32>::new(), BTreeMap::<Ino, u32>::new());
+    for (key, record) in records {
+        match (key, record) {
+            (Key::Entry(dir, _), Record::Entry(entry)) => {
+                assert!(records.contains_key(&Key::Inode(entry.ino)), "an entry of {dir} leads nowhere");
+                *names.entry(entry.ino).or_default() += 1;
+                *entries.entry(*dir).or_default() += 1;
+                *subdirs.entry(*dir).or_default() += u32::from(entry.kind == FileKind::Directory);
+            }
+            (Key::Xattr(ino, _), _) => *xattrs.entry(*ino).or_default() += 1,
+            _ => {}
+        }
+    }
+    for (key, record) in records {
+        let (Key::Inode(ino), Record::Inode(inode)) = (key, record) else { continue };
+        files += 1;
+        let plain = counted.file(records, *ino, inode);
+        assert_eq!(inode.allocated, plain, "{ino}: bytes stored");
+        bytes += plain;
+        assert_eq!(inode.xattrs, xattrs.remove(ino).unwrap_or_default(), "{ino}: attributes");
+        let is_orphan = records.contains_key(&Key::Orphan(*ino));
+        let held = names.remove(ino).unwrap_or_default();
+        assert_eq!(is_orphan, held == 0 && *ino != Ino::ROOT, "{ino}: an orphan or not");
+        if inode.kind == FileKind::Directory {
+            assert_eq!(inode.entries, entries.remove(ino).unwrap_or_default(), "{ino}: entries");
+            let expected = if is_orphan { 0 } else { 2 + subdirs.remove(ino).unwrap_or_default() };
+            assert_eq!(inode.nlink, expected, "{ino}: links of a directory");
+        } else {
+            assert_eq!(inode.nlink, held, "{ino}: links");
+        }
+    }
+    assert!(entries.is_empty() && xattrs.is_empty(), "entries or attributes of nobody");
+    assert_eq!((superblock.files, superblock.bytes), (files, bytes), "the volume's totals");
+    for (key, record) in records {
+        match (key, record) {
+            (Key::Segment(id), Record::Segment(segment)) => {
+                assert_eq!(Some(segment.live), counted.live.remove(id), "live bytes of {id}");
+                assert!(objects.contains(id), "{id} is not in the bucket");
+            }
+            (Key::Inline(ino, block), _) => {
+                assert!(counted.inline.contains(&(*ino, *block)), "{key:?} is nobody's")
+            }
+            (Key::Extents(ino, page), _) => {
+                assert!(counted.pages.contains(&(*ino, *page)), "{key:?} is nobody's")
+            }
+            (Key::Orphan(ino), _) => assert!(records.contains_key(&Key::Inode(*ino)), "{key:?} is nobody's"),
+            (Key::Garbage(id), _) => {
+                assert!(!records.contains_key(&Key::Segment(*id)), "{id} is dead and alive")
+            }
+            _ => {}
+        }
+    }
+    assert!(counted.live.is_empty(), "blocks lie in segments that have no record");
+    for id in objects {
+        let known = [Key::Segment(*id), Key::Garbage(*id)].iter().any(|key| records.contains_key(key));
+        assert!(known, "{id} is in the bucket and in no record");
+    }
+}
+
+async fn check_all(world: &World) {
+    let prefix = object_store::path::Path::from("d");
+    let listed: Vec<_> = world.store.list(Some(&prefix)).try_collect().await.unwrap();
+    let objects = listed.iter().map(|meta| SegmentId::parse(meta.location.filename().unwrap()).unwrap());
+    let objects = objects.collect();
+    check(&world.records().await, &objects);
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn run(seed: u64, options: VfsOptions) {
+    println!("COFFER_TEST_SEED={seed}");
+    let world = runtime().block_on(World::new(seed, options));
+    let mut rng = SmallRng::seed_from_u64(seed);
+    for _ in 0..6 {
+        let runtime = runtime();
+        let crashes = rng.random_bool(0.3);
+        runtime.block_on(async {
+            let opened = world.mount().await;
+            let (vfs, rng) = (Arc::clone(&opened.vfs), SmallRng::seed_from_u64(rng.random()));
+            let mut work = Work { vfs, rng, handles: Vec::new(), dirs: vec![Ino::ROOT] };
+            for _ in 0..400 {
+                work.step().await;
+            }
+            if !crashes {
+                for (_, handle) in work.handles {
+                    work.vfs.release(handle);
+                }
+                opened.close().await.unwrap();
+                check_all(&world).await;
+            }
+        });
+        runtime.shutdown_background();
+    }
+}
+
+fn seeds() -> Vec<u64> {
+    match std::env::var("COFFER_TEST_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        Some(seed) => vec![seed],
+        None => (1..4).collect(),
+    }
+}
+
+#[test]
+fn the_records_count_what_is_there_with_usual_limits() {
+    seeds().into_iter().for_each(|seed| run(seed, VfsOptions::default()));
+}
+
+#[test]
+fn the_records_count_what_is_there_with_tiny_limits() {
+    let options = VfsOptions {
+        dirty_bytes_max: 400_000,
+        record_cache_bytes: 8192,
+        inline_commit_bytes: 70_000,
+        ..VfsOptions::default()
+    };
+    seeds().into_iter().for_each(|seed| run(seed, options.clone()));
+}
