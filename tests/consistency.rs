@@ -386,6 +386,7 @@ fn the_records_count_what_is_there_with_tiny_limits() {
         dirty_bytes_max: 400_000,
         record_cache_bytes: 8192,
         inline_commit_bytes: 70_000,
+        segment_room_bytes: 140_000,
         ..VfsOptions::default()
     };
     seeds().into_iter().for_each(|seed| run(seed, options.clone()));

@@ -323,6 +323,26 @@ async fn a_read_overtaken_by_a_commit_reads_what_is_there_now() {
 }
 
 #[tokio::test]
+async fn a_reader_that_the_writer_has_left_behind_catches_up_when_it_reads() {
+    let mut world = World::new(VfsOptions::default()).await;
+    let writer = world.mount().await;
+    let attr = make(&writer.vfs, "a", &vec![1; 4 * BLOCK]).await;
+    writer.vfs.sync_all().await.unwrap();
+    let old = world.segments().await;
+    world.options.vfs.read_only = true;
+    let reader = world.mount().await;
+    assert_eq!(reader.vfs.getattr(attr.ino).await.unwrap().size, 4 * BLOCK as u64);
+    writer.vfs.write(attr.ino, 0, &vec![2; 4 * BLOCK], true).await.unwrap();
+    writer.vfs.sync_all().await.unwrap();
+    writer.vfs.write(attr.ino, 0, &vec![3; 4 * BLOCK], true).await.unwrap();
+    writer.vfs.sync_all().await.unwrap();
+    while world.segments().await.iter().any(|path| old.contains(path)) {
+        tokio::task::yield_now().await;
+    }
+    assert!(reader.vfs.read(Handle(0), attr.ino, 0, 4 * BLOCK).await.unwrap() == vec![3; 4 * BLOCK]);
+}
+
+#[tokio::test]
 async fn blocks_leave_the_records_also_where_one_fsync_follows_the_other() {
     let world = World::new(VfsOptions::default()).await;
     let opened = world.mount().await;

@@ -63,6 +63,9 @@ impl Vfs {
                 // too late asks again where the bytes are, and believes the second answer if it is
                 // the first.
                 Err(error @ VfsError::Data(DataError::Missing { .. })) => {
+                    if self.options.read_only {
+                        self.follow().await?;
+                    }
                     plan = self.read_txn(|txn| self::plan(txn, ino, offset, len, None)).await?;
                     if plan.places() == places {
                         return Err(error);
