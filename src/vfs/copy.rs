@@ -85,6 +85,7 @@ fn share(txn: &mut Txn, copy: &Copy) -> Result<u64, Halt> {
     if bytes == 0 {
         return Ok(0);
     }
+    txn.state().check_quota(bytes)?;
     let (size, now) = (target.size, txn.now);
     let change = Arc::make_mut(&mut target);
     change.size = size.max(copy.to_offset + bytes);

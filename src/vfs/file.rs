@@ -84,10 +84,7 @@ impl Vfs {
                 FileKind::Directory => return Err(VfsError::IsDirectory.into()),
                 _ => return Err(VfsError::InvalidInput.into()),
             }
-            let quota = txn.state().superblock.quota_bytes;
-            if quota > 0 && txn.state().used_bytes().saturating_add(data.len() as u64) > quota {
-                return Err(VfsError::NoSpace.into());
-            }
+            txn.state().check_quota(data.len() as u64)?;
             let (size, now) = (inode.size, txn.now);
             let change = Arc::make_mut(&mut inode);
             change.size = size.max(end);

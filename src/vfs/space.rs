@@ -51,9 +51,8 @@ impl Vfs {
                 FileKind::Directory => return Err(VfsError::IsDirectory.into()),
                 _ => return Err(VfsError::InvalidInput.into()),
             }
-            let quota = txn.state().superblock.quota_bytes;
-            if !clears && quota > 0 && txn.state().used_bytes().saturating_add(len) > quota {
-                return Err(VfsError::NoSpace.into());
+            if !clears {
+                txn.state().check_quota(end.saturating_sub(inode.size))?;
             }
             let (size, now) = (inode.size, txn.now);
             let change = Arc::make_mut(&mut inode);

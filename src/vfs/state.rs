@@ -95,6 +95,15 @@ impl State {
         self.superblock.bytes.saturating_add(self.dirty.bytes() as u64)
     }
 
+    /// Fails if `more` bytes do not fit.
+    pub(super) const fn check_quota(&self, more: u64) -> Result<(), VfsError> {
+        let quota = self.superblock.quota_bytes;
+        if quota > 0 && more > 0 && self.used_bytes().saturating_add(more) > quota {
+            return Err(VfsError::NoSpace);
+        }
+        Ok(())
+    }
+
     /// Fails unless changes are taken.
     pub(super) const fn check_writable(&self) -> Result<(), VfsError> {
         match self.phase {
