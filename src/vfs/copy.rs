@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{BLOCK_LEN, BlockIndex, BlockPlace, FILE_BYTES_MAX, FileKind, Ino};
+use crate::base::{BLOCK_LEN, BlockIndex, BlockPlace, FILE_BYTES_MAX, Ino};
 use crate::meta::Inode;
 
 use super::locate::{self, Located};
@@ -65,8 +65,8 @@ impl Vfs {
 
 /// Shares blocks from the start of the range on, as many as can be. Gives the bytes.
 fn share(txn: &mut Txn, copy: &Copy) -> Result<u64, Halt> {
-    let source = regular(txn, copy.from)?;
-    let mut target = regular(txn, copy.to)?;
+    let source = txn.regular(copy.from)?;
+    let mut target = txn.regular(copy.to)?;
     let len = copy.len.min(source.size.saturating_sub(copy.from_offset));
     let mut blocks = Vec::new();
     let mut bytes = 0;
@@ -100,15 +100,6 @@ fn share(txn: &mut Txn, copy: &Copy) -> Result<u64, Halt> {
         }
     }
     Ok(bytes)
-}
-
-fn regular(txn: &mut Txn, ino: Ino) -> Result<Arc<Inode>, Halt> {
-    let inode = txn.inode(ino)?;
-    match inode.kind {
-        FileKind::Regular => Ok(inode),
-        FileKind::Directory => Err(VfsError::IsDirectory.into()),
-        _ => Err(VfsError::InvalidInput.into()),
-    }
 }
 
 fn shareable(txn: &mut Txn, ino: Ino, inode: &Inode, index: u64) -> Result<Option<Shared>, Halt> {

@@ -78,12 +78,7 @@ impl Vfs {
         }
         self.wait_for_room(data.len()).await?;
         self.update(|txn| {
-            let mut inode = txn.inode(ino)?;
-            match inode.kind {
-                FileKind::Regular => {}
-                FileKind::Directory => return Err(VfsError::IsDirectory.into()),
-                _ => return Err(VfsError::InvalidInput.into()),
-            }
+            let mut inode = txn.regular(ino)?;
             txn.state().check_quota(data.len() as u64)?;
             let (size, now) = (inode.size, txn.now);
             let change = Arc::make_mut(&mut inode);

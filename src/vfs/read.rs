@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::future::try_join_all;
 
-use crate::base::{BLOCK_LEN, BlockIndex, BlockPlace, FileKind, Ino};
+use crate::base::{BLOCK_LEN, BlockIndex, BlockPlace, Ino};
 use crate::data::{DataError, Paint, ReadHint, Want};
 use crate::meta::Inode;
 
@@ -124,12 +124,7 @@ fn plan(
     len: usize,
     ahead: Option<std::ops::Range<u64>>,
 ) -> Result<Plan, Halt> {
-    let inode = txn.inode(ino)?;
-    match inode.kind {
-        FileKind::Regular => {}
-        FileKind::Directory => return Err(VfsError::IsDirectory.into()),
-        _ => return Err(VfsError::InvalidInput.into()),
-    }
+    let inode = txn.regular(ino)?;
     let end = offset.saturating_add(len as u64).min(inode.size);
     let mut parts = Vec::new();
     let mut position = offset;

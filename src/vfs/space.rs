@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{BLOCK_LEN, BlockIndex, FILE_BYTES_MAX, FileKind, Ino, PAGE_BLOCKS};
+use crate::base::{BLOCK_LEN, BlockIndex, FILE_BYTES_MAX, Ino, PAGE_BLOCKS};
 use crate::meta::{Body, Inode, Key, Record};
 
 use super::locate::{self, Located};
@@ -45,12 +45,7 @@ impl Vfs {
             _ => return Err(VfsError::NotSupported),
         };
         self.update(|txn| {
-            let mut inode = txn.inode(ino)?;
-            match inode.kind {
-                FileKind::Regular => {}
-                FileKind::Directory => return Err(VfsError::IsDirectory.into()),
-                _ => return Err(VfsError::InvalidInput.into()),
-            }
+            let mut inode = txn.regular(ino)?;
             if !clears {
                 txn.state().check_quota(end.saturating_sub(inode.size))?;
             }

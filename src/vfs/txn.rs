@@ -92,6 +92,16 @@ impl<'a> Txn<'a> {
         if inode.kind == FileKind::Directory { Ok(inode) } else { Err(VfsError::NotDirectory.into()) }
     }
 
+    /// The regular file `ino`.
+    pub(super) fn regular(&mut self, ino: Ino) -> Result<Arc<Inode>, Halt> {
+        let inode = self.inode(ino)?;
+        match inode.kind {
+            FileKind::Regular => Ok(inode),
+            FileKind::Directory => Err(VfsError::IsDirectory.into()),
+            _ => Err(VfsError::InvalidInput.into()),
+        }
+    }
+
     /// The inode `ino`, which an entry promises.
     pub(super) fn promised(&mut self, ino: Ino) -> Result<Arc<Inode>, Halt> {
         match self.get(Key::Inode(ino))? {

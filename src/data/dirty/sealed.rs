@@ -1,0 +1,172 @@
+//! The sealed group's contents: completed, sent, described to its commit, and settled.
+
+use bytes::Bytes;
+
+use super::layer::mem_len;
+use super::{Batch, Beneath, Block, Dirty, FileEdit, Layer, MemBlock, SentBlock, beneath, sealed_slot, send};
+use crate::base::{Ino, NewSegment, SegmentId};
+
+impl Dirty {
+    /// What lies under a block of the sealed layer.
+    #[must_use]
+    pub fn beneath_sealed(&self, ino: Ino, index: u64) -> Beneath {
+        beneath([self.sealed.as_ref(), None], ino, index)
+    }
+
+    /// Closes the open layer and opens the next.
+    pub fn seal(&mut self) {
+        debug_assert!(self.sealed.is_none(), "one group commits at a time");
+        let next = Layer { number: self.open.number + 1, ..Layer::default() };
+        self.sealed = Some(std::mem::replace(&mut self.open, next));
+        self.full.clear();
+    }
+
+    /// The sealed layer.
+    pub(crate) const fn sealed(&self) -> Option<&Layer> {
+        self.sealed.as_ref()
+    }
+
+    /// Blocks of the sealed layer that are still only in memory: the file, the index, and the length
+    /// in bytes.
+    #[must_use]
+    pub fn sealed_unsent(&self) -> Vec<(Ino, u64, usize)> {
+        let files = self.sealed.iter().flat_map(|layer| layer.files.iter());
+        files
+            .flat_map(|(ino, file)| file.blocks.iter().map(|(index, block)| (*ino, *index, block)))
+            .filter_map(|(ino, index, block)| match block {
+                Block::Mem(mem) => Some((ino, index, mem.len())),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Whether a sealed block needs nothing of what lies under it.
+    #[must_use]
+    pub fn is_sealed_whole(&self, ino: Ino, index: u64) -> bool {
+        let file = self.sealed.as_ref().and_then(|layer| layer.files.get(&ino));
+        match file.and_then(|file| file.blocks.get(&index)) {
+            Some(Block::Mem(block)) => block.whole_bytes().is_some(),
+            _ => true,
+        }
+    }
+
+    /// Whether the sealed group changes no other block of the file.
+    #[must_use]
+    pub fn sealed_is_alone(&self, ino: Ino, index: u64) -> bool {
+        let file = self.sealed.as_ref().and_then(|layer| layer.files.get(&ino));
+        file.is_some_and(|file| file.blocks.keys().all(|other| *other == index))
+    }
+
+    /// The whole contents of a sealed block, or `None` if it must be completed first.
+    pub fn sealed_whole(&self, ino: Ino, index: u64) -> Option<Bytes> {
+        match self.sealed.as_ref()?.files.get(&ino)?.blocks.get(&index)? {
+            Block::Mem(block) => block.whole_bytes().map(Bytes::copy_from_slice),
+            Block::Sent { bytes, .. } => Some(bytes.clone()),
+            Block::Stored(_) => None,
+        }
+    }
+
+    /// Fills a block of the sealed layer from its older contents.
+    pub fn complete_sealed(&mut self, ino: Ino, index: u64, under: &[u8]) {
+        if let Some(Block::Mem(block)) = sealed_slot(&mut self.sealed, ino, index) {
+            let before = block.len();
+            block.complete(under);
+            self.bytes = self.bytes + block.len() - before;
+        }
+    }
+
+    /// Drops a block of the sealed layer: its older contents stay.
+    pub fn drop_sealed(&mut self, ino: Ino, index: u64) {
+        let file = self.sealed.as_mut().and_then(|layer| layer.files.get_mut(&ino));
+        if let Some(block) = file.and_then(|file| file.blocks.remove(&index)) {
+            self.bytes -= mem_len(&block);
+        }
+    }
+
+    /// A block of the sealed layer turned out to be all zero: it becomes a hole.
+    pub fn void_sealed(&mut self, ino: Ino, index: u64) {
+        let file = self.sealed.as_mut().and_then(|layer| layer.files.get_mut(&ino));
+        if let Some(file) = file {
+            self.bytes -= file.void_range(index..index + 1);
+        }
+    }
+
+    /// What the sealed layer does to the contents of each file.
+    #[must_use]
+    pub fn sealed_edits(&self) -> Vec<(Ino, FileEdit)> {
+        let files = self.sealed.iter().flat_map(|layer| layer.files.iter());
+        files
+            .map(|(ino, file)| {
+                let stored = file.blocks.iter().filter_map(|(index, block)| match block {
+                    Block::Stored(place) => Some((*index, *place)),
+                    _ => None,
+                });
+                let edit = FileEdit {
+                    is_freed: file.freed,
+                    void: file.void.clone(),
+                    stored: stored.collect(),
+                    inline: Vec::new(),
+                };
+                (*ino, edit)
+            })
+            .collect()
+    }
+
+    /// The segments uploaded for the sealed layer.
+    #[must_use]
+    pub fn sealed_segments(&self) -> Vec<(SegmentId, NewSegment)> {
+        self.sealed.iter().flat_map(|layer| layer.segments.iter()).map(|(id, new)| (*id, *new)).collect()
+    }
+
+    /// Takes whole blocks of the sealed layer for upload as `segment`.
+    pub fn send_sealed(&mut self, segment: SegmentId, blocks: &[(Ino, u64)]) -> Option<Batch> {
+        let mut sent = Vec::with_capacity(blocks.len());
+        for (ino, index) in blocks {
+            let slot = sealed_slot(&mut self.sealed, *ino, *index);
+            if let Some(bytes) = slot.and_then(|slot| send(slot, segment)) {
+                sent.push(SentBlock { ino: *ino, index: *index, bytes });
+            }
+        }
+        let layer = self.sealed.as_mut()?;
+        layer.in_flight += 1;
+        Some(Batch { segment, layer: layer.number, blocks: sent })
+    }
+
+    /// The sealed layer is committed. `inline` blocks went into records instead of a segment.
+    pub fn settle(&mut self, inline: &[(Ino, u64)]) {
+        if let Some(layer) = self.sealed.take() {
+            let blocks = layer.files.values().flat_map(|file| file.blocks.values());
+            self.bytes -= blocks.map(mem_len).sum::<usize>();
+        }
+        self.repack.extend(inline);
+    }
+
+    /// Whether blocks were committed as records that belong into a segment.
+    #[must_use]
+    pub fn has_repack(&self) -> bool {
+        !self.repack.is_empty()
+    }
+
+    /// How many blocks were committed as records that belong into a segment.
+    #[must_use]
+    pub fn repack_count(&self) -> usize {
+        self.repack.len()
+    }
+
+    /// Takes the list of blocks that were committed as records and belong into a segment.
+    pub fn take_repack(&mut self) -> Vec<(Ino, u64)> {
+        std::mem::take(&mut self.repack).into_iter().collect()
+    }
+
+    /// Puts the bytes of a committed block into the sealed layer, so that this commit packs it;
+    /// unless this layer changes the block anyway.
+    pub fn repack_sealed(&mut self, ino: Ino, index: u64, bytes: Vec<u8>) {
+        let Some(layer) = self.sealed.as_mut() else { return };
+        let file = layer.files.entry(ino).or_default();
+        if file.freed || file.void.contains(index) || file.blocks.contains_key(&index) {
+            return;
+        }
+        self.bytes += bytes.len();
+        file.blocks.insert(index, Block::Mem(MemBlock::whole(bytes)));
+    }
+}
