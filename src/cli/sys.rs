@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{FromRawFd, RawFd};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit};
 
@@ -16,14 +17,25 @@ pub enum Forked {
     Child,
 }
 
+/// How long threads that have been joined may take to leave the kernel's list.
+const THREADS_GONE: Duration = Duration::from_secs(10);
+
 /// Splits the process in two.
 ///
 /// # Errors
 /// Refuses while more than one thread runs: the child would inherit locks whose holders are gone.
 pub fn fork() -> io::Result<Forked> {
-    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-    if threads != 1 {
-        return Err(io::Error::other(format!("cannot go to the background with {threads} threads running")));
+    let asked = Instant::now();
+    // A thread is joined when its last instruction has run; on a busy machine the kernel lists it for
+    // a while longer.
+    while thread_count() != 1 {
+        if asked.elapsed() > THREADS_GONE {
+            let threads = thread_count();
+            return Err(io::Error::other(format!(
+                "cannot go to the background with {threads} threads running"
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
     // SAFETY: with one thread no lock of the allocator or of the standard library is held across the call, so that
     // the child may run any code.
@@ -35,6 +47,10 @@ pub fn fork() -> io::Result<Forked> {
             None => Err(io::Error::other("fork gave no process id")),
         },
     }
+}
+
+fn thread_count() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
 }
 
 /// A handle of our own on the file descriptor `fd` that the caller's shell opened.
