@@ -27,7 +27,7 @@ stored nowhere else.
 
 Examples:
   coffer init s3://my-bucket/home
-  coffer init --passphrase-file /root/vault.pass --save-recovery-code code.txt /srv/volume
+  coffer init --passphrase-file /etc/coffer/vault.pass --save-recovery-code code.txt /srv/volume
   head -c 64 /dev/urandom > vault.key; chmod 600 vault.key
   coffer init --key-file vault.key --passphrase az://container/vault";
 
