@@ -88,8 +88,6 @@ fn cut_short() -> KeyError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use proptest::prelude::*;
 
     use super::super::testing::{key_file, volume};
@@ -112,10 +110,7 @@ mod tests {
     }
 
     fn refusal(bytes: &[u8]) -> KeyError {
-        let started = Instant::now();
-        let error = unlock(bytes, &key_file("owner")).map(drop).unwrap_err();
-        assert!(started.elapsed() < Duration::from_secs(1), "{error}");
-        error
+        unlock(bytes, &key_file("owner")).map(drop).unwrap_err()
     }
 
     #[test]
