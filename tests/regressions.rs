@@ -380,9 +380,9 @@ async fn a_write_outlives_records_that_cannot_be_read_for_a_while() {
     world.store.is_down.store(true, Ordering::SeqCst);
     opened.vfs.write(attr.ino, 5, &[2; 10], true).await.unwrap();
     let vfs = Arc::clone(&opened.vfs);
-    let syncing = tokio::spawn(async move { vfs.fsync(attr.ino, false).await });
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert!(!syncing.is_finished(), "an outage is waited out");
+    let mut syncing = tokio::spawn(async move { vfs.fsync(attr.ino, false).await });
+    let early = tokio::time::timeout(world.read_timeout * 5, &mut syncing).await;
+    assert!(early.is_err(), "an outage is waited out, but: {early:?}");
     world.store.is_down.store(false, Ordering::SeqCst);
     syncing.await.unwrap().unwrap();
     let data = contents(&opened.vfs, "a").await;
