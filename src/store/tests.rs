@@ -10,7 +10,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload}
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::fault::{Fault, FaultyStore};
+use super::fault::scripted::{Fault, FaultyStore};
 use super::*;
 
 fn create() -> PutOptions {
