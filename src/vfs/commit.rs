@@ -53,6 +53,7 @@ impl Vfs {
                     tokio::time::sleep(age).await;
                 };
                 let is_urgent = tokio::select! {
+                    biased;
                     () = vfs.signals.wanted.notified() => true,
                     () = aged => false,
                 };

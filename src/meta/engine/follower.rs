@@ -11,6 +11,7 @@ use slatedb::{DbReader, DbReaderMode, ErrorKind};
 
 use super::clock::EngineClock;
 use super::error::NothingHere;
+use super::seeds::Seeds;
 use super::{DATABASE, settings};
 use crate::base::Clock;
 
@@ -21,6 +22,7 @@ pub(super) struct Follower {
     store: Arc<dyn ObjectStore>,
     cache: Arc<dyn DbCache>,
     clock: Arc<dyn Clock>,
+    seeds: Seeds,
     /// Stays at this checkpoint for ever, if given.
     checkpoint: Option<String>,
 }
@@ -36,9 +38,10 @@ impl Follower {
         store: Arc<dyn ObjectStore>,
         cache: Arc<dyn DbCache>,
         clock: Arc<dyn Clock>,
+        seeds: Seeds,
         checkpoint: Option<String>,
     ) -> Result<Self, slatedb::Error> {
-        let opened = Handle::open(&store, &cache, &clock, checkpoint.as_deref()).await;
+        let opened = Handle::open(&store, &cache, &clock, &seeds, checkpoint.as_deref()).await;
         let handle = match opened {
             Err(error) if error.kind() == ErrorKind::Data && is_empty(&store).await => {
                 return Err(error.with_source(Box::new(NothingHere)));
@@ -51,6 +54,7 @@ impl Follower {
             store,
             cache,
             clock,
+            seeds,
             checkpoint,
         })
     }
@@ -69,6 +73,7 @@ impl Follower {
         let mut status = handle.db.subscribe();
         let number = handle.clock.call();
         let has_polled = tokio::select! {
+            biased;
             () = handle.clock.polled(number) => true,
             _ = status.wait_for(|status| status.close_reason.is_some()) => false,
         };
@@ -81,7 +86,8 @@ impl Follower {
         if !Arc::ptr_eq(&self.db(), lost) {
             return Ok(());
         }
-        let fresh = Handle::open(&self.store, &self.cache, &self.clock, self.checkpoint.as_deref()).await?;
+        let checkpoint = self.checkpoint.as_deref();
+        let fresh = Handle::open(&self.store, &self.cache, &self.clock, &self.seeds, checkpoint).await?;
         *self.current.write() = fresh;
         if let Err(error) = lost.close().await {
             tracing::debug!(%error, "the lost reader did not close cleanly");
@@ -99,6 +105,7 @@ impl Handle {
         store: &Arc<dyn ObjectStore>,
         cache: &Arc<dyn DbCache>,
         clock: &Arc<dyn Clock>,
+        seeds: &Seeds,
         checkpoint: Option<&str>,
     ) -> Result<Self, slatedb::Error> {
         let mode = match checkpoint {
@@ -115,6 +122,7 @@ impl Handle {
             .with_options(settings::reader())
             .with_db_cache(cache.clone(), 0)
             .with_system_clock(clock.clone())
+            .with_seed(seeds.next())
             .build()
             .await?;
         Ok(Self { db: Arc::new(db), clock })
