@@ -407,3 +407,20 @@ async fn a_commit_that_can_never_be_made_is_told_to_those_who_wait() {
     let closed = tokio::time::timeout(patience, opened.close()).await;
     assert!(closed.expect("an answer").is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_large_read_whose_request_was_lost_is_asked_for_again() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    let attr = make(&opened.vfs, "a", &vec![1; 100 * BLOCK]).await;
+    opened.close().await.unwrap();
+    let opened = world.mount().await;
+    let vfs = Arc::clone(&opened.vfs);
+    world.store.segment_gets.shut();
+    let reading = tokio::spawn(async move { vfs.read(Handle(0), attr.ino, 0, 100 * BLOCK).await });
+    world.store.segment_gets.met().await;
+    // Those that wait there are never answered; those that come now are.
+    settle_down().await;
+    world.store.segment_gets.is_shut.store(false, Ordering::SeqCst);
+    assert!(reading.await.unwrap().unwrap() == vec![1; 100 * BLOCK]);
+}

@@ -77,6 +77,12 @@ impl Core {
         self.limited(limit, request).await
     }
 
+    /// Gives `request` the time in which a bucket that is there begins to answer a read: lost in a dead
+    /// connection it is sent again while there is patience left, however large its answer may be.
+    pub(super) async fn first_byte<T>(&self, request: impl Future<Output = RawResult<T>>) -> RawResult<T> {
+        self.limited((self.patience.read / 4).min(ATTEMPT_TIME), request).await
+    }
+
     async fn limited<T>(&self, limit: Duration, request: impl Future<Output = RawResult<T>>) -> RawResult<T> {
         match timeout(limit, request).await {
             Ok(result) => result,
