@@ -409,6 +409,26 @@ async fn a_commit_that_can_never_be_made_is_told_to_those_who_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_machine_whose_clock_is_behind_can_write_after_another() {
+    let mut world = World::new(VfsOptions::default()).await;
+    let first = world.mount().await;
+    make(&first.vfs, "a", b"1").await;
+    first.vfs.sync_all().await.unwrap();
+    // The records are put into a table long after they were written, and the table is named by the time.
+    world.clock.advance(Duration::from_secs(600));
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    drop(first);
+    world.options.clock = Arc::new(ManualClock::new(1_700_000_060_000_000_000));
+    let second = world.try_mount(true).await.unwrap();
+    make(&second.vfs, "b", b"2").await;
+    second.vfs.sync_all().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    make(&second.vfs, "c", b"3").await;
+    second.vfs.sync_all().await.unwrap();
+    second.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_large_read_whose_request_was_lost_is_asked_for_again() {
     let world = World::new(VfsOptions::default()).await;
     let opened = world.mount().await;

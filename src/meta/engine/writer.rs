@@ -82,10 +82,14 @@ impl Writer {
     }
 }
 
-/// The latest timestamp in the database. SlateDB closes itself when asked to write an earlier one.
+/// The latest timestamp in the database: of its records, and of the names of its tables, which may be much
+/// younger than what is in them. SlateDB closes itself when asked to write an earlier one.
 async fn latest_tick(db: &Db) -> Result<i64, slatedb::Error> {
     let manifest = db.manifest();
-    let in_tables = manifest.last_l0_clock_tick();
+    let tables = manifest.all_sst_views().map(|view| view.sst.id.value().timestamp_ms());
+    let merged = manifest.last_compacted_l0_sst_id().map(|id| id.timestamp_ms());
+    let named = tables.chain(merged).max().and_then(|ms| i64::try_from(ms).ok()).unwrap_or(i64::MIN);
+    let in_tables = manifest.last_l0_clock_tick().max(named);
     if db.status().durable_seq <= manifest.last_l0_seq() {
         return Ok(in_tables);
     }
