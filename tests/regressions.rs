@@ -12,7 +12,7 @@ use coffer::base::{Ino, ManualClock, SeededEntropy};
 use coffer::crypto::{KdfCost, Secret};
 use coffer::keys::{Compression, Factor, NewVolume};
 use coffer::store::{Bucket, StoreOptions};
-use coffer::vfs::{Attr, Caller, Handle, SetAttr, Vfs, VfsOptions};
+use coffer::vfs::{Attr, Caller, Handle, SetAttr, Vfs, VfsError, VfsOptions};
 use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened, VolumeError};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
@@ -426,6 +426,18 @@ async fn a_machine_whose_clock_is_behind_can_write_after_another() {
     make(&second.vfs, "c", b"3").await;
     second.vfs.sync_all().await.unwrap();
     second.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_learns_that_the_volume_was_taken_over_tells_everyone() {
+    let mut world = World::new(VfsOptions { record_cache_bytes: 1, ..VfsOptions::default() }).await;
+    world.options.table_cache_bytes = 0;
+    let (old, _) = cold(&world).await;
+    let _new = world.try_mount(true).await.unwrap();
+    assert!(old.vfs.sweep(true).await.is_err(), "it must have noticed");
+    let looked = old.vfs.lookup(Ino::ROOT, b"other7").await;
+    assert!(matches!(looked, Err(VfsError::Fenced)), "{looked:?}");
+    assert_eq!(old.vfs.status().state, "fenced");
 }
 
 #[tokio::test(start_paused = true)]

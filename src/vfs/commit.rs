@@ -308,8 +308,11 @@ impl Vfs {
     }
 
     /// Another writer has the volume: nothing more can be committed.
-    fn fence(&self) {
+    pub(super) fn fence(&self) {
         let mut state = self.state.lock();
+        if state.phase != Phase::Writable {
+            return;
+        }
         state.phase = Phase::Fenced;
         drop(state);
         tracing::error!("another writer has taken this volume over; this mount is read-only now");

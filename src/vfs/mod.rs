@@ -34,7 +34,7 @@ use crate::base::{Clock, Name};
 use crate::cache::BlockCache;
 use crate::crypto::KeyRing;
 use crate::data::BlockReader;
-use crate::meta::engine::Engine;
+use crate::meta::engine::{Engine, EngineError};
 use crate::meta::{Key, Load, MetaError, Overlay, Record, Superblock, decode};
 use crate::vault::Vault;
 
@@ -166,6 +166,16 @@ impl Vfs {
         self.signals.eased.notify_waiters();
     }
 
+    /// What an error of the engine means here. Whichever request learns that another writer has the volume
+    /// tells all others.
+    fn told(&self, error: EngineError) -> VfsError {
+        if matches!(error, EngineError::Fenced) {
+            self.fence();
+            return VfsError::Fenced;
+        }
+        MetaError::from(error).into()
+    }
+
     async fn load(&self, keys: Vec<Key>) -> Result<(), VfsError> {
         if let [key] = keys.as_slice() {
             return self.load_one(*key).await;
@@ -181,7 +191,7 @@ impl Vfs {
         let _pass = self.follow.pass().await;
         loop {
             let guard = LoadGuard::begin(&self.state, key);
-            let found = self.engine.get(&bytes).await.map_err(MetaError::from)?;
+            let found = self.engine.get(&bytes).await.map_err(|error| self.told(error))?;
             let record = found.map(|bytes| decode(&key, &bytes)).transpose()?;
             if guard.end(record) == Load::Kept {
                 return Ok(());
@@ -202,7 +212,8 @@ impl Vfs {
             let state = self.state.lock();
             (state.overlay.changes_between(&from, &to, limit), state.overlay.settled_count())
         };
-        let rows = self.engine.scan(from.encode(), to.encode(), limit).await.map_err(MetaError::from)?;
+        let rows = self.engine.scan(from.encode(), to.encode(), limit).await;
+        let rows = rows.map_err(|error| self.told(error))?;
         let last_row =
             (rows.len() >= limit).then(|| rows.last().and_then(|(key, _)| Key::decode(key))).flatten();
         let last_change = (changes.len() >= limit).then(|| changes.last().map(|(key, _)| *key)).flatten();
