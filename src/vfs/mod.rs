@@ -28,7 +28,7 @@ use std::sync::{Arc, Weak};
 
 use futures::future::join_all;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, RwLock, Semaphore, watch};
+use tokio::sync::{Notify, RwLock, Semaphore};
 
 use crate::base::{Clock, Name};
 use crate::cache::BlockCache;
@@ -79,7 +79,9 @@ struct Signals {
     /// Held for reading by whoever deletes dead segments.
     collecting: Arc<RwLock<()>>,
     /// The last commit, and whether there will be more.
-    progress: watch::Sender<Progress>,
+    progress: Mutex<Progress>,
+    /// That has changed. Who has waited longest goes on first: a watch channel would wake in any order.
+    progressed: Notify,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -162,7 +164,8 @@ impl Vfs {
     /// Tells all who wait where commits stand.
     fn tell_progress(&self) {
         let progress = Progress::of(&self.state.lock());
-        self.signals.progress.send_replace(progress);
+        *self.signals.progress.lock() = progress;
+        self.signals.progressed.notify_waiters();
         self.signals.eased.notify_waiters();
     }
 
@@ -269,7 +272,8 @@ impl Vfs {
                 dirtied: Notify::new(),
                 eased: Notify::new(),
                 collecting: Arc::default(),
-                progress: watch::Sender::new(progress),
+                progress: Mutex::new(progress),
+                progressed: Notify::new(),
             },
             uploads: Arc::new(Semaphore::new(options.uploads_max)),
             commit_turn: tokio::sync::Mutex::new(None),
