@@ -3,6 +3,7 @@
 pub mod args;
 pub mod budget;
 pub mod cat;
+pub mod check;
 pub mod client;
 pub mod cp;
 pub mod daemon;
@@ -78,6 +79,7 @@ fn dispatch(cli: Cli) -> CommandResult {
         Command::Cp(args) => cp::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Key(command) => key::run(&command),
+        Command::Check(args) => check::run(&args),
         Command::Inspect(args) => inspect::run(&args),
     }
 }
