@@ -24,6 +24,7 @@ pub mod mount_options;
 pub mod open;
 pub mod passphrase;
 pub mod progress;
+pub mod repair;
 pub mod runtime;
 pub mod serve;
 pub mod signals;
@@ -80,6 +81,7 @@ fn dispatch(cli: Cli) -> CommandResult {
         Command::Export(args) => export::run(&args),
         Command::Key(command) => key::run(&command),
         Command::Check(args) => check::run(&args),
+        Command::Repair(args) => repair::run(&args),
         Command::Inspect(args) => inspect::run(&args),
     }
 }

@@ -106,6 +106,8 @@ pub(super) struct Source {
     pub(super) engine: Engine,
     pub(super) vault: Vault,
     pub(super) pin: Option<(u64, [u8; 32])>,
+    /// Nobody else has the volume, whatever its superblock says.
+    pub(super) is_alone: bool,
 }
 
 impl Source {
@@ -144,7 +146,7 @@ pub async fn check(
         Ok(engine) => engine.clone(),
         Err(error) => return Box::pin(without_records(volume, options, watch, error.to_string())).await,
     };
-    let source = Source { engine, vault: volume.vault.clone(), pin: volume.pin };
+    let source = Source { engine, vault: volume.vault.clone(), pin: volume.pin, is_alone: false };
     for _ in 0..TRIES_MAX {
         match Box::pin(one_look(&source, volume, options, watch)).await {
             Ok(Some(report)) => return Ok(report),
@@ -263,7 +265,8 @@ impl Survey<'_> {
     fn held(&self) -> (u64, bool) {
         let superblock = self.superblock.as_ref();
         let commit = superblock.map_or(self.newest_commit, |superblock| superblock.commit);
-        (commit, superblock.is_some_and(|superblock| superblock.holder.is_some()))
+        let is_held = superblock.is_some_and(|superblock| superblock.holder.is_some());
+        (commit, is_held && !self.source.is_alone)
     }
 
     async fn finish_reading(

@@ -126,9 +126,6 @@ impl Survey<'_> {
         } else {
             None
         };
-        if let Some(why) = odd {
-            self.findings.inode(ino, Problem::InodeOdd { why });
-        }
         let is_fitting = match (&inode.body, inode.kind) {
             (Body::Link(target), FileKind::Symlink) => (1..=SYMLINK_BYTES_MAX).contains(&target.len()),
             (Body::Link(_), _) | (_, FileKind::Symlink) => false,
@@ -137,6 +134,9 @@ impl Survey<'_> {
         };
         if !is_fitting {
             self.findings.inode(ino, Problem::BodyOdd);
+        }
+        if let Some(why) = odd {
+            self.findings.inode(ino, Problem::InodeOdd { why });
         }
     }
 
@@ -178,7 +178,8 @@ impl Survey<'_> {
             self.findings.inode(ino, Problem::BeyondEnd { size: inode.size, end: file.end });
         }
         if file.plain < inode.allocated && file.gaps.bytes > 0 {
-            self.findings.inode(ino, Problem::PagesMissing { ranges: file.gaps.first });
+            let (ranges, recorded, counted) = (file.gaps.first, inode.allocated, file.plain);
+            self.findings.inode(ino, Problem::PagesMissing { ranges, recorded, counted });
         } else if file.plain != inode.allocated {
             let (recorded, counted) = (inode.allocated, file.plain);
             self.findings.inode(ino, Problem::Allocated { recorded, counted });

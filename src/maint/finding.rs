@@ -255,6 +255,10 @@ pub enum Problem {
     PagesMissing {
         /// Byte ranges without a record.
         ranges: Vec<Range<u64>>,
+        /// Stored bytes that the inode says.
+        recorded: u64,
+        /// Stored bytes that there are.
+        counted: u64,
     },
     /// Parts of a file cannot be read.
     BlocksLost {

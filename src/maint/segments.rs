@@ -56,6 +56,10 @@ impl Segments {
         self.all.get(*self.places.get(&id)? as usize).map(|(_, known)| known)
     }
 
+    pub(super) fn is_there(&self, id: SegmentId) -> bool {
+        self.get(id).is_some_and(|known| known.object.is_some())
+    }
+
     pub(super) fn id(&self, place: u32) -> Option<SegmentId> {
         self.all.get(place as usize).map(|(id, _)| *id)
     }

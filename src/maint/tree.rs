@@ -68,10 +68,6 @@ impl Survey<'_> {
             self.findings.add(subject(None), Problem::EntryName { ino, kind });
             return;
         };
-        // Entries under what is no directory lead nowhere, and go.
-        if self.nodes.get(dir).is_some_and(|node| !node.is_broken && !node.is_dir()) {
-            return;
-        }
         let name = Some(name.as_bytes().to_vec());
         let problem = match self.nodes.get_mut(ino) {
             None => Problem::EntryDangling { ino, kind },

@@ -175,9 +175,11 @@ impl Problem {
                 format!("it has {size} bytes, but contents up to byte {end}")
             }
             Self::Allocated { recorded, counted } => counts("its stored bytes are", *recorded, *counted),
-            Self::PagesMissing { ranges } => {
-                format!("extent records are missing for {}", ranges_text(ranges, None))
-            }
+            Self::PagesMissing { ranges, recorded, counted } => format!(
+                "{} of its stored bytes are not referred to, and extent records are missing for some of {}",
+                recorded - counted,
+                ranges_text(ranges, None)
+            ),
             Self::BlocksLost { because, segment, ranges, bytes } => {
                 let why = segment.map(|id| format!("segment {id} {}", because_word(*because)));
                 let why = why.unwrap_or_else(|| because_word(*because).to_owned());
@@ -282,7 +284,7 @@ impl Problem {
                 }
             }
             Self::PagesMissing { .. } => {
-                ("what was stored there reads as zeros", "`coffer repair` makes it an error instead")
+                ("what was stored there reads as zeros", "`coffer repair` finds it, or makes it an error")
             }
             Self::BlocksLost { because: LostBecause::SegmentUnknown | LostBecause::SegmentSeal, .. } => (
                 "reading them fails, and the rest of the file reads",

@@ -6,11 +6,13 @@ mod examine;
 mod holder;
 mod open;
 mod pin;
+mod seize;
 
 pub use create::{Created, NewVolumeSpec, create};
 pub use error::{VolumeError, utc};
 pub use examine::{Examined, examine};
 pub use open::{OpenOptions, Opened, open, unlock};
+pub use seize::{Seized, seize};
 
 /// Where the metadata engine's objects lie.
 const RECORDS_CACHE_BYTES: u64 = 64 * 1024 * 1024;

@@ -9,15 +9,15 @@ use bytes::Bytes;
 use coffer::base::{FileKind, Ino, OsEntropy, SystemClock};
 use coffer::crypto::{KdfCost, Secret};
 use coffer::keys::{Compression, Factor, NewVolume};
-use coffer::maint::{self, CheckOptions, Finding, Report, Severity};
+use coffer::maint::{self, CheckOptions, Finding, Outcome, RepairOptions, Report, Severity};
 use coffer::meta::engine::{Engine, EngineMode, EngineOptions};
 use coffer::meta::{Body, Commit, Inode, Key, Record, Segment, Superblock, decode, encode};
 use coffer::store::Bucket;
 use coffer::vault::Vault;
 use coffer::vfs::{Caller, Handle, Vfs, VfsOptions, XattrMode};
-use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened};
+use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened, Seized};
 use futures::TryStreamExt;
-use futures::future::BoxFuture;
+use futures::future::LocalBoxFuture;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
@@ -105,8 +105,8 @@ impl World {
         Self(Arc::new(self.0.fork()))
     }
 
-    pub async fn mount(&self, read_only: bool) -> Opened {
-        self.try_mount(read_only).await.unwrap()
+    pub fn mount<'a>(&'a self, read_only: bool) -> LocalBoxFuture<'a, Opened> {
+        Box::pin(async move { self.try_mount(read_only).await.unwrap() })
     }
 
     pub async fn try_mount(&self, read_only: bool) -> Result<Opened, volume::VolumeError> {
@@ -136,15 +136,19 @@ impl World {
     }
 
     /// Writes rows as they are, whatever they say.
-    pub async fn write_raw(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
-        let engine = self.engine(EngineMode::Writer).await;
-        engine.write_durable(rows).await.unwrap();
-        engine.close().await.unwrap();
+    pub fn write_raw<'a>(&'a self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> LocalBoxFuture<'a, ()> {
+        Box::pin(async move {
+            let engine = self.engine(EngineMode::Writer).await;
+            engine.write_durable(rows).await.unwrap();
+            engine.close().await.unwrap();
+        })
     }
 
-    pub async fn put_record(&self, key: Key, record: Option<&Record>) {
-        let value = record.map(|record| encode(record).unwrap());
-        self.write_raw(vec![(key.encode(), value)]).await;
+    pub fn put_record<'a>(&'a self, key: Key, record: Option<&'a Record>) -> LocalBoxFuture<'a, ()> {
+        Box::pin(async move {
+            let value = record.map(|record| encode(record).unwrap());
+            self.write_raw(vec![(key.encode(), value)]).await;
+        })
     }
 
     pub async fn objects(&self) -> Vec<(String, u64)> {
@@ -166,58 +170,77 @@ impl World {
         self.0.delete(&Path::from(object)).await.unwrap();
     }
 
-    pub async fn check(&self, read_data: bool) -> Report {
-        let examined =
-            Box::pin(volume::examine(self.bucket(), &factors(), OpenOptions::default())).await.unwrap();
-        let options = CheckOptions { read_data, ..CheckOptions::default() };
-        let report = Box::pin(maint::check(&examined, &options, &|_| ())).await.unwrap();
-        examined.close().await;
-        report
+    pub fn check<'a>(&'a self, read_data: bool) -> LocalBoxFuture<'a, Report> {
+        Box::pin(async move {
+            let examined =
+                Box::pin(volume::examine(self.bucket(), &factors(), OpenOptions::default())).await.unwrap();
+            let options = CheckOptions { read_data, ..CheckOptions::default() };
+            let report = Box::pin(maint::check(&examined, &options, &|_| ())).await.unwrap();
+            examined.close().await;
+            report
+        })
+    }
+
+    pub async fn seize(&self) -> Result<Seized, volume::VolumeError> {
+        let options = OpenOptions { takeover: true, ..OpenOptions::default() };
+        Box::pin(volume::seize(self.bucket(), &factors(), options)).await
+    }
+
+    pub fn repair<'a>(&'a self, salvage: bool) -> LocalBoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            let seized = self.seize().await.unwrap();
+            let repaired =
+                Box::pin(maint::repair(&seized, &repair_options(salvage), None, &|_| ())).await.unwrap();
+            seized.close().await.unwrap();
+            repaired
+        })
     }
 
     /// Everything that can be read through a mount; `None` if there is none to be had.
-    pub async fn tree(&self) -> Option<Tree> {
-        let opened = self.try_mount(true).await.ok()?;
-        let mut tree = Tree::new();
-        let mut waiting = vec![(Vec::new(), Ino::ROOT)];
-        let mut seen = std::collections::BTreeSet::new();
-        while let Some((path, dir)) = waiting.pop() {
-            // A ring of directories would go on for ever.
-            if !seen.insert(dir) {
-                continue;
-            }
-            let mut cookie = 0;
-            loop {
-                let listed = match opened.vfs.readdir(dir, cookie, 1000).await {
-                    Ok(listed) => listed,
-                    Err(error) => {
-                        tree.insert([&path[..], b"/?"].concat(), Err(error.to_string()));
-                        break;
+    pub fn tree<'a>(&'a self) -> LocalBoxFuture<'a, Option<Tree>> {
+        Box::pin(async move {
+            let opened = self.try_mount(true).await.ok()?;
+            let mut tree = Tree::new();
+            let mut waiting = vec![(Vec::new(), Ino::ROOT)];
+            let mut seen = std::collections::BTreeSet::new();
+            while let Some((path, dir)) = waiting.pop() {
+                // A ring of directories would go on for ever.
+                if !seen.insert(dir) {
+                    continue;
+                }
+                let mut cookie = 0;
+                loop {
+                    let listed = match opened.vfs.readdir(dir, cookie, 1000).await {
+                        Ok(listed) => listed,
+                        Err(error) => {
+                            tree.insert([&path[..], b"/?"].concat(), Err(error.to_string()));
+                            break;
+                        }
+                    };
+                    let Some(last) = listed.last() else { break };
+                    cookie = last.next;
+                    for entry in listed.iter().filter(|entry| entry.name != b"." && entry.name != b"..") {
+                        let below = [&path[..], b"/", &entry.name].concat();
+                        let read = look(&opened.vfs, entry.ino).await;
+                        if read.as_ref().is_ok_and(|seen| seen.kind == FileKind::Directory) {
+                            waiting.push((below.clone(), entry.ino));
+                        }
+                        tree.insert(below, read);
                     }
-                };
-                let Some(last) = listed.last() else { break };
-                cookie = last.next;
-                for entry in listed.iter().filter(|entry| entry.name != b"." && entry.name != b"..") {
-                    let below = [&path[..], b"/", &entry.name].concat();
-                    let read = look(&opened.vfs, entry.ino).await;
-                    if read.as_ref().is_ok_and(|seen| seen.kind == FileKind::Directory) {
-                        waiting.push((below.clone(), entry.ino));
-                    }
-                    tree.insert(below, read);
                 }
             }
-        }
-        opened.close().await.unwrap();
-        Some(tree)
+            opened.close().await.unwrap();
+            Some(tree)
+        })
     }
 }
 
-fn sync(vfs: &Vfs) -> BoxFuture<'_, ()> {
+fn sync(vfs: &Vfs) -> LocalBoxFuture<'_, ()> {
     Box::pin(async move { vfs.sync_all().await.unwrap() })
 }
 
 /// Boxed, because many of these side by side make a large future.
-fn put<'a>(vfs: &'a Vfs, dir: Ino, name: &'a [u8], bytes: &'a [u8]) -> BoxFuture<'a, Ino> {
+fn put<'a>(vfs: &'a Vfs, dir: Ino, name: &'a [u8], bytes: &'a [u8]) -> LocalBoxFuture<'a, Ino> {
     Box::pin(async move {
         let file = vfs.create(&CALLER, dir, name, 0o644, true).await.unwrap();
         if !bytes.is_empty() {
@@ -256,6 +279,10 @@ async fn look(vfs: &Vfs, ino: Ino) -> Result<Seen, String> {
         xattrs.push((name.to_vec(), vfs.get_xattr(ino, name).await.map_err(fail)?));
     }
     Ok(Seen { ino, kind: attr.kind, size: attr.size, contents, xattrs })
+}
+
+pub fn repair_options(salvage: bool) -> RepairOptions {
+    RepairOptions { salvage, findings_max: 100_000, clock: Arc::new(SystemClock::default()) }
 }
 
 /// What is more than a note.
