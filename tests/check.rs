@@ -5,12 +5,15 @@
 mod damaged;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use coffer::base::Ino;
-use coffer::maint::{Finding, Problem, Report, Severity, Subject};
-use coffer::meta::{Key, Record};
-use damaged::{Tree, World, bumps, serious, told};
+use coffer::base::{Ino, Run};
+use coffer::maint::{self, CheckOptions, Finding, LostBecause, Problem, Report, Severity, Subject};
+use coffer::meta::{Body, Key, Record};
+use coffer::store::Bucket;
+use coffer::volume::{self, OpenOptions};
+use damaged::{OddStore, Tree, World, bumps, factors, put, serious, sync, told};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -281,4 +284,93 @@ async fn strange_objects_and_headers_are_named_and_harm_nobody() {
         assert_eq!(found.len(), 1, "{object}{}", told(&report));
         assert_eq!((found[0].problem.word(), found[0].problem.severity()), (problem, Severity::Harmless));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_mount_does_beside_a_check_is_no_damage() {
+    let world = World::with_everything().await;
+    let examined = volume::examine(world.bucket(), &factors(), OpenOptions::default()).await.unwrap();
+    // After the commit that is checked, segments go and others come.
+    let opened = world.mount(false).await;
+    let segments = async || world.objects().await.iter().filter(|(path, _)| path.starts_with("d/")).count();
+    let before = segments().await;
+    for name in [&b"run"[..], b"clone", b"pages"] {
+        opened.vfs.unlink(Ino::ROOT, name).await.unwrap();
+    }
+    let dir = opened.vfs.lookup(Ino::ROOT, b"dir").await.unwrap().ino;
+    opened.vfs.unlink(dir, b"link").await.unwrap();
+    sync(&opened.vfs).await;
+    while segments().await == before {
+        tokio::task::yield_now().await;
+    }
+    let gone = segments().await;
+    put(&opened.vfs, Ino::ROOT, b"new", &[8; 500_000]).await;
+    sync(&opened.vfs).await;
+    assert!(segments().await > gone);
+    for read_data in [false, true] {
+        let options = CheckOptions { read_data, ..CheckOptions::default() };
+        let report = Box::pin(maint::check(&examined, &options, &|_| ())).await.unwrap();
+        assert!(serious(&report).is_empty(), "{}", told(&report));
+    }
+    examined.close().await;
+    opened.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_missing_on_the_word_of_a_listing_alone() {
+    let world = World::with_everything().await;
+    for (object, _) in world.objects().await {
+        if !object.starts_with("d/") {
+            continue;
+        }
+        let store = OddStore::over(&world, usize::MAX, Some(object));
+        let bucket = Bucket::from_store(Arc::new(store));
+        let examined = volume::examine(bucket, &factors(), OpenOptions::default()).await.unwrap();
+        let report = Box::pin(maint::check(&examined, &CheckOptions::default(), &|_| ())).await.unwrap();
+        examined.close().await;
+        assert!(serious(&report).is_empty(), "{}", told(&report));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_lies_across_the_borders_of_blocks_is_found_without_reading() {
+    let world = World::with_everything().await;
+    let mut shifted = 0;
+    for (key, record) in world.records().await {
+        let (Key::Inode(ino), Record::Inode(inode)) = (key, &record) else { continue };
+        let Body::Run(run) = &inode.body else { continue };
+        if run.pos == 64 {
+            continue;
+        }
+        let mut inode = (**inode).clone();
+        inode.body = Body::Run(Run { pos: run.pos - 1, ..run.clone() });
+        let copy = world.fork().await;
+        copy.put_record(key, Some(&Record::Inode(Arc::new(inode)))).await;
+        let report = copy.check(false).await;
+        let found = serious(&report);
+        assert_eq!(found.len(), 1, "{}", told(&report));
+        assert_eq!(found[0].subject, Subject::Inode(ino));
+        assert!(matches!(found[0].problem, Problem::BlocksLost { because: LostBecause::Misplaced, .. }));
+        shifted += 1;
+    }
+    assert!(shifted > 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_thousands_of_small_files_takes_few_requests() {
+    let world = World::new().await;
+    let opened = world.mount(false).await;
+    for number in 0..3000 {
+        put(&opened.vfs, Ino::ROOT, format!("file {number}").as_bytes(), &[number as u8; 3000]).await;
+    }
+    opened.close().await.unwrap();
+    let bucket = world.bucket();
+    let examined = volume::examine(bucket.clone(), &factors(), OpenOptions::default()).await.unwrap();
+    let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+    let report = Box::pin(maint::check(&examined, &options, &|_| ())).await.unwrap();
+    examined.close().await;
+    assert!(report.is_clean() && report.totals.read_bytes > 9_000_000, "{}", told(&report));
+    let meter = bucket.meter().snapshot();
+    assert!(meter.gets < 60, "{meter:?}");
+    assert_eq!((meter.puts, meter.deletes), (0, 0));
 }

@@ -4,18 +4,22 @@
 
 mod damaged;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coffer::base::{FileKind, Ino};
 use coffer::maint::{LostBecause, Problem, Severity};
-use coffer::meta::{Body, Key, Record, Segment};
+use coffer::meta::{Body, Key, Record, Segment, encode};
 use damaged::{CALLER, Tree, World, bumps, told};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 /// What no repair can bring back, and what it leaves to a salvage.
 fn is_lost_for_good(problem: &Problem) -> bool {
     match problem {
         Problem::BlocksLost { .. }
         | Problem::SegmentMissing { .. }
+        | Problem::SegmentUnrecorded { is_there: false, .. }
         | Problem::SegmentHead
         | Problem::SegmentFooter
         | Problem::CommitMissing
@@ -424,4 +428,103 @@ async fn a_mounted_volume_is_not_repaired_and_a_repair_stops_an_older_mount() {
     assert!(opened.vfs.sync_all().await.is_err());
     drop(opened);
     assert!(world.check(true).await.is_clean());
+}
+
+/// Damages some records at random; says which and how.
+async fn wreck(world: &World, rng: &mut SmallRng) -> (Vec<Key>, String) {
+    let records: Vec<_> = world.records().await.into_iter().collect();
+    let mut rows = BTreeMap::new();
+    let (mut keys, mut what) = (Vec::new(), Vec::new());
+    for _ in 0..rng.random_range(2..7) {
+        let (key, record) = &records[rng.random_range(0..records.len())];
+        let (how, value) = match rng.random_range(0..4) {
+            0 => ("none", None),
+            1 => ("nonsense", Some(vec![1, 0xFF, 0xFF, 0xFF])),
+            2 => {
+                let same: Vec<_> = records.iter().filter(|(other, _)| letter(other) == letter(key)).collect();
+                ("another", Some(encode(&same[rng.random_range(0..same.len())].1).unwrap()))
+            }
+            _ => {
+                let all = bumps(record);
+                let Some((how, bumped)) = all.get(rng.random_range(0..all.len().max(1))) else { continue };
+                (*how, Some(encode(bumped).unwrap()))
+            }
+        };
+        what.push(format!("{how} in {key:?}"));
+        rows.insert(key.encode(), value);
+        keys.push(*key);
+    }
+    world.write_raw(rows.into_iter().collect()).await;
+    (keys, what.join(", "))
+}
+
+fn seeds(count: u64) -> Vec<u64> {
+    match std::env::var("COFFER_TEST_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        Some(seed) => vec![seed],
+        None => (1..=count).collect(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_with_many_things_wrong_at_once_is_mended() {
+    let world = World::with_everything().await;
+    let golden = world.tree().await.unwrap();
+    for seed in seeds(60) {
+        println!("COFFER_TEST_SEED={seed}");
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let copy = world.fork().await;
+        let (keys, what) = wreck(&copy, &mut rng).await;
+        let loses_segment = rng.random_bool(0.3);
+        if loses_segment {
+            let segments: Vec<_> =
+                copy.objects().await.into_iter().filter(|(path, _)| path.starts_with("d/")).collect();
+            copy.delete(&segments[rng.random_range(0..segments.len())].0).await;
+        }
+        let what = format!("seed {seed}: {what}");
+        let tree = mend(&copy, &golden, &what, rng.random_bool(0.5)).await;
+        if loses_segment || keys.iter().any(|key| letter(key) == 'S') {
+            continue;
+        }
+        // Whatever became of names, contents of which no record was touched are somewhere.
+        for (path, seen) in &golden {
+            let seen = seen.as_ref().unwrap();
+            let is_touched = keys.iter().any(|key| match key {
+                Key::Inode(ino) | Key::Extents(ino, _) | Key::Inline(ino, _) => *ino == seen.ino,
+                _ => false,
+            });
+            let is_there = tree.values().flatten().any(|other| {
+                other.ino == seen.ino && other.kind == seen.kind && other.contents == seen.contents
+            });
+            assert!(is_touched || is_there, "{what}: {} is gone", path.escape_ascii());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repair_that_is_cut_off_anywhere_is_finished_by_the_next() {
+    let world = World::with_everything().await;
+    let golden = world.tree().await.unwrap();
+    for seed in seeds(6) {
+        println!("COFFER_TEST_SEED={seed}");
+        let wrecked = world.fork().await;
+        let (_, what) = wreck(&wrecked, &mut SmallRng::seed_from_u64(1000 + seed)).await;
+        let whole = wrecked.fork().await;
+        let whole = mend(&whole, &golden, &what, false).await;
+        for puts in 0.. {
+            let copy = wrecked.fork().await;
+            let was_cut = copy.repair_until(puts).await;
+            let tree =
+                mend(&copy, &golden, &format!("seed {seed} cut after {puts} writes: {what}"), false).await;
+            for (path, seen) in whole.iter().filter(|(_, seen)| seen.is_ok()) {
+                let kept = tree.values().any(
+                    |other| matches!((seen, other), (Ok(seen), Ok(other)) if seen.contents == other.contents),
+                );
+                assert!(kept, "{} is not there when {what} is cut after {puts} writes", path.escape_ascii());
+            }
+            if !was_cut {
+                assert!(puts > 2, "it writes nothing");
+                break;
+            }
+        }
+    }
 }

@@ -354,6 +354,7 @@ impl Problem {
             Self::RecordStray
             | Self::Totals { .. }
             | Self::CommitMissing
+            | Self::CommitBroken
             | Self::LinkCount { is_dir: true, .. }
             | Self::XattrCount { .. }
             | Self::XattrsAstray { .. }

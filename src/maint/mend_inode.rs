@@ -203,8 +203,12 @@ impl Mender<'_> {
         let mut end = 0;
         let mut referred = Vec::new();
         for key in self.keys_of(from, b'E').await? {
-            let (Key::Extents(_, number), Some(Record::Extents(page))) = (key, self.desk.get(key).await?)
-            else {
+            let Key::Extents(_, number) = key else { continue };
+            let Some(Record::Extents(page)) = self.desk.get(key).await? else {
+                // In its own file it is found to be broken, and marked as lost.
+                if from != to && body != Body::Pages {
+                    self.desk.put(key, None);
+                }
                 continue;
             };
             let first = number.saturating_mul(PAGE_BLOCKS);
@@ -228,7 +232,10 @@ impl Mender<'_> {
             if referred.binary_search(&index).is_ok() || (body == Body::Inline && index == 0) {
                 continue;
             }
-            let Some(Record::Inline(bytes)) = self.desk.get(key).await? else { continue };
+            let Some(Record::Inline(bytes)) = self.desk.get(key).await? else {
+                self.desk.put(key, None);
+                continue;
+            };
             let page = pages.entry(index / PAGE_BLOCKS).or_default();
             let block = (index % PAGE_BLOCKS) as u32;
             if page.runs.lookup(block).is_some() {

@@ -14,6 +14,10 @@ impl Mender<'_> {
     pub(super) async fn mend_segment(&mut self, finding: &Finding, id: SegmentId) -> Result<(), MaintError> {
         let Some(known) = self.survey.segments.get(id).copied() else { return Ok(()) };
         match &finding.problem {
+            Problem::SegmentSeal if known.object.is_none() => {
+                self.desk.put(Key::Segment(id), None);
+                self.tell(finding, "removes its record, of which nothing is right");
+            }
             Problem::SegmentSeal | Problem::SegmentUnrecorded { is_there: true, .. } => {
                 if self.restore_segment(id, known.counted).await? {
                     self.tell(finding, "makes its record anew from its head");

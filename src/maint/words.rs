@@ -225,9 +225,8 @@ impl Problem {
             Self::RecordStray => ("nobody reads it", REPAIR),
             Self::NextInoLow { .. } => ("new files would take the numbers of old ones", REPAIR),
             Self::Totals { .. } => ("`df` and the quota are off", REPAIR),
-            Self::HeadWrong | Self::CommitBroken => {
-                ("the history cannot be followed, so that a rollback may go unseen", REPAIR)
-            }
+            Self::HeadWrong => ("the history does not lead to the present", REPAIR),
+            Self::CommitBroken => ("the history cannot be followed there", REPAIR),
             Self::CommitMissing => (
                 "a machine that saw this commit last will refuse the volume",
                 "on that machine, remove the pin",
@@ -301,6 +300,10 @@ impl Problem {
                     ("what lay at its end is lost", "put it back from a copy of the bucket")
                 }
             }
+            Self::SegmentUnrecorded { is_there: false, .. } => (
+                "what files keep there is lost",
+                "put it back from a copy of the bucket, then run `coffer repair`",
+            ),
             Self::SegmentSeal | Self::SegmentUnrecorded { .. } => {
                 ("what files keep there cannot be read", REPAIR)
             }

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use coffer::base::{FileKind, Ino, OsEntropy, SystemClock};
 use coffer::crypto::{KdfCost, Secret};
@@ -16,11 +18,16 @@ use coffer::store::Bucket;
 use coffer::vault::Vault;
 use coffer::vfs::{Caller, Handle, Vfs, VfsOptions, XattrMode};
 use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened, Seized};
-use futures::TryStreamExt;
 use futures::future::LocalBoxFuture;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use tokio::sync::Notify;
 
 pub const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
 const BLOCK: usize = 65_536;
@@ -37,7 +44,7 @@ pub struct Seen {
 }
 
 /// All paths of a volume, and what could be read of each.
-pub type Tree = BTreeMap<Vec<u8>, Result<Seen, String>>;
+pub type Tree = BTreeMap<Vec<u8>, std::result::Result<Seen, String>>;
 
 /// A bucket with a volume in it.
 pub struct World(pub Arc<InMemory>);
@@ -109,7 +116,7 @@ impl World {
         Box::pin(async move { self.try_mount(read_only).await.unwrap() })
     }
 
-    pub async fn try_mount(&self, read_only: bool) -> Result<Opened, volume::VolumeError> {
+    pub async fn try_mount(&self, read_only: bool) -> std::result::Result<Opened, volume::VolumeError> {
         let vfs = VfsOptions { read_only, ..VfsOptions::default() };
         let options = OpenOptions { takeover: true, vfs, ..OpenOptions::default() };
         Box::pin(volume::open(self.bucket(), &factors(), options)).await
@@ -181,7 +188,7 @@ impl World {
         })
     }
 
-    pub async fn seize(&self) -> Result<Seized, volume::VolumeError> {
+    pub async fn seize(&self) -> std::result::Result<Seized, volume::VolumeError> {
         let options = OpenOptions { takeover: true, ..OpenOptions::default() };
         Box::pin(volume::seize(self.bucket(), &factors(), options)).await
     }
@@ -194,6 +201,22 @@ impl World {
             seized.close().await.unwrap();
             repaired
         })
+    }
+
+    /// A repair that is cut off after so many writes; whether it was. What it wrote until then stays.
+    pub async fn repair_until(&self, puts: usize) -> bool {
+        let store = Arc::new(OddStore::over(self, puts, None));
+        let bucket = Bucket::from_store(Arc::clone(&store) as Arc<dyn ObjectStore>);
+        let work = async {
+            let options = OpenOptions { takeover: true, ..OpenOptions::default() };
+            let seized = Box::pin(volume::seize(bucket, &factors(), options)).await.unwrap();
+            Box::pin(maint::repair(&seized, &repair_options(false), None, &|_| ())).await.unwrap();
+            seized.close().await.unwrap();
+        };
+        tokio::select! {
+            () = store.cut.notified() => true,
+            () = Box::pin(work) => false,
+        }
     }
 
     /// Everything that can be read through a mount; `None` if there is none to be had.
@@ -235,12 +258,12 @@ impl World {
     }
 }
 
-fn sync(vfs: &Vfs) -> LocalBoxFuture<'_, ()> {
+pub fn sync(vfs: &Vfs) -> LocalBoxFuture<'_, ()> {
     Box::pin(async move { vfs.sync_all().await.unwrap() })
 }
 
 /// Boxed, because many of these side by side make a large future.
-fn put<'a>(vfs: &'a Vfs, dir: Ino, name: &'a [u8], bytes: &'a [u8]) -> LocalBoxFuture<'a, Ino> {
+pub fn put<'a>(vfs: &'a Vfs, dir: Ino, name: &'a [u8], bytes: &'a [u8]) -> LocalBoxFuture<'a, Ino> {
     Box::pin(async move {
         let file = vfs.create(&CALLER, dir, name, 0o644, true).await.unwrap();
         if !bytes.is_empty() {
@@ -250,7 +273,7 @@ fn put<'a>(vfs: &'a Vfs, dir: Ino, name: &'a [u8], bytes: &'a [u8]) -> LocalBoxF
     })
 }
 
-async fn look(vfs: &Vfs, ino: Ino) -> Result<Seen, String> {
+async fn look(vfs: &Vfs, ino: Ino) -> std::result::Result<Seen, String> {
     let fail = |error: coffer::vfs::VfsError| error.to_string();
     let attr = vfs.getattr(ino).await.map_err(fail)?;
     let contents = match attr.kind {
@@ -402,4 +425,69 @@ pub fn bumps(record: &Record) -> Vec<(&'static str, Record)> {
         Record::Garbage(_) | Record::Orphan => {}
     }
     all
+}
+
+/// A store that answers no write after the first few, as if the machine had gone down, and whose listings
+/// leave an object out.
+#[derive(Debug)]
+pub struct OddStore {
+    inner: Arc<InMemory>,
+    left: AtomicUsize,
+    cut: Notify,
+    hides: Option<String>,
+}
+
+impl OddStore {
+    pub fn over(world: &World, puts: usize, hides: Option<String>) -> Self {
+        Self { inner: Arc::clone(&world.0), left: AtomicUsize::new(puts), cut: Notify::new(), hides }
+    }
+}
+
+impl std::fmt::Display for OddStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("odd memory")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for OddStore {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let one_less = |left: usize| left.checked_sub(1);
+        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_err() {
+            self.cut.notify_one();
+            return std::future::pending().await;
+        }
+        self.inner.put_opts(path, payload, opts).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(path, opts).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner.get_opts(path, options).await
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let hidden = self.hides.clone();
+        let is_shown = move |meta: &ObjectMeta| Some(meta.location.as_ref()) != hidden.as_deref();
+        let listed = self.inner.list(prefix);
+        listed.try_filter(move |meta| std::future::ready(is_shown(meta))).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
 }
