@@ -10,7 +10,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 use rustix::process::Signal;
 
-use crate::support::command::{run_ok, wait_until};
+use crate::support::command::{command, run, run_ok, wait_until};
 use crate::support::manifest::Manifest;
 use crate::support::mount::Mount;
 use crate::support::tree::Tree;
@@ -49,11 +49,58 @@ fn sigterm_saves_everything_before_the_daemon_ends() {
 }
 
 #[test]
-fn fusermount_saves_everything_before_the_daemon_ends() {
+fn an_unmount_by_others_succeeds_only_when_everything_is_in_the_bucket() {
     drains(|mount| {
-        run_ok("fusermount3", ["-u".as_ref(), mount.dir.as_os_str()]);
+        wait_until("fusermount3 succeeds", Duration::from_secs(60), || {
+            run(command("fusermount3", ["-u".as_ref(), mount.dir.as_os_str()])).status.success()
+        });
+        // Nothing that it might still do may be needed.
+        for daemon in mount.daemons() {
+            let _ = rustix::process::kill_process(daemon, Signal::KILL);
+        }
         mount.wait_until_gone();
     });
+}
+
+#[test]
+fn an_unmount_by_others_is_refused_while_something_is_not_saved() {
+    let volume = Volume::local();
+    let mount = volume.mount_spec().args(&["--commit-age", "1h"]).mount();
+    let unmount = || run(command("fusermount3", ["-u".as_ref(), mount.dir.as_os_str()]));
+    fs::write(mount.path("file"), "x").unwrap();
+    let refused = unmount();
+    assert!(!refused.status.success() && mount.is_mounted(), "{refused}");
+    assert!(refused.stderr.contains("busy"), "{refused}");
+    mount.sync();
+    let unmounted = unmount();
+    assert!(unmounted.status.success(), "{unmounted}");
+    mount.wait_until_gone();
+}
+
+#[test]
+fn without_hold_the_daemon_outlives_an_unmount_by_others_until_everything_is_saved() {
+    let volume = Volume::local();
+    let mount = volume.mount_spec().args(&["--commit-age", "1h", "-o", "nohold"]).mount();
+    fs::write(mount.path("file"), "x").unwrap();
+    run_ok("fusermount3", ["-u".as_ref(), mount.dir.as_os_str()]);
+    mount.wait_until_gone();
+    let mount = volume.mount();
+    assert_eq!(fs::read_to_string(mount.path("file")).unwrap(), "x");
+    mount.unmount();
+}
+
+#[test]
+fn an_unmount_that_fails_for_open_files_leaves_the_hold() {
+    let volume = Volume::local();
+    let mount = volume.mount_spec().args(&["--commit-age", "1h"]).mount();
+    let mut open = File::create(mount.path("file")).unwrap();
+    let refused = volume.try_verb("umount", &mount.dir, &[]);
+    assert_eq!(refused.status.code(), Some(31), "{refused}");
+    open.write_all(b"later").unwrap();
+    drop(open);
+    let refused = run(command("fusermount3", ["-u".as_ref(), mount.dir.as_os_str()]));
+    assert!(!refused.status.success() && mount.is_mounted(), "{refused}");
+    mount.unmount();
 }
 
 #[test]

@@ -22,10 +22,12 @@ use crate::volume::OpenOptions;
 pub const EXAMPLES: &str = "\
 Returns when the mount is ready and goes on in the background; the files there are then used like \
 any others. What is written is in the bucket a few seconds later, or at once after fsync or `coffer sync`. `coffer \
-umount`, fusermount3 -u, SIGTERM and Ctrl-C all save everything before the process ends.
+umount`, SIGTERM and Ctrl-C save everything before the process ends; fusermount3 -u and umount say that the mount is busy \
+until everything is saved.
 
 Options of -o, as mount(8) has them: ro, rw, allow_other, allow_root, nonempty, suid, nosuid, dev, nodev, \
-exec, noexec, atime, noatime, sync, async, fsname=NAME. Those for others (x-*, _netdev, nofail, user, ...) are ignored. \
+exec, noexec, atime, noatime, sync, async, fsname=NAME; and of its own, nohold (do not be busy for what is not saved). Those \
+for others (x-*, _netdev, nofail, user, ...) are ignored. \
 For fstab, the long options above can be given there as well: passphrase-file=FILE, \
 key-file=FILE, cache-size=SIZE, state-dir=DIR, ...
 

@@ -23,6 +23,8 @@ pub struct MountOptions {
     pub exec: bool,
     /// Keep access times.
     pub atime: bool,
+    /// Refuse to be unmounted by others while changes are not in the bucket yet.
+    pub hold: bool,
     /// Make every write durable before it returns.
     pub sync: bool,
     /// What the list of mounts calls this one: the bucket's URL without credentials.
@@ -40,6 +42,7 @@ impl Default for MountOptions {
             dev: false,
             exec: true,
             atime: true,
+            hold: true,
             sync: false,
             source_name: "coffer".into(),
         }
@@ -69,6 +72,8 @@ impl MountOptions {
                 "noatime" => self.atime = false,
                 "sync" => self.sync = true,
                 "async" => self.sync = false,
+                "hold" => self.hold = true,
+                "nohold" => self.hold = false,
                 "defaults"
                 | "default_permissions"
                 | "auto"
@@ -121,10 +126,11 @@ mod tests {
     #[test]
     fn a_line_of_fstab_is_understood() {
         let mut options = MountOptions::default();
-        options.apply("rw,noexec,noatime,allow_other,_netdev,x-systemd.automount,,nofail").unwrap();
+        options.apply("rw,noexec,noatime,nohold,allow_other,_netdev,x-systemd.automount,,nofail").unwrap();
         assert!(
             !options.exec && !options.atime && options.allow_other && !options.read_only && !options.suid
         );
+        assert!(!options.hold && MountOptions::default().hold);
         assert_eq!(
             options.words(),
             ["default_permissions", "allow_other", "rw", "nosuid", "nodev", "noexec", "noatime"]
