@@ -6,6 +6,7 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+mod access;
 mod attributes;
 mod bad_input;
 mod contents;

@@ -134,6 +134,7 @@ impl Vfs {
         for id in std::mem::take(&mut state.collected) {
             state.overlay.put(Key::Garbage(id), None);
         }
+        state.fold_atimes();
         state.overlay.seal();
         state.dirty.seal();
         state.sealed_files_delta = std::mem::take(&mut state.files_delta);

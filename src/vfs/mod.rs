@@ -1,5 +1,6 @@
 //! A POSIX filesystem with no FUSE in it: one file for each family of operations.
 
+mod access;
 mod attr;
 mod commit;
 mod copy;
@@ -38,6 +39,7 @@ use crate::meta::engine::Engine;
 use crate::meta::{Key, Load, MetaError, Overlay, Record, Superblock, decode};
 use crate::vault::Vault;
 
+pub use access::Atime;
 pub use attr::{Attr, Caller, DirEntry, Handle, RenameMode, SeekFor, SetAttr, SetTime, StatFs, XattrMode};
 pub use error::VfsError;
 pub use options::{OnCommit, VfsOptions};
