@@ -128,11 +128,13 @@ impl Vfs {
         state.dirty_since = None;
         let has_work = !state.is_open_empty() || (state.dirty.has_repack() && !is_urgent);
         if !has_work && !is_forced {
+            self.tell_safety(!state.is_committing);
             return Ok(false);
         }
         for id in std::mem::take(&mut state.collected) {
             state.overlay.put(Key::Garbage(id), None);
         }
+        state.fold_atimes();
         state.overlay.seal();
         state.dirty.seal();
         state.sealed_files_delta = std::mem::take(&mut state.files_delta);
@@ -274,6 +276,9 @@ impl Vfs {
         state.is_committing = false;
         state.stuck = None;
         state.committed_at = Some(self.clock.now());
+        if state.is_open_empty() {
+            self.tell_safety(true);
+        }
         let head = (state.superblock.commit, state.superblock.head);
         if state.dirty.has_repack() && state.is_open_empty() {
             self.signals.dirtied.notify_one();
@@ -312,6 +317,8 @@ impl Vfs {
     fn fence(&self) {
         let mut state = self.state.lock();
         state.phase = Phase::Fenced;
+        // What is left cannot be saved any more, so that there is nothing to wait for.
+        self.tell_safety(true);
         drop(state);
         tracing::error!("another writer has taken this volume over; this mount is read-only now");
         self.tell_progress();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Atime;
 use crate::data::{Compression, SEGMENT_ROOM_BYTES};
 
 /// Told of every commit: its number and its hash.
@@ -36,6 +37,10 @@ pub struct VfsOptions {
     pub compression: Compression,
     /// The device that commits are made by.
     pub device: [u8; 16],
+    /// When reading changes an access time.
+    pub atime: Atime,
+    /// Whether listing a directory does.
+    pub directory_atime: bool,
     /// Told of every commit, after it is durable.
     pub on_commit: Option<OnCommit>,
 }
@@ -55,6 +60,8 @@ impl Default for VfsOptions {
             read_ahead_bytes: 32 * 1024 * 1024,
             compression: Compression::None,
             device: [0; 16],
+            atime: Atime::default(),
+            directory_atime: true,
             on_commit: None,
         }
     }
