@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures::{StreamExt, stream};
+
 use super::MaintError;
 use super::blocks::Lost;
 use super::finding::{Finding, Findings, Problem, Severity, Subject};
@@ -16,10 +18,12 @@ use crate::crypto::KeyRing;
 use crate::data::DataError;
 use crate::data::segment::{read_footer, read_seal};
 use crate::meta::engine::Engine;
-use crate::meta::{Key, Superblock};
+use crate::meta::{Key, Segment, Superblock};
 use crate::vault::Vault;
 use crate::volume::Examined;
 
+/// Segments whose heads and footers are fetched at once.
+const FRAMES_AT_ONCE: usize = 16;
 /// How often a check begins anew because newer records came in between.
 const TRIES_MAX: usize = 5;
 
@@ -302,22 +306,14 @@ impl Survey<'_> {
             let record = known.record.filter(|_| known.is_own_seal && known.object.is_some())?;
             Some((id, record))
         });
-        for (id, record) in whole.collect::<Vec<_>>() {
-            let vault = &self.source.vault;
-            match read_seal(vault, id).await {
-                Ok(seal) if seal == record.seal => {}
-                Err(DataError::Missing { .. }) => continue,
-                Ok(_) | Err(DataError::Damaged { .. }) => {
-                    self.findings.add(Subject::Segment(id), Problem::SegmentHead);
-                }
-                Err(error) => return Err(error.into()),
-            }
-            match read_footer(vault, id, &record.seal, u64::from(record.len)).await {
-                Ok(_) | Err(DataError::Missing { .. }) => {}
-                Err(DataError::Damaged { .. }) => {
-                    self.findings.add(Subject::Segment(id), Problem::SegmentFooter);
-                }
-                Err(error) => return Err(error.into()),
+        let whole: Vec<_> = whole.collect();
+        let vault = &self.source.vault;
+        let mut looked = stream::iter(whole)
+            .map(|(id, record)| async move { (id, frame_of(vault, id, &record).await) })
+            .buffer_unordered(FRAMES_AT_ONCE);
+        while let Some((id, found)) = looked.next().await {
+            for problem in found? {
+                self.findings.add(Subject::Segment(id), problem);
             }
         }
         Ok(())
@@ -355,4 +351,21 @@ impl Survey<'_> {
             totals: self.totals,
         })
     }
+}
+
+/// What is wrong with a segment's head and footer. One that went away meanwhile is none of this check's.
+async fn frame_of(vault: &Vault, id: SegmentId, record: &Segment) -> Result<Vec<Problem>, MaintError> {
+    let mut found = Vec::new();
+    match read_seal(vault, id).await {
+        Ok(seal) if seal == record.seal => {}
+        Err(DataError::Missing { .. }) => return Ok(found),
+        Ok(_) | Err(DataError::Damaged { .. }) => found.push(Problem::SegmentHead),
+        Err(error) => return Err(error.into()),
+    }
+    match read_footer(vault, id, &record.seal, u64::from(record.len)).await {
+        Ok(_) | Err(DataError::Missing { .. }) => {}
+        Err(DataError::Damaged { .. }) => found.push(Problem::SegmentFooter),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(found)
 }

@@ -18,12 +18,12 @@ impl Mender<'_> {
                 self.desk.put(Key::Segment(id), None);
                 self.tell(finding, "removes its record, of which nothing is right");
             }
-            Problem::SegmentSeal | Problem::SegmentUnrecorded { is_there: true, .. } => {
-                if self.restore_segment(id, known.counted).await? {
-                    self.tell(finding, "makes its record anew from its head");
-                }
+            Problem::SegmentSeal | Problem::SegmentUnrecorded { is_there: true, .. }
+                if self.restore_segment(id, known.counted).await? =>
+            {
+                self.tell(finding, "makes its record anew from its head");
             }
-            Problem::SegmentUnrecorded { .. } if known.is_broken => {
+            Problem::SegmentUnrecorded { is_there: false, .. } if known.is_broken => {
                 self.desk.put(Key::Segment(id), None);
                 self.tell(finding, "removes its record, which nothing can be made of");
             }
