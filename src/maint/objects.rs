@@ -10,7 +10,7 @@ use crate::keys;
 use crate::vault::{Vault, VaultError, header, peek};
 
 /// Metadata objects opened at once; each is at most 64 MiB.
-const OPENED_AT_ONCE: usize = 2;
+const OPENED_AT_ONCE: usize = 1;
 
 /// What a listing of the bucket shows.
 #[derive(Debug, Default)]
