@@ -322,7 +322,10 @@ impl Survey<'_> {
     async fn look_for_strays(&mut self) -> Result<(), MaintError> {
         for mut rows in Rows::strays(&self.source.engine) {
             while let Some(row) = rows.next().await? {
-                self.findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordStray);
+                // A kind of record that the format has and this walk does not know is not for a repair to drop.
+                if row.key.is_none() {
+                    self.findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordStray);
+                }
             }
         }
         Ok(())
