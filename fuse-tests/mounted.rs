@@ -6,12 +6,14 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+mod access;
 mod attributes;
 mod bad_input;
 mod contents;
 mod directories;
 mod durability;
 mod harness;
+mod kills;
 mod mapping;
 mod model;
 mod names;

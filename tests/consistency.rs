@@ -3,17 +3,15 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod recount;
-
 use std::sync::Arc;
 
 use coffer::base::{Clock, Entropy, FileKind, Ino, ManualClock, SeededEntropy};
 use coffer::crypto::{KdfCost, Secret};
 use coffer::keys::{Compression, Factor, NewVolume};
+use coffer::maint::{self, CheckOptions, Problem};
 use coffer::store::Bucket;
 use coffer::vfs::{Caller, Handle, RenameMode, SetAttr, Vfs, VfsOptions, XattrMode};
 use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened};
-use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use rand::rngs::SmallRng;
@@ -195,11 +193,19 @@ impl Work {
     }
 }
 
+/// Nothing is wrong, and nothing is left over but segments that wait for their deletion.
 async fn check_all(world: &World) {
-    let listed: Vec<_> = world.store.list(None).try_collect().await.unwrap();
-    let segments = recount::segments(listed.iter().map(|meta| &meta.location));
-    let records = recount::records(&world.bucket(), &factors(), &world.entropy, &world.clock).await;
-    recount::check(&records, &segments, false);
+    let options = OpenOptions {
+        clock: Arc::clone(&world.clock),
+        entropy: Arc::clone(&world.entropy),
+        ..OpenOptions::default()
+    };
+    let examined = volume::examine(world.bucket(), &factors(), options).await.unwrap();
+    let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+    let report = maint::check(&examined, &options, &|_| ()).await.unwrap();
+    examined.close().await;
+    let found: Vec<_> = report.findings.iter().filter(|found| found.problem != Problem::Garbage).collect();
+    assert!(found.is_empty(), "{:#?}", found);
 }
 
 fn runtime() -> tokio::runtime::Runtime {

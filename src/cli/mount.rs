@@ -22,10 +22,12 @@ use crate::volume::OpenOptions;
 pub const EXAMPLES: &str = "\
 Returns when the mount is ready and goes on in the background; the files there are then used like \
 any others. What is written is in the bucket a few seconds later, or at once after fsync or `coffer sync`. `coffer \
-umount`, fusermount3 -u, SIGTERM and Ctrl-C all save everything before the process ends.
+umount`, SIGTERM and Ctrl-C save everything before the process ends; fusermount3 -u and umount say that the mount is busy \
+until everything is saved.
 
 Options of -o, as mount(8) has them: ro, rw, allow_other, allow_root, nonempty, suid, nosuid, dev, nodev, \
-exec, noexec, atime, noatime, sync, async, fsname=NAME. Those for others (x-*, _netdev, nofail, user, ...) are ignored. \
+exec, noexec, relatime, strictatime, noatime, nodiratime, sync, async, fsname=NAME; and of its own, nohold (do not be busy for what is not saved). Those \
+for others (x-*, _netdev, nofail, user, ...) are ignored. \
 For fstab, the long options above can be given there as well: passphrase-file=FILE, \
 key-file=FILE, cache-size=SIZE, state-dir=DIR, ...
 
@@ -73,6 +75,9 @@ pub struct MountArgs {
     /// Changes wait no longer than this before they are sent [default: 5s]
     #[arg(long, value_name = "TIME", env = "COFFER_COMMIT_AGE", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
     pub commit_age: Option<Duration>,
+    /// fsync fails with EIO if the bucket takes longer; saving goes on [default: wait without end]
+    #[arg(long, value_name = "TIME", env = "COFFER_FSYNC_TIMEOUT", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
+    pub fsync_timeout: Option<Duration>,
     /// What this machine remembers of volumes.
     #[command(flatten)]
     pub state: StateArgs,
@@ -116,7 +121,7 @@ pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
     sys::raise_file_limit();
     let foreground = args.foreground;
     let plan = Plan {
-        options: args.open_options(state_dir, options.kernel.read_only)?,
+        options: args.open_options(state_dir, &options.kernel)?,
         args,
         kernel: options.kernel,
         point,
@@ -211,6 +216,7 @@ impl MountArgs {
             "memory" => self.memory = size()?,
             "dirty-limit" => self.dirty_limit = size()?,
             "commit-age" => self.commit_age = Some(parse_duration(value).map_err(wrong)?),
+            "fsync-timeout" => self.fsync_timeout = Some(parse_duration(value).map_err(wrong)?),
             "state-dir" => self.state.state_dir = path(),
             "log-file" => self.log_file = path(),
             "endpoint" => self.bucket.endpoint = Some(value.to_owned()),
@@ -222,10 +228,13 @@ impl MountArgs {
         Ok(())
     }
 
-    fn open_options(&self, state_dir: PathBuf, read_only: bool) -> CommandResult<OpenOptions> {
+    fn open_options(&self, state_dir: PathBuf, kernel: &fuse::MountOptions) -> CommandResult<OpenOptions> {
         let state_dir = Some(state_dir);
         let mut options = OpenOptions { takeover: self.takeover, state_dir, ..OpenOptions::default() };
-        options.vfs.read_only = read_only;
+        options.vfs.read_only = kernel.read_only;
+        options.vfs.fsync_timeout = self.fsync_timeout;
+        options.vfs.atime = kernel.atime;
+        options.vfs.directory_atime = kernel.directory_atime;
         options.vfs.commit_age = self.commit_age.unwrap_or(options.vfs.commit_age);
         budget::apply(&mut options, self.memory, self.cache_size, self.dirty_limit)?;
         Ok(options)
@@ -262,7 +271,7 @@ mod tests {
             let value = match name {
                 "takeover" => "",
                 "cache-size" | "memory" | "dirty-limit" => "64M",
-                "commit-age" | "read-timeout" => "3s",
+                "commit-age" | "fsync-timeout" | "read-timeout" => "3s",
                 _ => "/x",
             };
             let mut args = mount_args(&[]);

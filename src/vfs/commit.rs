@@ -129,11 +129,13 @@ impl Vfs {
         state.dirty_since = None;
         let has_work = !state.is_open_empty() || (state.dirty.has_repack() && !is_urgent);
         if !has_work && !is_forced {
+            self.tell_safety(!state.is_committing);
             return Ok(false);
         }
         for id in std::mem::take(&mut state.collected) {
             state.overlay.put(Key::Garbage(id), None);
         }
+        state.fold_atimes();
         state.overlay.seal();
         state.dirty.seal();
         state.sealed_files_delta = std::mem::take(&mut state.files_delta);
@@ -223,6 +225,8 @@ impl Vfs {
                 Some((_, new)) => Segment { len: new.len, live: 0, born: number, seal: new.seal },
                 None => match self.read_txn(|txn| txn.committed(Key::Segment(id))).await? {
                     Some(Record::Segment(segment)) => segment,
+                    // Blocks that were lost with their segment's record: they are let go, and that is all.
+                    _ if change < 0 => continue,
                     _ => return Err(MetaError::Missing(Key::Segment(id)).into()),
                 },
             };
@@ -273,6 +277,9 @@ impl Vfs {
         state.is_committing = false;
         state.stuck = None;
         state.committed_at = Some(self.clock.now());
+        if state.is_open_empty() {
+            self.tell_safety(true);
+        }
         let head = (state.superblock.commit, state.superblock.head);
         if state.dirty.has_repack() && state.is_open_empty() {
             self.signals.dirtied.notify_one();
@@ -314,6 +321,8 @@ impl Vfs {
             return;
         }
         state.phase = Phase::Fenced;
+        // What is left cannot be saved any more, so that there is nothing to wait for.
+        self.tell_safety(true);
         drop(state);
         tracing::error!("another writer has taken this volume over; this mount is read-only now");
         self.tell_progress();

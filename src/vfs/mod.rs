@@ -1,5 +1,6 @@
 //! A POSIX filesystem with no FUSE in it: one file for each family of operations.
 
+mod access;
 mod attr;
 mod commit;
 mod copy;
@@ -24,7 +25,7 @@ mod xattr;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use futures::future::join_all;
 use parking_lot::Mutex;
@@ -38,10 +39,11 @@ use crate::meta::engine::{Engine, EngineError};
 use crate::meta::{Key, Load, MetaError, Overlay, Record, Superblock, decode};
 use crate::vault::Vault;
 
+pub use access::Atime;
 pub use attr::{Attr, Caller, DirEntry, Handle, RenameMode, SeekFor, SetAttr, SetTime, StatFs, XattrMode};
 pub use error::VfsError;
 pub use options::{OnCommit, VfsOptions};
-pub use status::Status;
+pub use status::{OnSafety, Status};
 
 use file::OpenFile;
 use follow::Follow;
@@ -82,6 +84,8 @@ struct Signals {
     progress: Mutex<Progress>,
     /// That has changed. Who has waited longest goes on first: a watch channel would wake in any order.
     progressed: Notify,
+    /// Told whenever the filesystem starts or ceases to have changes that are not in the bucket.
+    safety: OnceLock<OnSafety>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -158,6 +162,14 @@ impl Vfs {
         if state.dirty_since.is_none() && !state.is_open_empty() {
             state.dirty_since = Some(self.clock.elapsed());
             self.signals.dirtied.notify_one();
+            self.tell_safety(false);
+        }
+    }
+
+    /// To be called under the state's lock, so that what is told last is true.
+    fn tell_safety(&self, is_safe: bool) {
+        if let Some(tell) = self.signals.safety.get() {
+            tell(is_safe);
         }
     }
 
@@ -274,6 +286,7 @@ impl Vfs {
                 collecting: Arc::default(),
                 progress: Mutex::new(progress),
                 progressed: Notify::new(),
+                safety: OnceLock::new(),
             },
             uploads: Arc::new(Semaphore::new(options.uploads_max)),
             commit_turn: tokio::sync::Mutex::new(None),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Atime;
 use crate::data::{Compression, SEGMENT_ROOM_BYTES};
 
 /// Told of every commit: its number and its hash.
@@ -36,6 +37,12 @@ pub struct VfsOptions {
     pub compression: Compression,
     /// The device that commits are made by.
     pub device: [u8; 16],
+    /// How long an `fsync` waits for the bucket before it fails; for ever if there is no limit.
+    pub fsync_timeout: Option<Duration>,
+    /// When reading changes an access time.
+    pub atime: Atime,
+    /// Whether listing a directory does.
+    pub directory_atime: bool,
     /// Told of every commit, after it is durable.
     pub on_commit: Option<OnCommit>,
 }
@@ -55,6 +62,9 @@ impl Default for VfsOptions {
             read_ahead_bytes: 32 * 1024 * 1024,
             compression: Compression::None,
             device: [0; 16],
+            fsync_timeout: None,
+            atime: Atime::default(),
+            directory_atime: true,
             on_commit: None,
         }
     }

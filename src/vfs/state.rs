@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) lost: HashMap<Ino, String>,
     /// Why the last attempts to commit failed, if waiting does not cure that.
     pub(super) stuck: Option<VfsError>,
+    /// Access times that no record holds yet.
+    pub(super) atimes: HashMap<Ino, Time>,
     /// Inodes that are [`Key::Orphan`]s, whose records may have left memory.
     pub(super) orphans: HashSet<Ino>,
     /// Whether changes are taken.
@@ -77,6 +79,7 @@ impl State {
             refs: HashMap::new(),
             lost: HashMap::new(),
             stuck: None,
+            atimes: HashMap::new(),
             orphans: HashSet::new(),
             phase,
             dirty_since: None,
@@ -131,6 +134,7 @@ impl State {
             self.dirty.forget(ino);
         }
         self.lost.remove(&ino);
+        self.atimes.remove(&ino);
         self.files_delta -= 1;
     }
 

@@ -21,7 +21,6 @@ mod contents;
 mod disk;
 mod door;
 mod history;
-#[path = "../recount/mod.rs"]
 mod recount;
 mod totals;
 mod trace;

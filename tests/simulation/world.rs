@@ -10,6 +10,7 @@ use std::time::Duration;
 use coffer::base::{Clock, Entropy, SeededEntropy};
 use coffer::crypto::{KdfCost, Secret};
 use coffer::keys::{Compression, Factor, NewVolume};
+use coffer::maint::{self, CheckOptions, Severity};
 use coffer::store::fault::{FaultPlan, FaultStore};
 use coffer::store::{Bucket, StoreOptions};
 use coffer::vfs::{OnCommit, Vfs};
@@ -334,9 +335,27 @@ impl World {
             let records = recount::records(&bucket, &factors(), &self.entropy, &clock).await;
             let segments = recount::segments(self.disk.objects.lock().keys());
             recount::check(&records, &segments, self.may_litter);
+            self.ask_the_checker(bucket).await;
         });
         let rewritten = self.disk.rewritten.lock();
         assert!(rewritten.is_empty(), "objects were written twice, with other bytes: {rewritten:?}");
+    }
+}
+
+impl World {
+    /// `coffer check` has an opinion of its own.
+    async fn ask_the_checker(&self, bucket: Bucket) {
+        let (clock, entropy) = (Arc::clone(&self.clock) as _, Arc::clone(&self.entropy));
+        let options = OpenOptions { clock, entropy, ..OpenOptions::default() };
+        let examined = volume::examine(bucket, &factors(), options).await.unwrap();
+        let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+        let report = maint::check(&examined, &options, &|_| ()).await.unwrap();
+        examined.close().await;
+        let is_allowed =
+            |severity| severity == Severity::Note || self.may_litter && severity == Severity::Harmless;
+        let found: Vec<_> =
+            report.findings.iter().filter(|found| !is_allowed(found.problem.severity())).collect();
+        assert!(found.is_empty(), "{found:#?}");
     }
 }
 

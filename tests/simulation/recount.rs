@@ -1,7 +1,5 @@
 //! The records of a volume counted anew, for tests that have done random work to it.
 
-#![allow(dead_code, unreachable_pub)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
