@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use coffer::base::{Clock, Entropy, FileKind, Ino, ManualClock, SeededEntropy, SegmentId};
 use coffer::crypto::{KdfCost, Secret};
@@ -13,7 +14,7 @@ use coffer::meta::engine::{Engine, EngineMode, EngineOptions};
 use coffer::meta::{Body, Inode, Key, Record, decode};
 use coffer::store::Bucket;
 use coffer::vault::Vault;
-use coffer::vfs::{Caller, Handle, RenameMode, SetAttr, Vfs, VfsOptions, XattrMode};
+use coffer::vfs::{Caller, CleanOptions, Handle, RenameMode, SetAttr, Vfs, VfsOptions, XattrMode};
 use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened};
 use futures::TryStreamExt;
 use object_store::ObjectStore;
@@ -175,7 +176,7 @@ impl Work {
 
     async fn rest(&mut self) {
         let vfs = Arc::clone(&self.vfs);
-        match self.rng.random_range(0..8) {
+        match self.rng.random_range(0..9) {
             0 | 1 => {
                 let Some(ino) = self.file().await else { return };
                 let name = [&b"user.x"[..], b"user.y"][self.rng.random_range(0..2)];
@@ -195,6 +196,8 @@ impl Work {
             }
             4 => vfs.sync_all().await.unwrap(),
             5 => drop(tokio::spawn(async move { vfs.sync_all().await })),
+            6 if self.rng.random_bool(0.5) => drop(vfs.reclaim().await.unwrap()),
+            6 => drop(tokio::spawn(async move { vfs.reclaim().await })),
             _ => {
                 for _ in 0..self.rng.random_range(0..40) {
                     tokio::task::yield_now().await;
@@ -317,15 +320,20 @@ fn check(records: &BTreeMap<Key, Record>, objects: &BTreeSet<SegmentId>) {
                 assert!(counted.pages.contains(&(*ino, *page)), "{key:?} is nobody's")
             }
             (Key::Orphan(ino), _) => assert!(records.contains_key(&Key::Inode(*ino)), "{key:?} is nobody's"),
-            (Key::Garbage(id), _) => {
+            (Key::Garbage(id) | Key::Leftover(id), _) => {
                 assert!(!records.contains_key(&Key::Segment(*id)), "{id} is dead and alive")
+            }
+            (Key::Reference(id, ..), _) => {
+                let keys = [Key::Segment(*id), Key::Garbage(*id)];
+                assert!(keys.iter().any(|key| records.contains_key(key)), "{key:?} outlived its segment")
             }
             _ => {}
         }
     }
     assert!(counted.live.is_empty(), "blocks lie in segments that have no record");
     for id in objects {
-        let known = [Key::Segment(*id), Key::Garbage(*id)].iter().any(|key| records.contains_key(key));
+        let keys = [Key::Segment(*id), Key::Garbage(*id), Key::Leftover(*id)];
+        let known = keys.iter().any(|key| records.contains_key(key));
         assert!(known, "{id} is in the bucket and in no record");
     }
 }
@@ -342,7 +350,9 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-fn run(seed: u64, options: VfsOptions) {
+fn run(seed: u64, mut options: VfsOptions) {
+    options.clean = CleanOptions { is_automatic: false, slack_bytes: 0, ..CleanOptions::default() };
+    options.clean.grace = Duration::from_secs(seed % 2 * 600);
     println!("COFFER_TEST_SEED={seed}");
     let world = runtime().block_on(World::new(seed, options));
     let mut rng = SmallRng::seed_from_u64(seed);

@@ -1,12 +1,16 @@
 //! A POSIX filesystem with no FUSE in it: one file for each family of operations.
 
 mod attr;
+mod clean;
 mod commit;
 mod copy;
 mod directory;
 mod error;
 mod file;
+mod fold;
 mod follow;
+mod garbage;
+mod keep;
 mod layout;
 mod links;
 mod locate;
@@ -14,11 +18,13 @@ mod metadata;
 mod options;
 mod pack;
 mod read;
+mod reclaim;
 mod recover;
 mod rename;
 mod space;
 mod state;
 mod status;
+mod survey;
 mod txn;
 mod xattr;
 
@@ -39,8 +45,10 @@ use crate::meta::{Key, Load, MetaError, Overlay, Record, Superblock, decode};
 use crate::vault::Vault;
 
 pub use attr::{Attr, Caller, DirEntry, Handle, RenameMode, SeekFor, SetAttr, SetTime, StatFs, XattrMode};
+pub use clean::Cleaned;
 pub use error::VfsError;
-pub use options::{OnCommit, VfsOptions};
+pub use options::{CleanOptions, OnCommit, VfsOptions};
+pub use reclaim::{Amount, Reclaimable, Reclaimed};
 pub use status::Status;
 
 use file::OpenFile;
@@ -66,6 +74,8 @@ pub struct Vfs {
     /// Held while a group is committed. What has been decided for it, if that is not written yet.
     commit_turn: tokio::sync::Mutex<Option<commit::Batch>>,
     follow: Follow,
+    /// Held by whoever cleans, one round at a time.
+    clean_turn: tokio::sync::Mutex<()>,
 }
 
 /// How operations and the committer wake each other.
@@ -241,7 +251,7 @@ impl Vfs {
     ) -> Arc<Self> {
         let phase = if options.read_only { Phase::ReadOnly } else { Phase::Writable };
         let overlay = Overlay::new(options.record_cache_bytes);
-        let state = State::new(overlay, superblock, phase);
+        let state = State::new(overlay, superblock, phase, options.clean.slack_bytes);
         let progress = Progress::of(&state);
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -263,6 +273,7 @@ impl Vfs {
             uploads: Arc::new(Semaphore::new(options.uploads_max)),
             commit_turn: tokio::sync::Mutex::new(None),
             follow: Follow::default(),
+            clean_turn: tokio::sync::Mutex::new(()),
             options,
         })
     }

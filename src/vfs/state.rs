@@ -4,10 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::base::{Ino, SegmentId, Tag, Time};
-use crate::data::Dirty;
+use crate::data::{Dirty, Ledger, Moves};
 use crate::meta::{Holder, Key, Overlay, Superblock};
 
 use super::VfsError;
+use super::clean::Cleaned;
+use super::garbage::Waiting;
 
 /// Whether the filesystem takes changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +39,25 @@ pub(super) struct State {
     /// The same for the sealed group, and the next inode number when it was sealed.
     pub(super) sealed_files_delta: i64,
     pub(super) sealed_next_ino: u64,
-    /// Dead segments that have been deleted; their records go with the next group.
-    pub(super) collected: Vec<SegmentId>,
+    /// Records of segments that have been deleted; they go with the next group.
+    pub(super) collected: Vec<Key>,
+    /// Segments that are to be deleted when their time has come.
+    pub(super) waiting: Waiting,
+    /// Which segments are worth cleaning.
+    pub(super) ledger: Ledger,
+    /// Segments that the cleaner uploads and has not handed over.
+    pub(super) moving: HashSet<SegmentId>,
+    /// What the cleaner has handed over: for the open group, and of the sealed one.
+    pub(super) moves: Moves,
+    pub(super) sealed_moves: Moves,
+    /// Whether a commit has changed what is in use of segments.
+    pub(super) has_stirred: bool,
+    /// When the bucket is listed again for leftovers.
+    pub(super) list_again_at: Option<Duration>,
+    /// The mount is ending: nothing new is begun.
+    pub(super) is_closing: bool,
+    /// What the cleaner has done in this mount.
+    pub(super) cleaned: Cleaned,
     /// The number that the open group's commit will have.
     pub(super) group: u64,
     /// Whether a group is sealed and not yet committed.
@@ -62,7 +81,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(overlay: Overlay, superblock: Superblock, phase: Phase) -> Self {
+    pub(super) fn new(overlay: Overlay, superblock: Superblock, phase: Phase, slack_bytes: u64) -> Self {
         Self {
             overlay,
             dirty: Dirty::default(),
@@ -71,6 +90,15 @@ impl State {
             sealed_files_delta: 0,
             sealed_next_ino: superblock.next_ino,
             collected: Vec::new(),
+            waiting: Waiting::default(),
+            ledger: Ledger::new(slack_bytes),
+            moving: HashSet::new(),
+            moves: Moves::default(),
+            sealed_moves: Moves::default(),
+            has_stirred: false,
+            list_again_at: None,
+            is_closing: false,
+            cleaned: Cleaned::default(),
             group: superblock.commit + 1,
             is_committing: false,
             superblock,
@@ -88,6 +116,14 @@ impl State {
     /// Whether the open group has nothing to commit.
     pub(super) fn is_open_empty(&self) -> bool {
         self.overlay.open_count() == 0 && self.dirty.is_open_empty()
+    }
+
+    /// Whether a segment is being made, or was since the last commit.
+    pub(super) fn knows_segment(&self, id: SegmentId) -> bool {
+        self.moving.contains(&id)
+            || self.moves.knows_segment(id)
+            || self.sealed_moves.knows_segment(id)
+            || self.dirty.knows_segment(id)
     }
 
     /// Bytes that are stored or about to be.
