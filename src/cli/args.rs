@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 
 use super::exit::Exit;
 use super::logging::LogArgs;
-use super::{cat, cp, export, init, inspect, key, ls, mount, status, sync, umount};
+use super::{cat, cp, export, gc, init, inspect, key, ls, mount, status, sync, umount};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Yellow.on_default().bold())
@@ -64,6 +64,9 @@ pub enum Command {
     /// Copy a whole tree out of a volume, faithful in every attribute
     #[command(after_help = export::EXAMPLES)]
     Export(export::ExportArgs),
+    /// Give back what is stored and not used, or tell how much that is
+    #[command(after_help = gc::EXAMPLES)]
+    Gc(gc::GcArgs),
     /// List, add, change and remove the keys that open a volume
     #[command(subcommand, after_help = key::EXAMPLES)]
     Key(key::KeyCommand),

@@ -12,6 +12,7 @@ pub mod explain;
 pub mod export;
 pub mod extract;
 pub mod factors;
+pub mod gc;
 pub mod init;
 pub mod inspect;
 pub mod key;
@@ -77,6 +78,7 @@ fn dispatch(cli: Cli) -> CommandResult {
         Command::Cat(args) => cat::run(&args),
         Command::Cp(args) => cp::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Gc(args) => gc::run(&args),
         Command::Key(command) => key::run(&command),
         Command::Inspect(args) => inspect::run(&args),
     }

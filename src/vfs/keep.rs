@@ -26,6 +26,14 @@ const DUE_PAUSE: Duration = Duration::from_secs(10);
 /// Commits between two looks at the history.
 const FOLD_EVERY: u64 = 256;
 
+/// When there is something to do again.
+enum Next {
+    /// After this, whatever happens meanwhile.
+    After(Duration),
+    /// After the next commit, or after this.
+    AtCommit(Duration),
+}
+
 impl Vfs {
     /// Starts the housekeeping, unless it is to be done by hand.
     pub(super) fn start_keeping(self: &Arc<Self>) {
@@ -41,29 +49,31 @@ impl Vfs {
                 if progress.borrow_and_update().phase != Phase::Writable {
                     return;
                 }
-                let pause = match vfs.tend(&mut folded_at).await {
-                    Ok(pause) => pause,
+                let next = match vfs.tend(&mut folded_at).await {
+                    Ok(next) => next,
                     Err(VfsError::Fenced | VfsError::ShutDown | VfsError::ReadOnly) => return,
                     Err(error) => {
                         tracing::warn!(%error, "housekeeping failed; it goes on later");
-                        Some(RETRY)
+                        Next::After(RETRY)
                     }
                 };
                 drop(vfs);
-                let pause = pause.unwrap_or(Duration::MAX);
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    changed = progress.changed() => match changed {
-                        Ok(()) => tokio::time::sleep(pause.min(SETTLE)).await,
-                        Err(_) => return,
+                match next {
+                    Next::After(pause) => tokio::time::sleep(pause).await,
+                    Next::AtCommit(or_after) => tokio::select! {
+                        () = tokio::time::sleep(or_after) => {}
+                        changed = progress.changed() => match changed {
+                            Ok(()) => tokio::time::sleep(SETTLE).await,
+                            Err(_) => return,
+                        },
                     },
                 }
             }
         });
     }
 
-    /// Does what is next, and says when to come again; `None` if only a commit makes work.
-    async fn tend(&self, folded_at: &mut u64) -> Result<Option<Duration>, VfsError> {
+    /// Does what is next, and says when to come again.
+    async fn tend(&self, folded_at: &mut u64) -> Result<Next, VfsError> {
         self.collect_due().await;
         let now = self.clock.elapsed();
         let (lists, has_stirred, is_complete, commit) = {
@@ -76,20 +86,21 @@ impl Vfs {
         }
         if has_stirred && !is_complete {
             self.scan_segments().await?;
-            return Ok(Some(SCAN_PAUSE));
+            return Ok(Next::After(SCAN_PAUSE));
         }
         if let Some(round) = self.clean_round().await? {
-            return Ok(Some(self.pause_after(round.bytes)));
+            return Ok(Next::After(self.pause_after(round.bytes)));
         }
         if has_stirred && commit >= *folded_at + FOLD_EVERY {
             if self.fold_history().await? {
-                return Ok(Some(SETTLE));
+                return Ok(Next::After(SETTLE));
             }
             *folded_at = commit;
         }
         let state = self.state.lock();
         let next = [state.waiting.next_due(), state.list_again_at].into_iter().flatten().min();
-        Ok(next.map(|due| due.saturating_sub(now).max(DUE_PAUSE)))
+        let pause = next.map_or(Duration::MAX, |due| due.saturating_sub(now).max(DUE_PAUSE));
+        Ok(Next::AtCommit(pause))
     }
 
     /// How long nothing is done after so many bytes.
