@@ -748,6 +748,27 @@ async fn a_listing_of_lies_deletes_nothing_that_is_in_use() {
 }
 
 #[tokio::test]
+async fn a_listing_in_the_middle_of_cleaning_takes_nothing_for_a_leftover() {
+    let world = World::new(small_segments()).await;
+    let opened = world.mount().await;
+    let (ino, data) = sparse_file(&opened.vfs, "a", 64).await;
+    world.store.segment_acks.shut();
+    let cleaner = Arc::clone(&opened.vfs);
+    let cleaning = tokio::spawn(async move { cleaner.reclaim().await });
+    world.store.segment_acks.met().await;
+    opened.vfs.sweep(true).await.unwrap();
+    world.store.segment_acks.open();
+    assert!(cleaning.await.unwrap().unwrap().rewritten.count > 0);
+    let noted = opened.vfs.status().waiting.count;
+    assert_eq!(noted, opened.vfs.reclaimable().await.unwrap().dead.count, "only dead ones wait");
+    world.clock.advance(DAY);
+    opened.vfs.reclaim().await.unwrap();
+    opened.close().await.unwrap();
+    let opened = world.mount().await;
+    assert!(contents(&opened.vfs, ino).await == data);
+}
+
+#[tokio::test]
 async fn an_unmount_in_the_middle_of_cleaning_leaves_nothing_unknown() {
     let world = World::new(small_segments()).await;
     let opened = world.mount().await;

@@ -1,7 +1,6 @@
-//! Segments that are to be deleted: those that died, and those that no record ever knew.
+//! Deletes segments: each when it has waited long enough.
 //!
-//! An object is deleted only if a committed record names it and no other record needs it. A listing
-//! only proposes: what it shows and no record knows gets a record of its own and waits longer.
+//! An object is deleted only if a committed record names it and no other record needs it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use futures::StreamExt;
 use futures::stream;
 
 use crate::base::{Ino, SegmentId, Time};
-use crate::meta::{Garbage, Key, Leftover, MetaError, Record};
+use crate::meta::{Garbage, Key, Record};
 
 use super::{Amount, Vfs, VfsError};
 
@@ -19,14 +18,18 @@ use super::{Amount, Vfs, VfsError};
 const DELETES_MAX: usize = 16;
 /// Pause before a segment that could not be deleted is tried again.
 const RETRY: Duration = Duration::from_secs(60);
-/// Listed objects that are looked at. More than 128 TiB of segments are not expected; an endless list is.
-const LISTED_MAX: usize = 1 << 24;
-/// Leftovers noted at a time: the rest is found by the next listing.
-const LEFTOVERS_MAX: usize = 65_536;
+/// Records read from the engine at a time.
+const SCAN_COUNT: usize = 1024;
+/// Segments that wait and are kept in memory. Beyond, their records are read again.
+const WAITING_MAX: usize = 65_536;
 
 /// What waits to be deleted, and until when by the monotonic clock.
 #[derive(Debug, Default)]
-pub(super) struct Waiting(BTreeMap<(Duration, SegmentId), Wait>);
+pub(super) struct Waiting {
+    by_time: BTreeMap<(Duration, SegmentId), Wait>,
+    /// There are more than are kept here.
+    is_cut: bool,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Wait {
@@ -38,16 +41,33 @@ struct Wait {
 impl Waiting {
     /// A segment that a commit has let go of.
     pub(super) fn dead(&mut self, id: SegmentId, bytes: u64, due: Duration) {
-        self.0.insert((due, id), Wait { is_leftover: false, bytes });
+        self.add(id, Wait { is_leftover: false, bytes }, due);
     }
 
-    fn leftover(&mut self, id: SegmentId, bytes: u64, due: Duration) {
-        self.0.insert((due, id), Wait { is_leftover: true, bytes });
+    pub(super) fn leftover(&mut self, id: SegmentId, bytes: u64, due: Duration) {
+        self.add(id, Wait { is_leftover: true, bytes }, due);
+    }
+
+    fn add(&mut self, id: SegmentId, wait: Wait, due: Duration) {
+        if self.by_time.len() < WAITING_MAX {
+            self.by_time.insert((due, id), wait);
+        } else {
+            self.is_cut = true;
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.by_time.len() >= WAITING_MAX
+    }
+
+    /// Whether the records must be read again, because what was kept here is done.
+    fn take_cut(&mut self) -> bool {
+        self.by_time.is_empty() && std::mem::take(&mut self.is_cut)
     }
 
     fn take_due(&mut self, now: Duration) -> Vec<(SegmentId, Wait)> {
         let mut due = Vec::new();
-        while let Some(entry) = self.0.first_entry().filter(|entry| entry.key().0 <= now) {
+        while let Some(entry) = self.by_time.first_entry().filter(|entry| entry.key().0 <= now) {
             due.push((entry.key().1, *entry.get()));
             entry.remove();
         }
@@ -56,33 +76,13 @@ impl Waiting {
 
     /// When the first of them is due.
     pub(super) fn next_due(&self) -> Option<Duration> {
-        self.0.first_key_value().map(|((due, _), _)| *due)
+        self.by_time.first_key_value().map(|((due, _), _)| *due)
     }
 
     /// How many wait, and the lengths of those of which they are known.
     pub(super) fn amount(&self) -> Amount {
-        Amount { count: self.0.len() as u64, bytes: self.0.values().map(|wait| wait.bytes).sum() }
+        Amount { count: self.by_time.len() as u64, bytes: self.by_time.values().map(|wait| wait.bytes).sum() }
     }
-}
-
-/// What the records say of a listed segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    Used,
-    Dead,
-    Leftover,
-    Unknown,
-}
-
-/// The segments in the bucket, by what the records say of them.
-#[derive(Debug, Default)]
-pub(super) struct Listing {
-    pub(super) used: Amount,
-    pub(super) dead: Amount,
-    /// Leftovers that have a record already.
-    pub(super) noted: Amount,
-    /// Segments of which no record knows, and which are none of this mount's; with their lengths.
-    pub(super) unknown: Vec<(SegmentId, u64)>,
 }
 
 impl Vfs {
@@ -100,24 +100,25 @@ impl Vfs {
         });
     }
 
-    /// Deletes what has waited long enough. Gives how many segments went.
-    pub(super) async fn collect_due(&self) -> u64 {
+    /// Deletes what has waited long enough.
+    pub(super) async fn collect_due(&self) {
         let now = self.clock.elapsed();
         let due = self.state.lock().waiting.take_due(now);
-        let deletes = stream::iter(due).map(|(id, wait)| async move {
-            match self.collect(id, wait).await {
-                Ok(is_deleted) => u64::from(is_deleted),
-                Err(error) => {
-                    tracing::warn!(segment = %id, %error, "a dead segment stays for now");
-                    self.state.lock().waiting.0.insert((now + RETRY, id), wait);
-                    0
-                }
+        let deletes = stream::iter(due).for_each_concurrent(DELETES_MAX, |(id, wait)| async move {
+            if let Err(error) = self.collect(id, wait).await {
+                tracing::warn!(segment = %id, %error, "a dead segment stays for now");
+                self.state.lock().waiting.add(id, wait, now + RETRY);
             }
         });
-        deletes.buffer_unordered(DELETES_MAX).fold(0, |sum, deleted| async move { sum + deleted }).await
+        deletes.await;
+        if self.state.lock().waiting.take_cut()
+            && let Err(error) = self.remember_waiting().await
+        {
+            tracing::warn!(%error, "what else waits to be deleted is found by the next mount");
+        }
     }
 
-    async fn collect(&self, id: SegmentId, wait: Wait) -> Result<bool, VfsError> {
+    async fn collect(&self, id: SegmentId, wait: Wait) -> Result<(), VfsError> {
         let names = [Key::Segment(id), Key::Garbage(id), Key::Leftover(id)];
         let (is_needed, garbage, leftover) = self
             .read_txn(|txn| {
@@ -128,20 +129,20 @@ impl Vfs {
             .await?;
         if is_needed {
             tracing::error!(segment = %id, "it is named dead and is in use; it is left alone");
-            return Ok(false);
+            return Ok(());
         }
         let mut keys = Vec::new();
         match (garbage, leftover) {
             (Some(Record::Garbage(garbage)), _) if !wait.is_leftover => {
                 if self.is_held_by_a_snapshot(&garbage) {
-                    return Ok(false);
+                    return Ok(());
                 }
                 keys.extend(self.references_of(id, usize::MAX).await?);
                 keys.push(Key::Garbage(id));
             }
             (_, Some(_)) if wait.is_leftover => keys.push(Key::Leftover(id)),
             // Somebody else has done it.
-            _ => return Ok(false),
+            _ => return Ok(()),
         }
         self.vault.delete_segment(id).await.map_err(|error| {
             VfsError::Data(crate::data::DataError::Unavailable { segment: id, source: Some(Arc::new(error)) })
@@ -150,7 +151,7 @@ impl Vfs {
         state.collected.extend(keys);
         state.cleaned.deleted_count += 1;
         state.cleaned.deleted_bytes += wait.bytes;
-        Ok(true)
+        Ok(())
     }
 
     /// Whether a snapshot was born in the lifetime of a dead segment and so may need it. There are no
@@ -166,7 +167,7 @@ impl Vfs {
         let mut keys = Vec::new();
         let mut from = Key::Reference(id, Ino(0), 0);
         loop {
-            let (records, last) = self.scan(from, end, limit.min(1024)).await?;
+            let (records, last) = self.scan(from, end, limit.min(SCAN_COUNT)).await?;
             keys.extend(records.into_iter().map(|(key, _)| key));
             match last {
                 Some(Key::Reference(id, ino, page)) if keys.len() < limit => {
@@ -177,30 +178,60 @@ impl Vfs {
         }
     }
 
-    /// Remembers the records of segments that wait to be deleted.
+    /// Remembers the records of segments that wait to be deleted, as many as there is room for.
     pub(super) async fn remember_waiting(&self) -> Result<(), VfsError> {
         let (now, elapsed) = (self.clock.now(), self.clock.elapsed());
-        let dead = self.all_of(Key::Garbage(SegmentId([0; 16])), Key::History(0)).await?;
-        let grace = self.options.clean.grace;
-        let old = match dead.is_empty() {
-            true => 0,
-            false => self.last_commit_before(before(now, grace)).await?,
-        };
-        let leftovers = self.all_of(Key::Leftover(SegmentId([0; 16])), Key::Orphan(Ino(0))).await?;
-        let mut state = self.state.lock();
-        for (key, record) in dead {
-            if let (Key::Garbage(id), Record::Garbage(garbage)) = (key, record) {
-                let wait = if garbage.died <= old { Duration::ZERO } else { grace };
-                state.waiting.dead(id, 0, elapsed.saturating_add(wait));
-            }
+        let first = Key::Garbage(SegmentId([0; 16]));
+        let (any, _) = self.scan(first, Key::History(0), 1).await?;
+        if !any.is_empty() {
+            let grace = self.options.clean.grace;
+            let old = self.last_commit_before(before(now, grace)).await?;
+            let wait = |record: &Record| match record {
+                Record::Garbage(garbage) if garbage.died <= old => Some(elapsed),
+                Record::Garbage(_) => Some(elapsed.saturating_add(grace)),
+                _ => None,
+            };
+            self.remember(first, Key::History(0), wait).await?;
         }
-        for (key, record) in leftovers {
-            if let (Key::Leftover(id), Record::Leftover(leftover)) = (key, record) {
+        let wait = |record: &Record| match record {
+            Record::Leftover(leftover) => {
                 let wait = self.options.clean.leftover_grace.saturating_sub(age(leftover.found, now));
-                state.waiting.leftover(id, 0, elapsed.saturating_add(wait));
+                Some(elapsed.saturating_add(wait))
             }
+            _ => None,
+        };
+        self.remember(Key::Leftover(SegmentId([0; 16])), Key::Orphan(Ino(0)), wait).await
+    }
+
+    /// Remembers the segments of the records in `from..to`, each until `due_of` it.
+    async fn remember(
+        &self,
+        mut from: Key,
+        to: Key,
+        due_of: impl Fn(&Record) -> Option<Duration> + Send + Sync,
+    ) -> Result<(), VfsError> {
+        loop {
+            let (records, last) = self.scan(from, to, SCAN_COUNT).await?;
+            let mut state = self.state.lock();
+            for (key, record) in records {
+                // If its object is gone already, the record goes with the next commit.
+                let due = due_of(&record).filter(|_| !state.collected.contains(&key));
+                match (key, due) {
+                    (Key::Garbage(id), Some(due)) => state.waiting.dead(id, 0, due),
+                    (Key::Leftover(id), Some(due)) => state.waiting.leftover(id, 0, due),
+                    _ => {}
+                }
+            }
+            from = match last {
+                Some(_) if state.waiting.is_full() => {
+                    state.waiting.is_cut = true;
+                    return Ok(());
+                }
+                Some(Key::Garbage(id)) => Key::Garbage(next_id(id)),
+                Some(Key::Leftover(id)) => Key::Leftover(next_id(id)),
+                _ => return Ok(()),
+            };
         }
-        Ok(())
     }
 
     /// The last commit that was made at or before `time`, or an earlier one.
@@ -219,98 +250,14 @@ impl Vfs {
         Ok(low)
     }
 
-    /// Asks the bucket for its segments and the records for what they are. What is listed is the
-    /// provider's word, and no reason to delete anything.
-    pub(super) async fn list(&self) -> Result<Listing, VfsError> {
-        let mut listed = self.vault.list_segments();
-        let (mut listing, mut unknown, mut listed_count) = (Listing::default(), Vec::new(), 0);
-        while let Some(item) = listed.next().await {
-            listed_count += 1;
-            if unknown.len() >= LEFTOVERS_MAX || listed_count > LISTED_MAX {
-                tracing::warn!(
-                    listed_count,
-                    "the bucket lists more than is looked at; the rest is left for later"
-                );
-                break;
-            }
-            match item {
-                Ok((id, bytes)) => match self.standing(id).await? {
-                    Standing::Used => listing.used.add(bytes),
-                    Standing::Dead => listing.dead.add(bytes),
-                    Standing::Leftover => listing.noted.add(bytes),
-                    Standing::Unknown => unknown.push((id, bytes)),
-                },
-                Err(error) => {
-                    tracing::warn!(%error, "the bucket cannot be listed; leftovers of a crash stay");
-                    return Ok(listing);
-                }
-            }
-        }
-        if self.options.read_only {
-            self.follow().await?;
-        } else {
-            // Who is still the writer now was so when the list was made: nothing in it is a newer writer's.
-            self.engine.refresh().await.map_err(MetaError::from)?;
-        }
-        // Asked again after the list was made: what has been on its way is known by now.
-        for (id, bytes) in unknown {
-            if self.standing(id).await? == Standing::Unknown {
-                listing.unknown.push((id, bytes));
-            }
-        }
-        Ok(listing)
-    }
-
-    async fn standing(&self, id: SegmentId) -> Result<Standing, VfsError> {
-        self.read_txn(|txn| {
-            if txn.state().knows_segment(id) || txn.get(Key::Segment(id))?.is_some() {
-                return Ok(Standing::Used);
-            }
-            if txn.get(Key::Garbage(id))?.is_some() {
-                return Ok(Standing::Dead);
-            }
-            Ok(if txn.get(Key::Leftover(id))?.is_some() { Standing::Leftover } else { Standing::Unknown })
-        })
-        .await
-    }
-
-    /// Gives every leftover a record, with the next commit; it is deleted when that has aged.
-    pub(super) async fn note_leftovers(&self) -> Result<Amount, VfsError> {
-        let leftovers = self.list().await?.unknown;
-        let (found, elapsed) = (self.clock.now(), self.clock.elapsed());
-        let due = elapsed.saturating_add(self.options.clean.leftover_grace);
-        let mut state = self.state.lock();
-        state.check_writable()?;
-        let mut amount = Amount::default();
-        for (id, bytes) in leftovers {
-            amount.add(bytes);
-            state.overlay.put(Key::Leftover(id), Some(Record::Leftover(Leftover { found })));
-            state.waiting.leftover(id, bytes, due);
-        }
-        self.note_change(&mut state);
-        Ok(amount)
-    }
-
-    /// Segments that the cleaner has begun and will not hand over any more become leftovers.
-    pub(super) fn give_up_moving(&self) {
-        let found = self.clock.now();
-        let mut state = self.state.lock();
-        state.is_closing = true;
-        for id in std::mem::take(&mut state.moving) {
-            state.overlay.put(Key::Leftover(id), Some(Record::Leftover(Leftover { found })));
-        }
-    }
-
     /// All records with keys in `from..to`.
     pub(super) async fn all_of(&self, from: Key, to: Key) -> Result<Vec<(Key, Record)>, VfsError> {
         let (mut all, mut from) = (Vec::new(), from);
         loop {
-            let (records, last) = self.scan(from, to, 1024).await?;
+            let (records, last) = self.scan(from, to, SCAN_COUNT).await?;
             all.extend(records);
             from = match last {
                 Some(Key::Orphan(ino)) => Key::Orphan(Ino(ino.0.saturating_add(1))),
-                Some(Key::Garbage(id)) => Key::Garbage(next_id(id)),
-                Some(Key::Leftover(id)) => Key::Leftover(next_id(id)),
                 _ => return Ok(all),
             };
         }
@@ -348,6 +295,17 @@ mod tests {
         assert!(matches!(due[..], [(SegmentId([2, ..]), Wait { is_leftover: true, .. })]));
         assert_eq!(waiting.take_due(secs(100)).len(), 1);
         assert_eq!(waiting.next_due(), None);
+    }
+
+    #[test]
+    fn more_than_there_is_room_for_is_read_again_when_the_first_are_done() {
+        let mut waiting = Waiting::default();
+        for number in 0..=WAITING_MAX as u128 {
+            waiting.dead(SegmentId(number.to_be_bytes()), 1, Duration::ZERO);
+        }
+        assert!(waiting.is_full() && !waiting.take_cut());
+        assert_eq!(waiting.take_due(Duration::ZERO).len(), WAITING_MAX);
+        assert!(waiting.take_cut() && !waiting.take_cut());
     }
 
     #[test]

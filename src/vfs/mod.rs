@@ -12,6 +12,7 @@ mod follow;
 mod garbage;
 mod keep;
 mod layout;
+mod leftovers;
 mod links;
 mod locate;
 mod metadata;

@@ -1,6 +1,6 @@
 //! What all operations share, under one lock that is held for microseconds.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use crate::base::{Ino, SegmentId, Tag, Time};
@@ -40,7 +40,7 @@ pub(super) struct State {
     pub(super) sealed_files_delta: i64,
     pub(super) sealed_next_ino: u64,
     /// Records of segments that have been deleted; they go with the next group.
-    pub(super) collected: Vec<Key>,
+    pub(super) collected: BTreeSet<Key>,
     /// Segments that are to be deleted when their time has come.
     pub(super) waiting: Waiting,
     /// Which segments are worth cleaning.
@@ -89,7 +89,7 @@ impl State {
             files_delta: 0,
             sealed_files_delta: 0,
             sealed_next_ino: superblock.next_ino,
-            collected: Vec::new(),
+            collected: BTreeSet::new(),
             waiting: Waiting::default(),
             ledger: Ledger::new(slack_bytes),
             moving: HashSet::new(),

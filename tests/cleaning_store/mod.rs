@@ -88,6 +88,8 @@ pub struct TestStore {
     pub inner: Arc<InMemory>,
     pub segment_puts: Gate,
     pub record_puts: Gate,
+    /// Behind which segments are in the bucket, and nobody has been told.
+    pub segment_acks: Gate,
     pub requests: Arc<Requests>,
     lies: parking_lot::Mutex<Vec<Path>>,
 }
@@ -134,7 +136,11 @@ impl ObjectStore for TestStore {
             false => self.record_puts.pass().await,
         }
         self.requests.take().await;
-        self.inner.put_opts(path, payload, opts).await
+        let result = self.inner.put_opts(path, payload, opts).await;
+        if path.as_ref().starts_with("d/") {
+            self.segment_acks.pass().await;
+        }
+        result
     }
 
     async fn put_multipart_opts(

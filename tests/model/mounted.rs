@@ -109,21 +109,19 @@ impl Mounted {
         self.clock.advance(Duration::from_secs(9 * 3600));
     }
 
-    /// What `stat` tells of every file, times and blocks included.
+    /// What `stat` tells of every file, times and blocks included, while no commit is under way: what a
+    /// commit takes up again counts twice until it is done.
     pub fn details(&self) -> Vec<Attr> {
         self.run(async {
             let vfs = self.vfs();
-            let (mut all, mut queue) = (Vec::new(), vec![Ino::ROOT]);
-            while let Some(ino) = queue.pop() {
-                all.push(vfs.getattr(ino).await.unwrap());
-                if all.last().unwrap().kind == FileKind::Directory {
-                    let entries = vfs.readdir(ino, 0, 10_000).await.unwrap();
-                    let entries =
-                        entries.into_iter().filter(|entry| !matches!(&entry.name[..], b"." | b".."));
-                    queue.extend(entries.map(|entry| entry.ino));
+            let resting = || Some(vfs.status()).filter(|now| !now.is_committing).map(|now| now.commit);
+            loop {
+                let (before, details) = (resting(), details(&vfs).await);
+                if before.is_some() && resting() == before {
+                    return details;
                 }
+                tokio::task::yield_now().await;
             }
-            all
         })
     }
 
@@ -169,4 +167,18 @@ async fn image(vfs: &Vfs) -> Result<Image, VfsError> {
         image.insert(path, Shape { kind, perm, uid, nlink, data, xattrs });
     }
     Ok(image)
+}
+
+async fn details(vfs: &Vfs) -> Vec<Attr> {
+    let (mut all, mut queue) = (Vec::new(), vec![Ino::ROOT]);
+    while let Some(ino) = queue.pop() {
+        let attr = vfs.getattr(ino).await.unwrap();
+        all.push(attr);
+        if attr.kind == FileKind::Directory {
+            let entries = vfs.readdir(ino, 0, 10_000).await.unwrap();
+            let entries = entries.into_iter().filter(|entry| !matches!(&entry.name[..], b"." | b".."));
+            queue.extend(entries.map(|entry| entry.ino));
+        }
+    }
+    all
 }
