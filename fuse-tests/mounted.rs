@@ -8,6 +8,7 @@ mod support;
 
 mod attributes;
 mod bad_input;
+mod cleaning;
 mod contents;
 mod directories;
 mod durability;

@@ -209,8 +209,8 @@ impl Ledger {
         self.pick_tiny(room_bytes).or_else(|| self.pick_sparse(room_bytes))
     }
 
-    /// Rewriting pays as long as much is dead: with a fifth of all bytes dead, the worst segment costs
-    /// at most four bytes written for each one given back.
+    /// Rewriting pays as long as much is dead: with an eighth of all bytes dead, the worst segment costs
+    /// at most seven bytes written for each one given back.
     fn is_due(&mut self) -> bool {
         let Totals { len, dead, .. } = self.totals;
         let share = if self.is_at_it { 8 } else { 5 };
