@@ -6,6 +6,7 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+mod access;
 mod attributes;
 mod bad_input;
 mod cleaning;
@@ -13,6 +14,7 @@ mod contents;
 mod directories;
 mod durability;
 mod harness;
+mod kills;
 mod mapping;
 mod model;
 mod names;

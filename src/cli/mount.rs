@@ -22,10 +22,12 @@ use crate::volume::OpenOptions;
 pub const EXAMPLES: &str = "\
 Returns when the mount is ready and goes on in the background; the files there are then used like \
 any others. What is written is in the bucket a few seconds later, or at once after fsync or `coffer sync`. `coffer \
-umount`, fusermount3 -u, SIGTERM and Ctrl-C all save everything before the process ends.
+umount`, SIGTERM and Ctrl-C save everything before the process ends; fusermount3 -u and umount say that the mount is busy \
+until everything is saved.
 
 Options of -o, as mount(8) has them: ro, rw, allow_other, allow_root, nonempty, suid, nosuid, dev, nodev, \
-exec, noexec, atime, noatime, sync, async, fsname=NAME. Those for others (x-*, _netdev, nofail, user, ...) are ignored. \
+exec, noexec, relatime, strictatime, noatime, nodiratime, sync, async, fsname=NAME; and of its own, nohold (do not be busy for what is not saved). Those \
+for others (x-*, _netdev, nofail, user, ...) are ignored. \
 For fstab, the long options above can be given there as well: passphrase-file=FILE, \
 key-file=FILE, cache-size=SIZE, state-dir=DIR, ...
 
@@ -116,7 +118,7 @@ pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
     sys::raise_file_limit();
     let foreground = args.foreground;
     let plan = Plan {
-        options: args.open_options(state_dir, options.kernel.read_only)?,
+        options: args.open_options(state_dir, &options.kernel)?,
         args,
         kernel: options.kernel,
         point,
@@ -222,10 +224,12 @@ impl MountArgs {
         Ok(())
     }
 
-    fn open_options(&self, state_dir: PathBuf, read_only: bool) -> CommandResult<OpenOptions> {
+    fn open_options(&self, state_dir: PathBuf, kernel: &fuse::MountOptions) -> CommandResult<OpenOptions> {
         let state_dir = Some(state_dir);
         let mut options = OpenOptions { takeover: self.takeover, state_dir, ..OpenOptions::default() };
-        options.vfs.read_only = read_only;
+        options.vfs.read_only = kernel.read_only;
+        options.vfs.atime = kernel.atime;
+        options.vfs.directory_atime = kernel.directory_atime;
         options.vfs.commit_age = self.commit_age.unwrap_or(options.vfs.commit_age);
         budget::apply(&mut options, self.memory, self.cache_size, self.dirty_limit)?;
         Ok(options)

@@ -32,8 +32,7 @@ pub const SETTINGS: [&str; 14] = [
 ];
 
 /// Words that mean something to mount(8), fstab(5) or systemd only.
-const FOR_OTHERS: [&str; 8] =
-    ["nodiratime", "diratime", "strictatime", "nostrictatime", "norelatime", "loud", "silent", "iversion"];
+const FOR_OTHERS: [&str; 4] = ["norelatime", "loud", "silent", "iversion"];
 const FOR_OTHERS_STARTS: [&str; 5] = ["X-", "user=", "uhelper=", "helper=", "subtype="];
 
 impl MountOptions {
@@ -79,12 +78,13 @@ impl MountOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vfs::Atime;
 
     #[test]
     fn an_fstab_line_reads_as_it_means() {
         let line = "rw,suid,noatime,_netdev,nofail,x-systemd.automount,user,passphrase-file=/etc/coffer.key";
         let options = MountOptions::parse(&[line, "ro,cache_size=1G,fsname=vault"]).unwrap();
-        assert!(options.kernel.read_only && options.kernel.suid && !options.kernel.atime);
+        assert!(options.kernel.read_only && options.kernel.suid && options.kernel.atime == Atime::Never);
         assert_eq!(options.kernel.source_name, "vault");
         let settings = [("passphrase-file", "/etc/coffer.key"), ("cache-size", "1G")];
         assert_eq!(options.settings, settings.map(|(name, value)| (name.to_owned(), value.to_owned())));

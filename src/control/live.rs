@@ -63,7 +63,9 @@ impl Subject for Live {
             .flush_pages()
             .await
             .map_err(|error| Failure { kind: FailureKind::NotSaved, message: error.to_string() })?;
-        self.vfs.sync_all().await.map_err(not_saved)
+        self.vfs.sync_all().await.map_err(not_saved)?;
+        self.mounted.let_go().await;
+        Ok(())
     }
 
     async fn clean(&self, dry_run: bool) -> Result<Value, Failure> {

@@ -87,7 +87,12 @@ pub(super) async fn open(
     if how.contains(FopenFlags::FOPEN_DIRECT_IO) && permission::has_capabilities(&core.vfs, node).await? {
         how.remove(FopenFlags::FOPEN_DIRECT_IO);
     }
-    Ok((core.vfs.open(node, writes(flags), truncate).await?, how))
+    let handle = core.vfs.open(node, writes(flags), truncate).await?;
+    if flags.0 & libc::O_NOATIME == 0 && core.vfs.would_touch(node) {
+        // Of what the kernel reads from its own cache we would not hear.
+        how.remove(FopenFlags::FOPEN_KEEP_CACHE);
+    }
+    Ok((handle, how))
 }
 
 async fn undo(core: &Core, dir: Ino, name: &[u8], made: Ino, is_dir: bool, error: VfsError) -> Refusal {

@@ -25,15 +25,17 @@ const WRITE_BYTES_MAX: u32 = 1024 * 1024;
 /// Read-ahead and other background requests that may be under way at once.
 const BACKGROUND_MAX: u16 = 64;
 
-/// Asked for if the kernel has them. Locks are left out: without the flags the kernel keeps them itself, which
-/// is right for one mount. So is the writeback cache: it made streams 1.5 times dearer. `SETXATTR_EXT` would
-/// make `fuser` 0.18.0 panic.
-const WANTED: [InitFlags; 8] = [
+/// Asked for if the kernel has them. `EXPORT_SUPPORT` promises that `.` and `..` can be looked up: file handles then
+/// outlive what the kernel remembers, as NFS needs. Locks are left out: without the flags the kernel keeps them itself,
+/// which is right for one mount. So is the writeback cache: it made streams 1.5 times dearer. `SETXATTR_EXT` would make
+/// `fuser` 0.18.0 panic.
+const WANTED: [InitFlags; 9] = [
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
     InitFlags::FUSE_DONT_MASK,
     InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_EXPORT_SUPPORT,
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_POSIX_ACL,

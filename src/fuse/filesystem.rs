@@ -98,7 +98,10 @@ impl Filesystem for Bridge {
             request,
             reply,
             |core| async move { core.vfs.readlink(ino(node)).await },
-            |_, reply, target| reply.data(&target),
+            move |core, reply, target| {
+                core.vfs.touch(ino(node));
+                reply.data(&target);
+            },
         );
     }
 
@@ -211,7 +214,7 @@ impl Filesystem for Bridge {
         handle: FileHandle,
         offset: u64,
         bytes: u32,
-        _: OpenFlags,
+        flags: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
@@ -219,7 +222,12 @@ impl Filesystem for Bridge {
             request,
             reply,
             |core| async move { core.vfs.read(Handle(handle.0), ino(node), offset, bytes as usize).await },
-            |_, reply, data| reply.data(&data),
+            move |core, reply, data| {
+                if flags.0 & libc::O_NOATIME == 0 {
+                    core.vfs.touch(ino(node));
+                }
+                reply.data(&data);
+            },
         );
     }
 
@@ -278,7 +286,10 @@ impl Filesystem for Bridge {
             request,
             reply,
             |core| async move { core.vfs.readdir(ino(dir), cookie, max).await },
-            |core, reply, entries| dirs::fill(&core.fit, reply, &entries),
+            move |core, reply, entries| {
+                core.vfs.touch(ino(dir));
+                dirs::fill(&core.fit, reply, &entries);
+            },
         );
     }
 
@@ -295,7 +306,10 @@ impl Filesystem for Bridge {
             request,
             reply,
             |core| async move { core.vfs.readdir_plus(ino(dir), cookie, max).await },
-            |core, reply, entries| dirs::fill_plus(core, reply, &entries),
+            move |core, reply, entries| {
+                core.vfs.touch(ino(dir));
+                dirs::fill_plus(core, reply, &entries);
+            },
         );
     }
 

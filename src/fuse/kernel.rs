@@ -14,6 +14,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use super::{Device, MountError, MountOptions};
+use crate::vfs::Atime;
 
 const DEV_FUSE: &str = "/dev/fuse";
 const FUSERMOUNT: &str = "fusermount3";
@@ -67,7 +68,7 @@ fn mount_flags(options: &MountOptions) -> MountFlags {
     flags.set(MountFlags::NOSUID, !options.suid);
     flags.set(MountFlags::NODEV, !options.dev);
     flags.set(MountFlags::NOEXEC, !options.exec);
-    flags.set(MountFlags::NOATIME, !options.atime);
+    flags.set(MountFlags::NOATIME, options.atime == Atime::Never);
     flags.set(MountFlags::SYNCHRONOUS, options.sync);
     flags
 }

@@ -13,6 +13,7 @@ mod core;
 mod dirs;
 mod error;
 mod filesystem;
+mod hold;
 mod kernel;
 mod killed;
 mod mount;

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::bridge::Bridge;
 use super::core::Core;
+use super::hold::Hold;
 use super::serve::Desk;
 use super::{Device, MountError, MountOptions, kernel, mountinfo};
 use crate::base::Ino;
@@ -35,6 +36,7 @@ pub struct Mounted {
     device: Device,
     end: watch::Receiver<Option<Result<(), String>>>,
     notifier: Notifier,
+    hold: Option<Arc<Hold>>,
 }
 
 /// Mounts `vfs` at `mountpoint` and begins to serve it; operations that must wait do so on `runtime`.
@@ -53,7 +55,10 @@ pub fn mount(
     let core = Arc::new(Core::new(vfs, !options.read_only));
     let connection = kernel::attach(&point, options)?;
     let desk = Desk::new(Arc::clone(&core), runtime.clone());
-    let begun = begin(Bridge(desk), connection, options, &core, &point);
+    let begun = begin(Bridge(desk), connection, options, &core, &point).map(|mounted| Mounted {
+        hold: options.hold.then(|| take_hold(&core, &mounted, runtime)).flatten(),
+        ..mounted
+    });
     if begun.is_err() {
         // Nobody answers there, so nobody can use it; and what is there can only be what was just mounted.
         let _ = kernel::detach(&point, true);
@@ -96,7 +101,14 @@ fn begin(
             tell.send_replace(Some(result));
         })
         .map_err(failed)?;
-    Ok(Mounted { point: place, device, end, notifier })
+    Ok(Mounted { point: place, device, end, notifier, hold: None })
+}
+
+fn take_hold(core: &Core, mounted: &Mounted, runtime: &Handle) -> Option<Arc<Hold>> {
+    let hold = Arc::new(Hold::new(&mounted.point, mounted.device, runtime.clone())?);
+    let told = Arc::clone(&hold);
+    core.vfs.watch_safety(Box::new(move |is_safe| told.tell(is_safe)));
+    Some(hold)
 }
 
 /// When the session is over, a mount still there is dead: every access would fail with `ENOTCONN`.
@@ -160,7 +172,7 @@ impl Mounted {
         result.unwrap_or(Ok(())).map_err(MountError::Session)
     }
 
-    /// Unmounts, unless somebody else already has. Never touches another filesystem mounted at the same place.
+    /// Unmounts, unless somebody else already has; what is not in the bucket yet is the caller's care. Never touches another filesystem mounted at the same place.
     ///
     /// With [`Unmount::WhenIdle`], returns when the mount has ended.
     ///
@@ -168,7 +180,12 @@ impl Mounted {
     /// [`MountError::Busy`] or [`MountError::Covered`] if it cannot be done now; then it stays mounted and served.
     pub async fn unmount(&self, how: Unmount) -> Result<(), MountError> {
         let (point, device) = (Arc::clone(&self.point), self.device);
-        blocking(move || unmount(&point, device, how)).await?;
+        self.waive_hold(true).await;
+        let unmounted = blocking(move || unmount(&point, device, how)).await;
+        if unmounted.is_err() {
+            self.waive_hold(false).await;
+        }
+        unmounted?;
         if how == Unmount::WhenIdle {
             // How the session ended is told by `ended`; here it only matters that it has.
             let _ = self.ended().await;
@@ -191,6 +208,20 @@ impl Mounted {
             })
         })
         .await
+    }
+
+    /// Waits until the mount is not kept busy any more by changes that have reached the bucket.
+    pub async fn let_go(&self) {
+        if let Some(hold) = &self.hold {
+            hold.closed().await;
+        }
+    }
+
+    async fn waive_hold(&self, is_waived: bool) {
+        if let Some(hold) = &self.hold {
+            hold.waive(is_waived);
+            hold.closed().await;
+        }
     }
 
     /// A way to make the kernel forget what it remembers.

@@ -3,6 +3,7 @@
 use fuser::SessionACL;
 
 use super::MountError;
+use crate::vfs::Atime;
 
 /// Options of one mount. The kernel always checks permissions by the files' modes (`default_permissions`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +22,12 @@ pub struct MountOptions {
     pub dev: bool,
     /// Allow programs to be executed.
     pub exec: bool,
-    /// Keep access times.
-    pub atime: bool,
+    /// When reading changes access times.
+    pub atime: Atime,
+    /// Whether listing a directory does.
+    pub directory_atime: bool,
+    /// Refuse to be unmounted by others while changes are not in the bucket yet.
+    pub hold: bool,
     /// Make every write durable before it returns.
     pub sync: bool,
     /// What the list of mounts calls this one: the bucket's URL without credentials.
@@ -39,7 +44,9 @@ impl Default for MountOptions {
             suid: false,
             dev: false,
             exec: true,
-            atime: true,
+            atime: Atime::default(),
+            directory_atime: true,
+            hold: true,
             sync: false,
             source_name: "coffer".into(),
         }
@@ -65,10 +72,15 @@ impl MountOptions {
                 "nodev" => self.dev = false,
                 "exec" => self.exec = true,
                 "noexec" => self.exec = false,
-                "atime" | "relatime" => self.atime = true,
-                "noatime" => self.atime = false,
+                "atime" | "relatime" | "nostrictatime" => self.atime = Atime::Relative,
+                "strictatime" => self.atime = Atime::Always,
+                "noatime" => self.atime = Atime::Never,
+                "diratime" => self.directory_atime = true,
+                "nodiratime" => self.directory_atime = false,
                 "sync" => self.sync = true,
                 "async" => self.sync = false,
+                "hold" => self.hold = true,
+                "nohold" => self.hold = false,
                 "defaults"
                 | "default_permissions"
                 | "auto"
@@ -104,7 +116,7 @@ impl MountOptions {
         words.push(if self.suid { "suid" } else { "nosuid" });
         words.push(if self.dev { "dev" } else { "nodev" });
         words.extend((!self.exec).then_some("noexec"));
-        words.extend((!self.atime).then_some("noatime"));
+        words.extend((self.atime == Atime::Never).then_some("noatime"));
         words.extend(self.sync.then_some("sync"));
         words
     }
@@ -121,10 +133,15 @@ mod tests {
     #[test]
     fn a_line_of_fstab_is_understood() {
         let mut options = MountOptions::default();
-        options.apply("rw,noexec,noatime,allow_other,_netdev,x-systemd.automount,,nofail").unwrap();
+        options.apply("rw,noexec,noatime,nohold,allow_other,_netdev,x-systemd.automount,,nofail").unwrap();
         assert!(
-            !options.exec && !options.atime && options.allow_other && !options.read_only && !options.suid
+            !options.exec
+                && options.atime == Atime::Never
+                && options.allow_other
+                && !options.read_only
+                && !options.suid
         );
+        assert!(!options.hold && MountOptions::default().hold);
         assert_eq!(
             options.words(),
             ["default_permissions", "allow_other", "rw", "nosuid", "nodev", "noexec", "noatime"]

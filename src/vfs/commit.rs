@@ -128,11 +128,14 @@ impl Vfs {
         let has_work =
             !state.is_open_empty() || !state.moves.is_empty() || (state.dirty.has_repack() && !is_urgent);
         if !has_work && !is_forced {
+            self.tell_safety(!state.is_committing);
             return Ok(false);
         }
+        let is_tidying = state.is_open_empty();
         for key in std::mem::take(&mut state.collected) {
             state.overlay.put(key, None);
         }
+        state.fold_atimes();
         state.overlay.seal();
         state.dirty.seal();
         state.sealed_moves = std::mem::take(&mut state.moves);
@@ -140,6 +143,7 @@ impl Vfs {
         state.sealed_next_ino = state.next_ino;
         state.group += 1;
         state.is_committing = true;
+        state.is_tidying = is_tidying;
         Ok(true)
     }
 
@@ -291,6 +295,9 @@ impl Vfs {
         state.is_committing = false;
         state.stuck = None;
         state.committed_at = Some(self.clock.now());
+        if state.is_open_empty() {
+            self.tell_safety(true);
+        }
         let head = (state.superblock.commit, state.superblock.head);
         if state.dirty.has_repack() && state.is_open_empty() {
             self.signals.dirtied.notify_one();
@@ -307,6 +314,8 @@ impl Vfs {
     fn fence(&self) {
         let mut state = self.state.lock();
         state.phase = Phase::Fenced;
+        // What is left cannot be saved any more, so that there is nothing to wait for.
+        self.tell_safety(true);
         drop(state);
         tracing::error!("another writer has taken this volume over; this mount is read-only now");
         self.tell_progress();

@@ -121,6 +121,7 @@ impl Vfs {
             if !matches!(entry.name.as_slice(), b"." | b"..") {
                 *state.refs.entry(entry.ino).or_default() += 1;
             }
+            let inode = state.with_atime(entry.ino, inode);
             let attr = Attr::of(entry.ino, &inode, state.dirty.bytes_of(entry.ino));
             listed.push((entry, attr));
         }

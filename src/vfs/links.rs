@@ -55,11 +55,15 @@ impl Vfs {
 
     async fn lookup_dots(&self, dir: Ino, name: &[u8]) -> Result<Attr, VfsError> {
         self.read_txn(|txn| {
-            let here = txn.directory(dir)?;
-            let ino = if name == b"." { dir } else { here.parent };
-            let inode = txn.promised(ino)?;
+            let (ino, inode) = if name == b"." {
+                // Of anything but a directory too: that is how the kernel finds what a file handle means.
+                (dir, txn.inode(dir)?)
+            } else {
+                let parent = txn.directory(dir)?.parent;
+                (parent, txn.promised(parent)?)
+            };
             txn.refer(ino);
-            Ok(Attr::of(ino, &inode, 0))
+            Ok(Attr::of(ino, &inode, txn.dirty_bytes_of(ino)))
         })
         .await
     }

@@ -1,5 +1,6 @@
 //! A POSIX filesystem with no FUSE in it: one file for each family of operations.
 
+mod access;
 mod attr;
 mod clean;
 mod commit;
@@ -31,7 +32,7 @@ mod xattr;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use futures::future::join_all;
 use parking_lot::Mutex;
@@ -45,12 +46,13 @@ use crate::meta::engine::Engine;
 use crate::meta::{Key, Load, MetaError, Overlay, Record, Superblock, decode};
 use crate::vault::Vault;
 
+pub use access::Atime;
 pub use attr::{Attr, Caller, DirEntry, Handle, RenameMode, SeekFor, SetAttr, SetTime, StatFs, XattrMode};
 pub use clean::Cleaned;
 pub use error::VfsError;
 pub use options::{CleanOptions, OnCommit, VfsOptions};
 pub use reclaim::{Amount, Reclaimable, Reclaimed};
-pub use status::Status;
+pub use status::{OnSafety, Status};
 
 use file::OpenFile;
 use follow::Follow;
@@ -91,6 +93,8 @@ struct Signals {
     collecting: Arc<RwLock<()>>,
     /// The last commit, and whether there will be more.
     progress: watch::Sender<Progress>,
+    /// Told whenever the filesystem starts or ceases to have changes that are not in the bucket.
+    safety: OnceLock<OnSafety>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -167,6 +171,14 @@ impl Vfs {
         if state.dirty_since.is_none() && !state.is_open_empty() {
             state.dirty_since = Some(self.clock.elapsed());
             self.signals.dirtied.notify_one();
+            self.tell_safety(false);
+        }
+    }
+
+    /// To be called under the state's lock, so that what is told last is true.
+    fn tell_safety(&self, is_safe: bool) {
+        if let Some(tell) = self.signals.safety.get() {
+            tell(is_safe);
         }
     }
 
@@ -270,6 +282,7 @@ impl Vfs {
                 eased: Notify::new(),
                 collecting: Arc::default(),
                 progress: watch::Sender::new(progress),
+                safety: OnceLock::new(),
             },
             uploads: Arc::new(Semaphore::new(options.uploads_max)),
             commit_turn: tokio::sync::Mutex::new(None),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Atime;
 use crate::data::{Compression, SEGMENT_ROOM_BYTES};
 
 /// Told of every commit: its number and its hash.
@@ -38,6 +39,10 @@ pub struct VfsOptions {
     pub device: [u8; 16],
     /// When and how fast segments are cleaned.
     pub clean: CleanOptions,
+    /// When reading changes an access time.
+    pub atime: Atime,
+    /// Whether listing a directory does.
+    pub directory_atime: bool,
     /// Told of every commit, after it is durable.
     pub on_commit: Option<OnCommit>,
 }
@@ -86,6 +91,8 @@ impl Default for VfsOptions {
             compression: Compression::None,
             device: [0; 16],
             clean: CleanOptions::default(),
+            atime: Atime::default(),
+            directory_atime: true,
             on_commit: None,
         }
     }

@@ -62,12 +62,16 @@ pub(super) struct State {
     pub(super) group: u64,
     /// Whether a group is sealed and not yet committed.
     pub(super) is_committing: bool,
+    /// Whether the sealed group holds nothing that was not in the bucket before: it only tidies up.
+    pub(super) is_tidying: bool,
     /// References to inodes from outside the tree: the kernel's lookups, open files.
     pub(super) refs: HashMap<Ino, u64>,
     /// Files of which a write could not be stored, and why.
     pub(super) lost: HashMap<Ino, String>,
     /// Why the last attempts to commit failed, if waiting does not cure that.
     pub(super) stuck: Option<VfsError>,
+    /// Access times that no record holds yet.
+    pub(super) atimes: HashMap<Ino, Time>,
     /// Inodes that are [`Key::Orphan`]s, whose records may have left memory.
     pub(super) orphans: HashSet<Ino>,
     /// Whether changes are taken.
@@ -101,10 +105,12 @@ impl State {
             cleaned: Cleaned::default(),
             group: superblock.commit + 1,
             is_committing: false,
+            is_tidying: false,
             superblock,
             refs: HashMap::new(),
             lost: HashMap::new(),
             stuck: None,
+            atimes: HashMap::new(),
             orphans: HashSet::new(),
             phase,
             dirty_since: None,
@@ -116,6 +122,11 @@ impl State {
     /// Whether the open group has nothing to commit.
     pub(super) fn is_open_empty(&self) -> bool {
         self.overlay.open_count() == 0 && self.dirty.is_open_empty()
+    }
+
+    /// Whether everything that was written is in the bucket.
+    pub(super) fn is_clean(&self) -> bool {
+        self.is_open_empty() && (!self.is_committing || self.is_tidying)
     }
 
     /// Whether a segment is being made, or was since the last commit.
@@ -167,6 +178,7 @@ impl State {
             self.dirty.forget(ino);
         }
         self.lost.remove(&ino);
+        self.atimes.remove(&ino);
         self.files_delta -= 1;
     }
 

@@ -53,7 +53,20 @@ pub struct Status {
     pub cleaned: Cleaned,
 }
 
+/// Takes whether everything is in the bucket. Called under the filesystem's lock: it must be quick and never call back.
+pub type OnSafety = Box<dyn Fn(bool) + Send + Sync>;
+
 impl Vfs {
+    /// Has `tell` called before the first change to a filesystem of which everything is in the bucket is acknowledged, and
+    /// as soon as everything is again. Only the first caller is heard.
+    pub fn watch_safety(&self, tell: OnSafety) {
+        let state = self.state.lock();
+        let is_safe = state.is_open_empty() && !state.is_committing;
+        if self.signals.safety.set(tell).is_ok() {
+            self.tell_safety(is_safe);
+        }
+    }
+
     /// Bytes of file contents that are not in the bucket yet.
     #[must_use]
     pub fn dirty_bytes(&self) -> u64 {
@@ -72,9 +85,8 @@ impl Vfs {
     pub fn status(&self) -> Status {
         let cache = self.cache.stats();
         let state = self.state.lock();
-        let is_clean = state.is_open_empty() && !state.is_committing;
         Status {
-            is_safe: is_clean && state.phase != Phase::Fenced && state.lost.is_empty(),
+            is_safe: state.is_clean() && state.phase != Phase::Fenced && state.lost.is_empty(),
             state: match state.phase {
                 Phase::Writable => "writable",
                 Phase::ReadOnly => "read-only",

@@ -88,7 +88,7 @@ impl<'a> Txn<'a> {
             return Ok(Arc::new(inode.clone()));
         }
         match self.get(Key::Inode(ino))? {
-            Some(Record::Inode(inode)) => Ok(inode),
+            Some(Record::Inode(inode)) => Ok(self.state.with_atime(ino, inode)),
             _ => Err(VfsError::NoEntry.into()),
         }
     }
@@ -112,7 +112,7 @@ impl<'a> Txn<'a> {
     /// The inode `ino`, which an entry promises.
     pub(super) fn promised(&mut self, ino: Ino) -> Result<Arc<Inode>, Halt> {
         match self.get(Key::Inode(ino))? {
-            Some(Record::Inode(inode)) => Ok(inode),
+            Some(Record::Inode(inode)) => Ok(self.state.with_atime(ino, inode)),
             _ => Err(MetaError::Missing(Key::Inode(ino)).into()),
         }
     }
@@ -194,7 +194,13 @@ impl<'a> Txn<'a> {
                     state.orphans.insert(ino);
                     state.overlay.put_new(key, record);
                 }
-                (key, record) => state.overlay.put(key, record),
+                (key, record) => {
+                    if let Key::Inode(ino) = key {
+                        // The operation has seen it, and its record says so.
+                        state.atimes.remove(&ino);
+                    }
+                    state.overlay.put(key, record);
+                }
             }
         }
     }

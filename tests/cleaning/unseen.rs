@@ -112,6 +112,7 @@ async fn a_copy_made_while_the_moves_are_committed_follows_them() {
     let cleaner = Arc::clone(&vfs);
     let cleaning = tokio::spawn(async move { cleaner.reclaim().await });
     world.store.record_puts.met().await;
+    assert!(vfs.status().is_safe, "what is committed has been in the bucket before");
     let whole = vfs.create(&CALLER, Ino::ROOT, b"whole", 0o644, true).await.unwrap().ino;
     let part = vfs.create(&CALLER, Ino::ROOT, b"part", 0o644, true).await.unwrap().ino;
     for copy in [whole, part] {

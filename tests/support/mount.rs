@@ -9,10 +9,13 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 
 use super::command::{Finished, command, run, run_within, tail, wait_until};
+use super::extended;
 use super::volume::{COFFER, Volume};
 
 /// No test keeps one mount longer; past it the daemon is killed, which frees whoever waits for it in the kernel.
 const MOUNT_LIMIT: Duration = Duration::from_secs(600);
+/// The same for the longer variants.
+const MOUNT_LIMIT_EXTENDED: Duration = Duration::from_secs(4 * 3600);
 /// How long a daemon may take to be gone after the mount is.
 const GONE_WITHIN: Duration = Duration::from_secs(60);
 
@@ -78,9 +81,10 @@ impl<'v> MountSpec<'v> {
         }
         assert!(mount.is_mounted(), "mount returned before it was ready: {finished}");
         let dir = mount.dir.clone();
+        let limit = if extended() { MOUNT_LIMIT_EXTENDED } else { MOUNT_LIMIT };
         std::thread::spawn(move || {
-            if let Err(mpsc::RecvTimeoutError::Timeout) = watch.recv_timeout(MOUNT_LIMIT) {
-                eprintln!("a mount lasted longer than {MOUNT_LIMIT:?}: killing its daemon");
+            if let Err(mpsc::RecvTimeoutError::Timeout) = watch.recv_timeout(limit) {
+                eprintln!("a mount lasted longer than {limit:?}: killing its daemon");
                 kill_all(&dir);
             }
         });

@@ -279,7 +279,8 @@ fn free_ports() -> [u16; 8] {
     ports.try_into().expect("eight free ports")
 }
 
-fn tool(path: &str) -> PathBuf {
+/// A program that `scripts/deps` has put below the target directory.
+pub(crate) fn tool(path: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
     let tool = target.join("tools").join(path);
     assert!(tool.exists(), "{} is missing: run scripts/deps", tool.display());

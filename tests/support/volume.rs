@@ -73,6 +73,11 @@ impl Volume {
         self.dir.path().join("bucket")
     }
 
+    /// Opens the way to the mount points to other users.
+    pub(crate) fn let_others_through(&self) {
+        rustix::fs::chmod(self.dir.path(), rustix::fs::Mode::from_raw_mode(0o711)).expect("chmod");
+    }
+
     /// The file that holds the passphrase.
     pub(crate) fn passphrase_file(&self) -> PathBuf {
         self.dir.path().join("passphrase")

@@ -1,0 +1,103 @@
+//! Access times: noted in memory when something is read, stored with the next commit that has another reason.
+
+use std::sync::Arc;
+
+use crate::base::{FileKind, Ino, Time};
+use crate::meta::{Inode, Key, Record};
+
+use super::Vfs;
+use super::state::{Phase, State};
+
+/// With [`Atime::Relative`], an access time is never older than this after a read.
+const RELATIVE_AGE_SECS: i64 = 24 * 3600;
+/// Access times that wait for a commit. With more, they become a reason for one.
+const PENDING_MAX: usize = 50_000;
+
+/// When reading changes an access time, as the mount options of mount(8) have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Atime {
+    /// `noatime`: never.
+    Never,
+    /// `relatime`: when it is not later than the last change, or a day old.
+    #[default]
+    Relative,
+    /// `strictatime`: always.
+    Always,
+}
+
+impl Atime {
+    fn is_due(self, inode: &Inode, atime: Time, now: Time) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Always => true,
+            Self::Relative => {
+                let age_secs = now.secs.saturating_sub(atime.secs);
+                atime <= inode.mtime || atime <= inode.ctime || age_secs >= RELATIVE_AGE_SECS
+            }
+        }
+    }
+}
+
+impl Vfs {
+    /// Notes that `ino` was read. What is noted is shown at once, and reaches the bucket with the next commit.
+    pub fn touch(&self, ino: Ino) {
+        if self.options.atime == Atime::Never {
+            return;
+        }
+        let mut state = self.state.lock();
+        if let Some(now) = self.due(&mut state, ino) {
+            state.atimes.insert(ino, now);
+            if state.atimes.len() > PENDING_MAX {
+                state.fold_atimes();
+                self.note_change(&mut state);
+            }
+        }
+    }
+
+    /// Whether reading `ino` now would change its access time, so that the read must not be answered without us.
+    #[must_use]
+    pub fn would_touch(&self, ino: Ino) -> bool {
+        self.options.atime != Atime::Never && self.due(&mut self.state.lock(), ino).is_some()
+    }
+
+    /// The new access time. An inode that is not in memory has not been read just now.
+    fn due(&self, state: &mut State, ino: Ino) -> Option<Time> {
+        if state.phase != Phase::Writable {
+            return None;
+        }
+        let Some(Some(Record::Inode(inode))) = state.overlay.get(&Key::Inode(ino)) else { return None };
+        if inode.kind == FileKind::Directory && !self.options.directory_atime {
+            return None;
+        }
+        let atime = state.atimes.get(&ino).copied().unwrap_or(inode.atime);
+        let now = self.clock.now();
+        self.options.atime.is_due(&inode, atime, now).then_some(now)
+    }
+}
+
+impl State {
+    /// An inode as its readers see it.
+    pub(super) fn with_atime(&self, ino: Ino, mut inode: Arc<Inode>) -> Arc<Inode> {
+        if !self.atimes.is_empty()
+            && let Some(atime) = self.atimes.get(&ino)
+        {
+            Arc::make_mut(&mut inode).atime = *atime;
+        }
+        inode
+    }
+
+    /// Moves the noted access times into the open group. Those of inodes that have left memory stay noted.
+    pub(super) fn fold_atimes(&mut self) {
+        for (ino, atime) in std::mem::take(&mut self.atimes) {
+            let key = Key::Inode(ino);
+            match self.overlay.get(&key) {
+                Some(Some(Record::Inode(mut inode))) => {
+                    Arc::make_mut(&mut inode).atime = atime;
+                    self.overlay.put(key, Some(Record::Inode(inode)));
+                }
+                Some(_) => {}
+                None => drop(self.atimes.insert(ino, atime)),
+            }
+        }
+    }
+}
