@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
 use crate::base::{Ino, NewSegment, SegmentId};
 use crate::data::{FileEdit, Moves, Weight};
 use crate::meta::engine::EngineError;
@@ -69,15 +72,20 @@ impl Vfs {
 
     /// Commits the open group, if it holds anything or `is_forced`; before it the sealed one, if a
     /// commit was given up.
-    pub(super) async fn commit(&self, is_urgent: bool, is_forced: bool) -> Result<(), VfsError> {
-        let mut decided = self.commit_turn.lock().await;
-        if self.is_given_up()? {
-            self.finish(is_urgent, &mut decided).await?;
-        }
-        if self.seal(is_urgent, is_forced)? {
-            self.finish(is_urgent, &mut decided).await?;
-        }
-        Ok(())
+    ///
+    /// Boxed, so that the many who commit do not carry its state on their stacks.
+    pub(super) fn commit(&self, is_urgent: bool, is_forced: bool) -> BoxFuture<'_, Result<(), VfsError>> {
+        let committing = async move {
+            let mut decided = self.commit_turn.lock().await;
+            if self.is_given_up()? {
+                self.finish(is_urgent, &mut decided).await?;
+            }
+            if self.seal(is_urgent, is_forced)? {
+                self.finish(is_urgent, &mut decided).await?;
+            }
+            Ok(())
+        };
+        committing.boxed()
     }
 
     /// Whether a group is sealed and nobody commits it.
@@ -187,7 +195,7 @@ impl Vfs {
             }
             riders.push((Key::Inline(ino, index), Some(Record::Inline(bytes))));
         }
-        let mut layout = self.lay_out(edits).await?;
+        let mut layout = self.lay_out(edits).boxed().await?;
         layout.records.extend(riders);
         self.assemble(layout, segments, repack).await
     }

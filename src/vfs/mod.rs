@@ -34,6 +34,7 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
 
+use futures::FutureExt;
 use futures::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, RwLock, Semaphore, watch};
@@ -135,7 +136,8 @@ impl Vfs {
                     Err(Halt::Missing(keys)) => keys,
                 }
             };
-            self.load(missing).await?;
+            // Boxed, so that the state of what is seldom needed is not part of every operation's.
+            self.load(missing).boxed().await?;
         }
     }
 
@@ -162,7 +164,7 @@ impl Vfs {
                     Err(Halt::Missing(keys)) => keys,
                 }
             };
-            self.load(missing).await?;
+            self.load(missing).boxed().await?;
         }
     }
 
@@ -225,7 +227,8 @@ impl Vfs {
             let state = self.state.lock();
             (state.overlay.changes_between(&from, &to, limit), state.overlay.settled_count())
         };
-        let rows = self.engine.scan(from.encode(), to.encode(), limit).await.map_err(MetaError::from)?;
+        let scanning = self.engine.scan(from.encode(), to.encode(), limit).boxed();
+        let rows = scanning.await.map_err(MetaError::from)?;
         let last_row =
             (rows.len() >= limit).then(|| rows.last().and_then(|(key, _)| Key::decode(key))).flatten();
         let last_change = (changes.len() >= limit).then(|| changes.last().map(|(key, _)| *key)).flatten();

@@ -1,5 +1,6 @@
 //! What could be given back, and giving it back at once, for whoever asks for it.
 
+use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Ledger, Reason};
@@ -76,6 +77,10 @@ impl Vfs {
     /// # Errors
     /// Why the bucket or the records could not be read.
     pub async fn reclaimable(&self) -> Result<Reclaimable, VfsError> {
+        self.find_reclaimable().boxed().await
+    }
+
+    async fn find_reclaimable(&self) -> Result<Reclaimable, VfsError> {
         let (ledger, live_bytes) = self.whole_ledger().await?;
         let listing = self.list().await?;
         let totals = ledger.totals();
@@ -137,15 +142,20 @@ impl Vfs {
     /// # Errors
     /// Why it cannot go on; what was done until then is done.
     pub async fn reclaim(&self) -> Result<Reclaimed, VfsError> {
+        // Boxed, because it is large and its callers need not be.
+        self.reclaim_all().boxed().await
+    }
+
+    async fn reclaim_all(&self) -> Result<Reclaimed, VfsError> {
         let before = self.state.lock().cleaned.clone();
-        let leftovers = self.note_leftovers().await?;
-        while !self.scan_segments().await? {}
-        while self.clean_round().await?.is_some() {}
-        while self.fold_history().await? {
+        let leftovers = self.note_leftovers().boxed().await?;
+        while !self.scan_segments().boxed().await? {}
+        while self.clean_round().boxed().await?.is_some() {}
+        while self.fold_history().boxed().await? {
             self.commit(false, false).await?;
         }
         self.commit(false, false).await?;
-        self.collect_due().await;
+        self.collect_due().boxed().await;
         let has_collected = !self.state.lock().collected.is_empty();
         self.commit(false, has_collected).await?;
         let state = self.state.lock();

@@ -21,6 +21,8 @@ use super::{DATABASE, settings};
 const COMMITS_PER_TABLE: u64 = 256;
 /// Garbage of earlier sessions is removed this long after opening.
 const FIRST_COLLECTION: Duration = Duration::from_secs(120);
+/// The last collection after some work comes this long after its manifests have aged.
+const LAST_COLLECTION: Duration = Duration::from_secs(60);
 /// While a merge runs it is looked at this often.
 const MERGE_CHECK: Duration = Duration::from_secs(1);
 /// Closing waits this long for a merge that makes room for the last table.
@@ -146,7 +148,7 @@ impl Shared {
                     collection = if idle < settings::GARBAGE_AGE * 2 {
                         Some(Instant::now() + settings::GARBAGE_AGE)
                     } else if idle < settings::MANIFEST_AGE {
-                        Some(Instant::now() + settings::MANIFEST_AGE + settings::GARBAGE_AGE - idle)
+                        Some(Instant::now() + settings::MANIFEST_AGE + LAST_COLLECTION - idle)
                     } else {
                         None
                     };
