@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 
 use super::exit::Exit;
 use super::logging::LogArgs;
-use super::{cat, cp, export, gc, init, inspect, key, ls, mount, status, sync, umount};
+use super::{cat, check, cp, export, gc, init, inspect, key, ls, mount, repair, status, sync, umount};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Yellow.on_default().bold())
@@ -67,6 +67,12 @@ pub enum Command {
     /// Give back what is stored and not used, or tell how much that is
     #[command(after_help = gc::EXAMPLES)]
     Gc(gc::GcArgs),
+    /// Find out what is wrong with a volume, if anything
+    #[command(after_help = check::EXAMPLES)]
+    Check(check::CheckArgs),
+    /// Put a volume back in order that a check has found something wrong with
+    #[command(after_help = repair::EXAMPLES)]
+    Repair(repair::RepairArgs),
     /// List, add, change and remove the keys that open a volume
     #[command(subcommand, after_help = key::EXAMPLES)]
     Key(key::KeyCommand),

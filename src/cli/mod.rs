@@ -3,6 +3,7 @@
 pub mod args;
 pub mod budget;
 pub mod cat;
+pub mod check;
 pub mod client;
 pub mod cp;
 pub mod daemon;
@@ -24,6 +25,7 @@ pub mod mount_options;
 pub mod open;
 pub mod passphrase;
 pub mod progress;
+pub mod repair;
 pub mod runtime;
 pub mod serve;
 pub mod signals;
@@ -80,6 +82,8 @@ fn dispatch(cli: Cli) -> CommandResult {
         Command::Export(args) => export::run(&args),
         Command::Gc(args) => gc::run(&args),
         Command::Key(command) => key::run(&command),
+        Command::Check(args) => check::run(&args),
+        Command::Repair(args) => repair::run(&args),
         Command::Inspect(args) => inspect::run(&args),
     }
 }

@@ -75,6 +75,9 @@ pub struct MountArgs {
     /// Changes wait no longer than this before they are sent [default: 5s]
     #[arg(long, value_name = "TIME", env = "COFFER_COMMIT_AGE", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
     pub commit_age: Option<Duration>,
+    /// fsync fails with EIO if the bucket takes longer; saving goes on [default: wait without end]
+    #[arg(long, value_name = "TIME", env = "COFFER_FSYNC_TIMEOUT", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
+    pub fsync_timeout: Option<Duration>,
     /// What this machine remembers of volumes.
     #[command(flatten)]
     pub state: StateArgs,
@@ -213,6 +216,7 @@ impl MountArgs {
             "memory" => self.memory = size()?,
             "dirty-limit" => self.dirty_limit = size()?,
             "commit-age" => self.commit_age = Some(parse_duration(value).map_err(wrong)?),
+            "fsync-timeout" => self.fsync_timeout = Some(parse_duration(value).map_err(wrong)?),
             "state-dir" => self.state.state_dir = path(),
             "log-file" => self.log_file = path(),
             "endpoint" => self.bucket.endpoint = Some(value.to_owned()),
@@ -228,6 +232,7 @@ impl MountArgs {
         let state_dir = Some(state_dir);
         let mut options = OpenOptions { takeover: self.takeover, state_dir, ..OpenOptions::default() };
         options.vfs.read_only = kernel.read_only;
+        options.vfs.fsync_timeout = self.fsync_timeout;
         options.vfs.atime = kernel.atime;
         options.vfs.directory_atime = kernel.directory_atime;
         options.vfs.commit_age = self.commit_age.unwrap_or(options.vfs.commit_age);
@@ -266,7 +271,7 @@ mod tests {
             let value = match name {
                 "takeover" => "",
                 "cache-size" | "memory" | "dirty-limit" => "64M",
-                "commit-age" | "read-timeout" => "3s",
+                "commit-age" | "fsync-timeout" | "read-timeout" => "3s",
                 _ => "/x",
             };
             let mut args = mount_args(&[]);

@@ -195,7 +195,7 @@ async fn superblock(engine: &Engine) -> Result<Superblock, VolumeError> {
     }
 }
 
-const fn check_features(superblock: &Superblock) -> Result<(), VolumeError> {
+pub(super) const fn check_features(superblock: &Superblock) -> Result<(), VolumeError> {
     match superblock.features {
         0 => Ok(()),
         bits => Err(VolumeError::NewerFeatures(bits)),
@@ -203,7 +203,7 @@ const fn check_features(superblock: &Superblock) -> Result<(), VolumeError> {
 }
 
 /// The history must reach from what was seen here before to what the bucket offers.
-async fn check_fresh(
+pub(super) async fn check_fresh(
     engine: &Engine,
     local: &LocalState,
     ring: &KeyRing,
@@ -229,7 +229,12 @@ async fn check_reaches(
     if pin.commit == 0 {
         return Ok(());
     }
-    match hash_of(engine, ring, pin.commit).await? {
+    // The superblock itself says what the last commit was: its record is not needed for that.
+    let hash = match offered.commit == pin.commit {
+        true => Some(offered.head),
+        false => hash_of(engine, ring, pin.commit).await?,
+    };
+    match hash {
         Some(hash) if hash == pin.hash => Ok(()),
         _ => Err(VolumeError::Fork { volume, number: pin.commit }),
     }

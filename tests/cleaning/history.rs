@@ -1,6 +1,7 @@
 //! Old commits are folded.
 
 use coffer::base::Ino;
+use coffer::maint::{self, CheckOptions, Problem};
 use coffer::vfs::VfsOptions;
 use coffer::volume::VolumeError;
 
@@ -36,6 +37,12 @@ async fn old_commits_are_folded_and_every_pin_is_still_checked() {
     let second = commit_often(&mut world, folders[1].path(), 1500).await;
     let third = commit_often(&mut world, folders[2].path(), 1500).await;
     assert!(other < 1024 && first < 1024 && second > 2048 && third > 3 * 1024, "{first} {second} {third}");
+
+    let examined = world.examine().await;
+    let report = maint::check(&examined, &CheckOptions::default(), &|_| ()).await.unwrap();
+    examined.close().await;
+    let found: Vec<_> = report.findings.iter().filter(|found| found.problem != Problem::Garbage).collect();
+    assert!(found.is_empty(), "a check walks along the folded chain, too: {found:#?}");
 
     for folder in &folders[..3] {
         world.state_dir = Some(folder.path().to_owned());

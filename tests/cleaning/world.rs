@@ -10,7 +10,7 @@ use coffer::crypto::{KdfCost, Secret};
 use coffer::keys::{Compression, Factor, NewVolume};
 use coffer::store::Bucket;
 use coffer::vfs::{Caller, CleanOptions, Handle, Vfs, VfsOptions};
-use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened, VolumeError};
+use coffer::volume::{self, Examined, NewVolumeSpec, OpenOptions, Opened, VolumeError};
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -64,15 +64,23 @@ impl World {
     }
 
     pub async fn try_mount(&self) -> Result<Opened, VolumeError> {
-        let options = OpenOptions {
+        volume::open(self.bucket(), &factors(), self.options()).await
+    }
+
+    /// Opens the volume for a check.
+    pub async fn examine(&self) -> Examined {
+        volume::examine(self.bucket(), &factors(), self.options()).await.unwrap()
+    }
+
+    fn options(&self) -> OpenOptions {
+        OpenOptions {
             takeover: true,
             vfs: self.vfs.clone(),
             state_dir: self.state_dir.clone(),
             clock: Arc::clone(&self.clock) as _,
             entropy: Arc::clone(&self.entropy),
             ..OpenOptions::default()
-        };
-        volume::open(self.bucket(), &factors(), options).await
+        }
     }
 
     /// The objects under `prefix`, and their lengths.

@@ -4,6 +4,7 @@
 mod cleaning;
 mod copies;
 mod keys;
+mod maintenance;
 mod refusals;
 mod store;
 mod support;
