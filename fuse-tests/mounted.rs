@@ -9,6 +9,7 @@ mod support;
 mod access;
 mod attributes;
 mod bad_input;
+mod cleaning;
 mod contents;
 mod directories;
 mod durability;

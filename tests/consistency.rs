@@ -4,13 +4,14 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coffer::base::{Clock, Entropy, FileKind, Ino, ManualClock, SeededEntropy};
 use coffer::crypto::{KdfCost, Secret};
 use coffer::keys::{Compression, Factor, NewVolume};
 use coffer::maint::{self, CheckOptions, Problem};
 use coffer::store::Bucket;
-use coffer::vfs::{Caller, Handle, RenameMode, SetAttr, Vfs, VfsOptions, XattrMode};
+use coffer::vfs::{Caller, CleanOptions, Handle, RenameMode, SetAttr, Vfs, VfsOptions, XattrMode};
 use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
@@ -156,7 +157,7 @@ impl Work {
 
     async fn rest(&mut self) {
         let vfs = Arc::clone(&self.vfs);
-        match self.rng.random_range(0..8) {
+        match self.rng.random_range(0..9) {
             0 | 1 => {
                 let Some(ino) = self.file().await else { return };
                 let name = [&b"user.x"[..], b"user.y"][self.rng.random_range(0..2)];
@@ -176,6 +177,8 @@ impl Work {
             }
             4 => vfs.sync_all().await.unwrap(),
             5 => drop(tokio::spawn(async move { vfs.sync_all().await })),
+            6 if self.rng.random_bool(0.5) => drop(vfs.reclaim().await.unwrap()),
+            6 => drop(tokio::spawn(async move { vfs.reclaim().await })),
             _ => {
                 for _ in 0..self.rng.random_range(0..40) {
                     tokio::task::yield_now().await;
@@ -212,7 +215,9 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-fn run(seed: u64, options: VfsOptions) {
+fn run(seed: u64, mut options: VfsOptions) {
+    options.clean = CleanOptions { is_automatic: false, slack_bytes: 0, ..CleanOptions::default() };
+    options.clean.grace = Duration::from_secs(seed % 2 * 600);
     println!("COFFER_TEST_SEED={seed}");
     let world = runtime().block_on(World::new(seed, options));
     let mut rng = SmallRng::seed_from_u64(seed);

@@ -12,7 +12,7 @@ use coffer::base::{Ino, ManualClock, SeededEntropy};
 use coffer::crypto::{KdfCost, Secret};
 use coffer::keys::{Compression, Factor, NewVolume};
 use coffer::store::{Bucket, StoreOptions};
-use coffer::vfs::{Attr, Caller, Handle, SetAttr, Vfs, VfsError, VfsOptions};
+use coffer::vfs::{Attr, Caller, CleanOptions, Handle, SetAttr, Vfs, VfsError, VfsOptions};
 use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened, VolumeError};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
@@ -181,6 +181,12 @@ fn factors() -> Vec<Factor> {
     vec![Factor::KeyFile(Secret::new(b"the key file of the regression tests".to_vec()))]
 }
 
+/// Dead segments are deleted at once.
+fn without_grace() -> VfsOptions {
+    let clean = CleanOptions { grace: Duration::ZERO, ..CleanOptions::default() };
+    VfsOptions { clean, ..VfsOptions::default() }
+}
+
 async fn make(vfs: &Vfs, name: &str, data: &[u8]) -> Attr {
     let attr = vfs.create(&CALLER, Ino::ROOT, name.as_bytes(), 0o644, true).await.unwrap();
     vfs.write(attr.ino, 0, data, true).await.unwrap();
@@ -301,7 +307,7 @@ async fn an_open_that_is_given_up_while_it_waits_leaves_no_reference() {
 
 #[tokio::test]
 async fn a_read_overtaken_by_a_commit_reads_what_is_there_now() {
-    let world = World::new(VfsOptions::default()).await;
+    let world = World::new(without_grace()).await;
     let opened = world.mount().await;
     let attr = make(&opened.vfs, "a", &vec![1; 4 * BLOCK]).await;
     opened.close().await.unwrap();
@@ -324,7 +330,7 @@ async fn a_read_overtaken_by_a_commit_reads_what_is_there_now() {
 
 #[tokio::test]
 async fn a_reader_that_the_writer_has_left_behind_catches_up_when_it_reads() {
-    let mut world = World::new(VfsOptions::default()).await;
+    let mut world = World::new(without_grace()).await;
     let writer = world.mount().await;
     let attr = make(&writer.vfs, "a", &vec![1; 4 * BLOCK]).await;
     writer.vfs.sync_all().await.unwrap();

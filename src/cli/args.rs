@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 
 use super::exit::Exit;
 use super::logging::LogArgs;
-use super::{cat, check, cp, export, init, inspect, key, ls, mount, repair, status, sync, umount};
+use super::{cat, check, cp, export, gc, init, inspect, key, ls, mount, repair, status, sync, umount};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Yellow.on_default().bold())
@@ -64,6 +64,9 @@ pub enum Command {
     /// Copy a whole tree out of a volume, faithful in every attribute
     #[command(after_help = export::EXAMPLES)]
     Export(export::ExportArgs),
+    /// Give back what is stored and not used, or tell how much that is
+    #[command(after_help = gc::EXAMPLES)]
+    Gc(gc::GcArgs),
     /// Find out what is wrong with a volume, if anything
     #[command(after_help = check::EXAMPLES)]
     Check(check::CheckArgs),

@@ -37,6 +37,7 @@ pub async fn ask(entry: &MountEntry, request: &Request) -> CommandResult<Value> 
         line.set_message(match progress.step {
             Step::Syncing if progress.dirty_bytes > 0 => format!("{point}: {left} not in the bucket yet"),
             Step::Syncing => format!("{point}: committing"),
+            Step::Cleaning => format!("{point}: cleaning"),
             Step::Unmounting => format!("{point}: unmounting"),
             Step::Closing => format!("{point}: closing the volume, {left} not in the bucket yet"),
         });

@@ -255,7 +255,7 @@ pub fn control(error: &ControlError) -> CommandError {
             FailureKind::Busy => plain(Exit::NotUnmounted)
                 .hint("close what uses it (`fuser -vm DIR` lists it), or take it away with --lazy"),
             FailureKind::NotSaved | FailureKind::NotUnmounted => plain(Exit::NotUnmounted),
-            FailureKind::BadRequest | FailureKind::Other => plain(Exit::Failure),
+            FailureKind::BadRequest | FailureKind::NotCleaned | FailureKind::Other => plain(Exit::Failure),
         },
         ControlError::Broken { .. } | ControlError::Io { .. } => plain(Exit::Failure),
     }

@@ -16,6 +16,7 @@ use super::runtime;
 use super::units::{show_count, show_duration, show_size};
 use crate::base::{Clock, SystemClock};
 use crate::control::{MountEntry, Request};
+use crate::vfs::Amount;
 
 /// Shown at the end of `coffer status --help`.
 pub const EXAMPLES: &str = "\
@@ -114,6 +115,17 @@ struct Volume {
     cache_hits: u64,
     cache_misses: u64,
     lost_files: u64,
+    waiting: Amount,
+    dead_bytes: Option<u64>,
+    cleaned: Cleaned,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Cleaned {
+    rewritten_count: u64,
+    deleted_count: u64,
+    damaged: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -218,6 +230,7 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
             hits.unwrap_or_default()
         ),
     ));
+    lines.extend(cleaning(volume).map(|text| ("cleaning", text)));
     lines.push((
         "store",
         format!(
@@ -229,6 +242,28 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         ),
     ));
     lines
+}
+
+/// What could be given back, and what was; nothing if there is nothing to tell.
+fn cleaning(volume: &Volume) -> Option<String> {
+    let segments = |count| show_count(count, "segment", "segments");
+    let mut parts = Vec::new();
+    if let Some(dead) = volume.dead_bytes.filter(|dead| *dead > 0) {
+        parts.push(format!("{} not in use", show_size(dead)));
+    }
+    if volume.waiting.count > 0 {
+        parts.push(format!("{} to be deleted", segments(volume.waiting.count)));
+    }
+    if volume.cleaned.rewritten_count > 0 {
+        parts.push(format!("{} rewritten", segments(volume.cleaned.rewritten_count)));
+    }
+    if volume.cleaned.deleted_count > 0 {
+        parts.push(format!("{} deleted", segments(volume.cleaned.deleted_count)));
+    }
+    if !volume.cleaned.damaged.is_empty() {
+        parts.push(format!("{} damaged and left alone", segments(volume.cleaned.damaged.len() as u64)));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 fn committed(volume: &Volume, span: &dyn Fn(f64) -> String) -> String {
@@ -267,6 +302,18 @@ mod tests {
         assert_eq!(first(&[fenced]), "Not safe yet. /m: another mount took the volume over");
         let silent = Report::of(&json!({ "mount": { "mountpoint": "/m" }, "error": "it does not answer" }));
         assert_eq!(first(&[silent]), "Not safe yet. /m: nothing is known of it: it does not answer");
+    }
+
+    #[test]
+    fn what_waits_and_what_was_cleaned_is_told_where_there_is_any() {
+        let volume = |value: Value| report(value, json!({})).volume;
+        assert_eq!(cleaning(&volume(json!({}))), None);
+        let busy = volume(json!({
+            "waiting": { "count": 3, "bytes": 9 }, "dead_bytes": 2048,
+            "cleaned": { "rewritten_count": 1, "damaged": ["x"] },
+        }));
+        let want = "2.0 KiB not in use, 3 segments to be deleted, 1 segment rewritten, 1 segment damaged and left alone";
+        assert_eq!(cleaning(&busy).as_deref(), Some(want));
     }
 
     #[test]

@@ -123,6 +123,10 @@ mod tests {
             }
             Ok(())
         }
+        async fn clean(&self, dry_run: bool) -> Result<Value, Failure> {
+            self.asked.lock().push(if dry_run { "plan" } else { "clean" });
+            Ok(json!({ "dry_run": dry_run }))
+        }
         async fn unmount(&self, detach: bool) -> Result<(), Failure> {
             self.asked.lock().push(if detach { "detach" } else { "unmount" });
             match self.busy {
@@ -184,6 +188,16 @@ mod tests {
         assert_eq!(*bench.fake.asked.lock(), ["sync", "unmount", "finish"]);
         bench.server.stop().await;
         assert_eq!(bench.registry.entries(), []);
+    }
+
+    #[tokio::test]
+    async fn cleaning_is_asked_for_or_for_its_plan() {
+        let bench = bench(Fake::default());
+        for dry_run in [true, false] {
+            let answer = bench.ask(Request::Clean { dry_run }).await.unwrap();
+            assert_eq!(answer, json!({ "dry_run": dry_run }));
+        }
+        assert_eq!(*bench.fake.asked.lock(), ["plan", "clean"]);
     }
 
     #[tokio::test]

@@ -68,6 +68,18 @@ impl Subject for Live {
         Ok(())
     }
 
+    async fn clean(&self, dry_run: bool) -> Result<Value, Failure> {
+        let failed = |message: String| Failure { kind: FailureKind::NotCleaned, message };
+        let answer = if dry_run {
+            serde_json::to_value(self.vfs.reclaimable().await.map_err(|error| failed(error.to_string()))?)
+        } else {
+            let done = self.vfs.reclaim().await.map_err(|error| failed(error.to_string()))?;
+            self.vfs.tidy_records().await.map_err(|error| failed(error.to_string()))?;
+            serde_json::to_value(done)
+        };
+        answer.map_err(|error| failed(error.to_string()))
+    }
+
     async fn unmount(&self, detach: bool) -> Result<(), Failure> {
         let how = if detach { Unmount::Detach } else { Unmount::WhenIdle };
         self.mounted.unmount(how).await.map_err(|error| {

@@ -16,6 +16,12 @@ pub enum Request {
     Status,
     /// Return when everything written so far is in the bucket.
     Sync,
+    /// Clean segments and delete what is due.
+    Clean {
+        /// Only tell what would be done.
+        #[serde(default)]
+        dry_run: bool,
+    },
     /// As `Sync`, then unmount, then end.
     Unmount {
         /// Unmount even while files are open: the mount ends when the last is closed.
@@ -51,6 +57,8 @@ pub struct Progress {
 pub enum Step {
     /// Writing what has not been written.
     Syncing,
+    /// Cleaning segments.
+    Cleaning,
     /// Taking the mount off the tree.
     Unmounting,
     /// Committing the last changes and closing the volume.
@@ -74,6 +82,8 @@ pub enum FailureKind {
     Busy,
     /// Something could not be written to the bucket.
     NotSaved,
+    /// Cleaning failed.
+    NotCleaned,
     /// Unmounting failed for another reason.
     NotUnmounted,
     /// The request was not understood.
@@ -92,6 +102,7 @@ mod tests {
         let read = |text: &str| serde_json::from_str::<Request>(text);
         assert_eq!(read(r#"{"op":"status"}"#).unwrap(), Request::Status);
         assert_eq!(read(r#"{"op":"sync"}"#).unwrap(), Request::Sync);
+        assert_eq!(read(r#"{"op":"clean"}"#).unwrap(), Request::Clean { dry_run: false });
         assert_eq!(read(r#"{"op":"unmount"}"#).unwrap(), Request::Unmount { detach: false });
         assert_eq!(read(r#"{"op":"unmount","detach":true}"#).unwrap(), Request::Unmount { detach: true });
         for wrong in ["", "{}", r#"{"op":"format"}"#, r#"{"op":"unmount","force":true}"#, "[1", "null"] {

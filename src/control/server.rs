@@ -37,6 +37,8 @@ pub trait Subject: Send + Sync + 'static {
     fn dirty_bytes(&self) -> u64;
     /// Returns when everything written so far is in the bucket.
     async fn sync(&self) -> Result<(), Failure>;
+    /// Cleans segments, or only tells what that would do.
+    async fn clean(&self, dry_run: bool) -> Result<Value, Failure>;
     /// Takes the mount off the tree.
     async fn unmount(&self, detach: bool) -> Result<(), Failure>;
     /// After the mount's end: the last commit. The first call does it, all get its result.
@@ -147,6 +149,7 @@ impl Talk<'_> {
                 let result = self.step(Step::Syncing, subject.sync()).await?;
                 Ok(result.map(|()| json!({})))
             }
+            Request::Clean { dry_run } => self.step(Step::Cleaning, subject.clean(dry_run)).await,
             Request::Unmount { detach } => {
                 if let Err(failure) = self.step(Step::Syncing, subject.sync()).await? {
                     return Ok(Err(failure));
@@ -164,11 +167,11 @@ impl Talk<'_> {
     }
 
     /// Does one step and tells meanwhile how it goes. If nobody listens any more, the step is dropped.
-    async fn step(
+    async fn step<T>(
         &mut self,
         step: Step,
-        work: impl Future<Output = Result<(), Failure>>,
-    ) -> std::io::Result<Result<(), Failure>> {
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> std::io::Result<Result<T, Failure>> {
         let mut work = std::pin::pin!(work);
         let mut ticks = interval(PROGRESS_EVERY);
         loop {

@@ -2,11 +2,15 @@
 
 mod dirty;
 mod error;
+mod ledger;
+mod moves;
 pub mod reader;
 pub mod segment;
 
 pub use dirty::{Batch, Beneath, Dirty, FileEdit, Paint, SentBlock};
 pub use error::DataError;
+pub use ledger::{Ledger, Pick, Reason, Totals, Weight};
+pub use moves::{Move, Moved, Moves};
 pub use reader::{BlockReader, ReadAhead, ReadHint, Want};
 pub use segment::{
     Compression, FinishedSegment, SEGMENT_BLOCKS_MAX, SEGMENT_ROOM_BYTES, SegmentBuilder, room_of,

@@ -11,9 +11,9 @@ mod tests;
 pub use crate::base::SegmentSeal;
 pub use builder::{FinishedSegment, SEGMENT_ROOM_BYTES, SegmentBuilder, room_of};
 pub use codec::Compression;
-pub use footer::FooterBlock;
-pub use open::open_block;
-pub use salvage::{read_footer, read_seal};
+pub use footer::{FooterBlock, object_bytes};
+pub use open::{open_block, open_stored};
+pub use salvage::{read_blocks, read_footer, read_seal};
 
 /// Blocks after which a segment is full, however small they are.
 pub const SEGMENT_BLOCKS_MAX: u32 = 65_536;

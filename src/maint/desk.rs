@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::MaintError;
-use crate::base::{Ino, SegmentId, Time};
+use crate::base::{Ino, Time};
 use crate::meta::engine::Engine;
 use crate::meta::{Commit, Inode, Key, MetaError, Record, Superblock, chain, decode, encode};
 use crate::vault::Vault;
@@ -21,8 +21,6 @@ pub(super) struct Desk {
     changes: BTreeMap<Key, Option<Record>>,
     /// Keys that are none of this format.
     strays: Vec<Vec<u8>>,
-    /// Segments to be deleted when the records are written.
-    deletions: Vec<SegmentId>,
     /// The superblock as it is to become, but for the commit that makes it so.
     pub(super) superblock: Superblock,
     is_super_changed: bool,
@@ -37,7 +35,6 @@ impl Desk {
             vault,
             changes: BTreeMap::new(),
             strays: Vec::new(),
-            deletions: Vec::new(),
             superblock,
             is_super_changed: false,
             device,
@@ -45,10 +42,7 @@ impl Desk {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.changes.is_empty()
-            && self.strays.is_empty()
-            && self.deletions.is_empty()
-            && !self.is_super_changed
+        self.changes.is_empty() && self.strays.is_empty() && !self.is_super_changed
     }
 
     /// The record under `key` as it is going to be; `None` also for one that cannot be decoded.
@@ -66,10 +60,6 @@ impl Desk {
 
     pub(super) fn drop_stray(&mut self, key: Vec<u8>) {
         self.strays.push(key);
-    }
-
-    pub(super) fn delete_segment(&mut self, id: SegmentId) {
-        self.deletions.push(id);
     }
 
     pub(super) async fn inode(&self, ino: Ino) -> Result<Option<Inode>, MaintError> {
@@ -127,9 +117,6 @@ impl Desk {
             }
         }
         self.is_super_changed = false;
-        for id in std::mem::take(&mut self.deletions) {
-            self.vault.delete_segment(id).await?;
-        }
         Ok((self.superblock.commit, self.superblock.head))
     }
 

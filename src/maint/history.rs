@@ -4,8 +4,8 @@ use super::MaintError;
 use super::check::Survey;
 use super::finding::{Problem, Subject};
 use super::rows::Rows;
-use crate::meta::chain::{GENESIS, link};
-use crate::meta::{Commit, Key, Record, Superblock};
+use crate::meta::chain::{GENESIS, HISTORY_COMMITS, hash_in, link};
+use crate::meta::{Commit, History, Key, Record, Superblock};
 
 /// Where the walk along the chain stands.
 struct Chain {
@@ -35,6 +35,19 @@ impl Survey<'_> {
             self.findings.add(Subject::Volume, Problem::SuperMissing);
         }
         let mut chain = Chain { next: 1, previous: vec![GENESIS] };
+        let mut rows = Rows::of(&engine, b'H');
+        while let Some(row) = rows.next().await? {
+            match (row.key, row.record) {
+                (Some(Key::History(first)), Ok(Record::History(history))) => {
+                    self.look_at_history_of(&mut chain, first, &history);
+                }
+                (Some(Key::History(first)), Err(why)) => {
+                    self.findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordBroken { why });
+                    (chain.next, chain.previous) = (first.saturating_add(HISTORY_COMMITS), Vec::new());
+                }
+                _ => self.findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordStray),
+            }
+        }
         let mut rows = Rows::of(&engine, b'C');
         while let Some(row) = rows.next().await? {
             match (row.key, row.record) {
@@ -53,6 +66,31 @@ impl Survey<'_> {
             self.judge_pin(&superblock);
         }
         Ok(())
+    }
+
+    /// Folded commits: the chain goes through them if it leads to the first, and what they give for the
+    /// last follows from that.
+    fn look_at_history_of(&mut self, chain: &mut Chain, first: u64, history: &History) {
+        if first > chain.next {
+            self.findings.add(Subject::Commit(chain.next), Problem::CommitMissing);
+        } else if !chain.previous.is_empty() && !chain.previous.contains(&history.before) {
+            self.findings.add(Subject::Commit(first), Problem::CommitBroken);
+        }
+        let last = first.saturating_add(HISTORY_COMMITS - 1);
+        chain.next = last.saturating_add(1);
+        match hash_in(self.source.ring(), history, first, last) {
+            Some(hash) => chain.previous = vec![hash],
+            None => {
+                self.findings.add(Subject::Commit(last), Problem::CommitMissing);
+                chain.previous.clear();
+            }
+        }
+        if let Some((pinned, hash)) = self.source.pin
+            && (first..=last).contains(&pinned)
+            && hash_in(self.source.ring(), history, first, pinned) != Some(hash)
+        {
+            self.findings.add(Subject::Commit(pinned), Problem::Forked);
+        }
     }
 
     fn look_at_commit(&mut self, chain: &mut Chain, number: u64, commit: &Commit) {

@@ -8,7 +8,7 @@ use super::mender::Mender;
 use crate::base::{Ino, PAGE_BLOCKS, SegmentId};
 use crate::data::DataError;
 use crate::data::segment::{FooterBlock, read_footer, read_seal};
-use crate::meta::{Garbage, Key, Record, Segment};
+use crate::meta::{Garbage, Key, Leftover, Record, Segment};
 
 impl Mender<'_> {
     pub(super) async fn mend_segment(&mut self, finding: &Finding, id: SegmentId) -> Result<(), MaintError> {
@@ -49,16 +49,14 @@ impl Mender<'_> {
             }
             Problem::GarbageInUse => {
                 self.desk.put(Key::Garbage(id), None);
+                self.desk.put(Key::Leftover(id), None);
                 self.tell(finding, "takes it off the list of what is to be deleted");
             }
-            Problem::Garbage => {
-                self.desk.delete_segment(id);
-                self.desk.put(Key::Garbage(id), None);
-                self.tell(finding, "deletes it");
-            }
+            // What was listed may belong to newer records than these: there is a day to find out.
             Problem::Leftover { bytes, .. } if self.is_of_nobody(id, *bytes).await? => {
-                self.desk.delete_segment(id);
-                self.tell(finding, "deletes it");
+                let leftover = Leftover { found: self.now };
+                self.desk.put(Key::Leftover(id), Some(Record::Leftover(leftover)));
+                self.tell(finding, "notes that it is to be deleted in a day");
             }
             _ => {}
         }
@@ -185,7 +183,7 @@ impl Mender<'_> {
         if counted == 0 {
             let died = self.desk.superblock.commit;
             self.desk.put(Key::Segment(id), None);
-            self.desk.put(Key::Garbage(id), Some(Record::Garbage(Garbage { died })));
+            self.desk.put(Key::Garbage(id), Some(Record::Garbage(Garbage { died, born: record.born })));
             self.tell(finding, "lets it be deleted, as no file needs it");
         } else {
             self.desk.put(Key::Segment(id), Some(Record::Segment(Segment { live: counted, ..record })));

@@ -155,7 +155,7 @@ impl Mender<'_> {
             Key::Garbage(id) => {
                 let is_used = self.survey.segments.get(id).is_some_and(|known| known.counted > 0);
                 let died = self.desk.superblock.commit;
-                let garbage = (!is_used).then_some(Record::Garbage(Garbage { died }));
+                let garbage = (!is_used).then_some(Record::Garbage(Garbage { died, born: 0 }));
                 self.desk.put(key, garbage);
                 self.tell(finding, "writes it anew");
                 Ok(())

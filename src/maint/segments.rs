@@ -24,6 +24,7 @@ pub(super) struct Known {
     pub(super) is_broken: bool,
     /// The record opens this segment and no other.
     pub(super) is_own_seal: bool,
+    /// A record names it as one that is to be deleted.
     pub(super) is_garbage: bool,
     /// Its length in the bucket; `None` if it is not there.
     pub(super) object: Option<u64>,
@@ -72,14 +73,14 @@ impl Segments {
         self.get(id)?.record.map(|record| record.seal)
     }
 
-    /// Takes in the `S` and `G` records.
+    /// Takes in the `S`, `G`, `L` and `R` records.
     pub(super) async fn load(
         &mut self,
         engine: &Engine,
         vault: &Vault,
         findings: &mut Findings,
     ) -> Result<(), MaintError> {
-        for letter in *b"SG" {
+        for letter in *b"SGLR" {
             let mut rows = Rows::of(engine, letter);
             while let Some(row) = rows.next().await? {
                 match (row.key, row.record) {
@@ -92,11 +93,18 @@ impl Segments {
                         self.of(id).1.is_broken = true;
                         findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordBroken { why });
                     }
-                    (Some(Key::Garbage(id)), record) => {
+                    // Not a segment: the bucket is still to be listed.
+                    (Some(Key::Leftover(NO_SEGMENT)), Ok(_)) => {}
+                    (Some(Key::Garbage(id) | Key::Leftover(id)), record) => {
                         self.of(id).1.is_garbage = true;
                         if let Err(why) = record {
                             findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordBroken { why });
                         }
+                    }
+                    // A hint for cleaning, which looks for itself.
+                    (Some(Key::Reference(..)), Ok(_)) => {}
+                    (Some(Key::Reference(..)), Err(why)) => {
+                        findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordBroken { why });
                     }
                     _ => findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordStray),
                 }
@@ -140,8 +148,10 @@ impl Segments {
     pub(super) async fn welcome_late(&mut self, newest: &Engine) -> Result<(), MaintError> {
         let unknown: Vec<SegmentId> = self.unknown().collect();
         for id in unknown {
-            let is_known = newest.get(&Key::Segment(id).encode()).await?.is_some()
-                || newest.get(&Key::Garbage(id).encode()).await?.is_some();
+            let mut is_known = false;
+            for key in [Key::Segment(id), Key::Garbage(id), Key::Leftover(id)] {
+                is_known |= newest.get(&key.encode()).await?.is_some();
+            }
             self.of(id).1.is_overtaken = is_known;
         }
         Ok(())
@@ -226,6 +236,9 @@ impl Known {
         }
     }
 }
+
+/// A leftover by this name says that the bucket is still to be listed. (`docs/FORMAT.md`, "Segment")
+const NO_SEGMENT: SegmentId = SegmentId([0xFF; 16]);
 
 /// Extents in this segment, which never exists, stand for blocks that are lost.
 /// (`docs/FORMAT.md`, "Extents")

@@ -322,7 +322,7 @@ impl Problem {
             Self::Leftover { is_held: true, .. } => ("it may be on its way into a commit", NOTHING),
             Self::Leftover { .. } => (
                 "a crash left it, or a record is lost",
-                "`coffer repair` deletes it if it holds nothing that could be missed",
+                "the next mount after a crash, `coffer gc` or `coffer repair` notes it; it is deleted a day later",
             ),
             Self::SegmentHead | Self::SegmentFooter => {
                 ("contents are not affected, only what salvage goes by", LOOK)

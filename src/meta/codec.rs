@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bincode::config::{Configuration, Limit, standard};
 use bytes::Bytes;
 
-use super::{Body, Inode, Key, MetaError, Page, Record};
+use super::{Body, Garbage, Inode, Key, MetaError, Page, Record};
 use crate::base::PAGE_BLOCKS;
 
 /// The version of every record of this format.
@@ -35,8 +35,10 @@ pub fn encode(record: &Record) -> Result<Vec<u8>, MetaError> {
         Record::Entry(entry) => body(entry.as_ref()),
         Record::Extents(page) => body(page.as_ref()),
         Record::Garbage(garbage) => body(garbage),
+        Record::History(history) => body(history.as_ref()),
         Record::Inode(inode) => body(inode.as_ref()),
-        Record::Orphan => Ok(vec![VERSION]),
+        Record::Leftover(leftover) => body(leftover),
+        Record::Orphan | Record::Reference => Ok(vec![VERSION]),
         Record::Segment(segment) => body(segment),
         Record::Super(superblock) => body(superblock.as_ref()),
         Record::Xattr(xattr) => body(xattr.as_ref()),
@@ -75,7 +77,12 @@ pub fn decode(key: &Key, bytes: &Bytes) -> Result<Record, MetaError> {
             page.runs.validate(PAGE_BLOCKS as u32).map_err(|error| wrong(error.why))?;
             Record::Extents(Arc::new(page))
         }
-        Key::Garbage(_) => Record::Garbage(parse(key, &body)?),
+        // The first writers of this format did not note the birth.
+        Key::Garbage(_) => Record::Garbage(match parse(key, &body) {
+            Ok(garbage) => garbage,
+            Err(_) => Garbage { died: parse(key, &body)?, born: 0 },
+        }),
+        Key::History(_) => Record::History(Arc::new(parse(key, &body)?)),
         Key::Inode(_) => {
             let inode: Inode = parse(key, &body)?;
             if let Body::Run(run) = &inode.body {
@@ -83,8 +90,10 @@ pub fn decode(key: &Key, bytes: &Bytes) -> Result<Record, MetaError> {
             }
             Record::Inode(Arc::new(inode))
         }
+        Key::Leftover(_) => Record::Leftover(parse(key, &body)?),
         Key::Orphan(_) if body.is_empty() => Record::Orphan,
-        Key::Orphan(_) => return Err(wrong("it has a body")),
+        Key::Reference(..) if body.is_empty() => Record::Reference,
+        Key::Orphan(_) | Key::Reference(..) => return Err(wrong("it has a body")),
         Key::Segment(_) => Record::Segment(parse(key, &body)?),
         Key::Super => Record::Super(Arc::new(parse(key, &body)?)),
         Key::Xattr(..) => Record::Xattr(Arc::new(parse(key, &body)?)),
@@ -106,7 +115,7 @@ mod tests {
 
     use super::*;
     use crate::base::{Ino, SegmentId, Tag};
-    use crate::meta::{Entry, Garbage, Superblock};
+    use crate::meta::{Entry, Superblock};
 
     #[test]
     fn records_read_back() {
@@ -135,14 +144,27 @@ mod tests {
         newer[0] = VERSION + 1;
         assert!(decode(&Key::Super, &Bytes::from(newer)).is_err());
         assert!(decode(&Key::Super, &Bytes::new()).is_err());
-        let garbage = encode(&Record::Garbage(Garbage { died: 3 })).unwrap();
+        let garbage = encode(&Record::Garbage(Garbage { died: 3, born: 1 })).unwrap();
         assert!(decode(&Key::Orphan(Ino(1)), &Bytes::from(garbage)).is_err());
+    }
+
+    #[test]
+    fn garbage_without_a_birth_is_still_read() {
+        let key = Key::Garbage(SegmentId([1; 16]));
+        for (bytes, garbage) in [
+            (&[VERSION, 7][..], Garbage { died: 7, born: 0 }),
+            (&[VERSION, 7, 3], Garbage { died: 7, born: 3 }),
+        ] {
+            assert_eq!(decode(&key, &Bytes::copy_from_slice(bytes)).unwrap(), Record::Garbage(garbage));
+        }
+        assert!(decode(&key, &Bytes::from_static(&[VERSION])).is_err());
+        assert!(decode(&key, &Bytes::from_static(&[VERSION, 7, 3, 1])).is_err());
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_the_decoder_panic(
-            letter in 0usize..10,
+            letter in 0usize..13,
             mut bytes in proptest::collection::vec(any::<u8>(), 0..400),
         ) {
             if let Some(first) = bytes.first_mut() {
@@ -152,6 +174,7 @@ mod tests {
                 Key::Inline(Ino(1), 0), Key::Commit(1), Key::Entry(Ino(1), Tag([0; 16])), Key::Extents(Ino(1), 0),
                 Key::Garbage(SegmentId([0; 16])), Key::Inode(Ino(1)), Key::Orphan(Ino(1)),
                 Key::Segment(SegmentId([0; 16])), Key::Super, Key::Xattr(Ino(1), Tag([0; 16])),
+                Key::History(1), Key::Leftover(SegmentId([0; 16])), Key::Reference(SegmentId([0; 16]), Ino(1), 0),
             ];
             let _ = decode(&keys[letter], &Bytes::from(bytes));
         }

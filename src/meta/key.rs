@@ -16,10 +16,16 @@ pub enum Key {
     Extents(Ino, u64),
     /// `G`: a segment without live bytes that is to be deleted.
     Garbage(SegmentId),
+    /// `H`: the hashes of many old commits in one record, by the number of the first.
+    History(u64),
     /// `I`: an inode.
     Inode(Ino),
+    /// `L`: a segment of which no other record knows, found by listing the bucket.
+    Leftover(SegmentId),
     /// `O`: an inode without names that is still in use.
     Orphan(Ino),
+    /// `R`: a page of a file shares blocks of a segment that the segment's footer may not tell.
+    Reference(SegmentId, Ino, u64),
     /// `S`: a segment.
     Segment(SegmentId),
     /// `V`: the superblock.
@@ -32,15 +38,18 @@ impl Key {
     /// The key's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(25);
+        let mut bytes = Vec::with_capacity(33);
         match self {
             Self::Inline(ino, block) => put(&mut bytes, b'B', &[&be(ino.0), &be(*block)]),
             Self::Commit(number) => put(&mut bytes, b'C', &[&be(*number)]),
             Self::Entry(dir, tag) => put(&mut bytes, b'D', &[&be(dir.0), &tag.0]),
             Self::Extents(ino, page) => put(&mut bytes, b'E', &[&be(ino.0), &be(*page)]),
             Self::Garbage(id) => put(&mut bytes, b'G', &[&id.0]),
+            Self::History(first) => put(&mut bytes, b'H', &[&be(*first)]),
             Self::Inode(ino) => put(&mut bytes, b'I', &[&be(ino.0)]),
+            Self::Leftover(id) => put(&mut bytes, b'L', &[&id.0]),
             Self::Orphan(ino) => put(&mut bytes, b'O', &[&be(ino.0)]),
+            Self::Reference(id, ino, page) => put(&mut bytes, b'R', &[&id.0, &be(ino.0), &be(*page)]),
             Self::Segment(id) => put(&mut bytes, b'S', &[&id.0]),
             Self::Super => put(&mut bytes, b'V', &[]),
             Self::Xattr(ino, tag) => put(&mut bytes, b'X', &[&be(ino.0), &tag.0]),
@@ -58,8 +67,15 @@ impl Key {
             b'D' => ino_and_tag(rest).map(|(ino, tag)| Self::Entry(ino, tag)),
             b'E' => ino_and_number(rest).map(|(ino, page)| Self::Extents(ino, page)),
             b'G' => Some(Self::Garbage(SegmentId(rest.try_into().ok()?))),
+            b'H' => number(rest).map(Self::History),
             b'I' => number(rest).map(|ino| Self::Inode(Ino(ino))),
+            b'L' => Some(Self::Leftover(SegmentId(rest.try_into().ok()?))),
             b'O' => number(rest).map(|ino| Self::Orphan(Ino(ino))),
+            b'R' => {
+                let (id, rest) = rest.split_at_checked(16)?;
+                let (ino, page) = ino_and_number(rest)?;
+                Some(Self::Reference(SegmentId(id.try_into().ok()?), ino, page))
+            }
             b'S' => Some(Self::Segment(SegmentId(rest.try_into().ok()?))),
             b'V' => rest.is_empty().then_some(Self::Super),
             b'X' => ino_and_tag(rest).map(|(ino, tag)| Self::Xattr(ino, tag)),
@@ -109,8 +125,11 @@ mod tests {
             (ino.clone(), tag.clone()).prop_map(|(i, t)| Key::Entry(i, t)),
             (ino.clone(), any::<u64>()).prop_map(|(i, p)| Key::Extents(i, p)),
             id.clone().prop_map(Key::Garbage),
+            any::<u64>().prop_map(Key::History),
             ino.clone().prop_map(Key::Inode),
+            id.clone().prop_map(Key::Leftover),
             ino.clone().prop_map(Key::Orphan),
+            (id.clone(), ino.clone(), any::<u64>()).prop_map(|(s, i, p)| Key::Reference(s, i, p)),
             id.prop_map(Key::Segment),
             Just(Key::Super),
             (ino, tag).prop_map(|(i, t)| Key::Xattr(i, t)),

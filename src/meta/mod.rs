@@ -13,4 +13,6 @@ pub use codec::{decode, encode};
 pub use error::MetaError;
 pub use key::Key;
 pub use overlay::{Load, Overlay};
-pub use record::{Body, Commit, Entry, Garbage, Holder, Inode, Page, Record, Segment, Superblock, Xattr};
+pub use record::{
+    Body, Commit, Entry, Garbage, History, Holder, Inode, Leftover, Page, Record, Segment, Superblock, Xattr,
+};

@@ -106,6 +106,15 @@ pub struct Segment {
 pub struct Garbage {
     /// The commit that killed it.
     pub died: u64,
+    /// The commit that brought it; 0 where that is not known.
+    pub born: u64,
+}
+
+/// A segment in the bucket of which no other record knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Leftover {
+    /// When it was found.
+    pub found: Time,
 }
 
 /// A commit: a link of the chain that shows rollback.
@@ -117,6 +126,17 @@ pub struct Commit {
     pub device: [u8; 16],
     /// When.
     pub time: Time,
+}
+
+/// Old commits in a row, from which each one's hash is computed again.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct History {
+    /// The hash of the commit before the first.
+    pub before: [u8; 32],
+    /// Who made them: a device, and how many in a row.
+    pub devices: Vec<([u8; 16], u32)>,
+    /// When: seconds since the one before (of the first, since 1970), and nanoseconds.
+    pub times: Vec<(i64, u32)>,
 }
 
 /// Who has the volume mounted for writing.
@@ -170,10 +190,16 @@ pub enum Record {
     Extents(Arc<Page>),
     /// Under [`Key::Garbage`](super::Key::Garbage).
     Garbage(Garbage),
+    /// Under [`Key::History`](super::Key::History).
+    History(Arc<History>),
     /// Under [`Key::Inode`](super::Key::Inode).
     Inode(Arc<Inode>),
+    /// Under [`Key::Leftover`](super::Key::Leftover).
+    Leftover(Leftover),
     /// Under [`Key::Orphan`](super::Key::Orphan).
     Orphan,
+    /// Under [`Key::Reference`](super::Key::Reference).
+    Reference,
     /// Under [`Key::Segment`](super::Key::Segment).
     Segment(Segment),
     /// Under [`Key::Super`](super::Key::Super).
@@ -191,7 +217,8 @@ impl Record {
             Self::Commit(_) | Self::Segment(_) | Self::Super(_) => 160,
             Self::Entry(entry) => 128 + entry.name.len(),
             Self::Extents(page) => 96 + 64 * page.runs.runs().len(),
-            Self::Garbage(_) | Self::Orphan => 48,
+            Self::Garbage(_) | Self::Leftover(_) | Self::Orphan | Self::Reference => 48,
+            Self::History(history) => 128 + 16 * history.times.len(),
             Self::Inode(_) => 288,
             Self::Xattr(xattr) => 128 + xattr.name.len() + xattr.value.len(),
         }

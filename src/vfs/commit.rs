@@ -2,13 +2,15 @@
 //!
 //! Data before metadata, always; one group at a time; the next one is open meanwhile.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
-use crate::base::{Ino, SegmentId};
+use crate::base::{Ino, NewSegment, SegmentId};
+use crate::data::{FileEdit, Moves, Weight};
 use crate::meta::engine::EngineError;
 use crate::meta::{Commit, Garbage, Key, MetaError, Record, Segment, Superblock, chain, encode};
 
@@ -22,24 +24,24 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Attempts after which a fault that waiting does not cure is told to those who wait.
 const TRIES_MAX: u32 = 5;
 
-/// Segments deleted at a time.
-const DELETES_MAX: usize = 16;
-
 /// What a commit has decided, to be written and then to become the past.
 #[derive(Debug)]
 pub(super) struct Batch {
     written: Vec<(Key, Option<Record>)>,
     layout: Layout,
     superblock: Superblock,
-    /// Segments that nothing refers to any more.
-    dead: Vec<SegmentId>,
+    /// Segments that nothing refers to any more, and their lengths.
+    dead: Vec<(SegmentId, u32)>,
+    /// What segments weighed before, and weigh now.
+    weights: Vec<(SegmentId, Option<Weight>, Option<Weight>)>,
     /// Blocks that ride in records although they belong into a segment.
     repack: Vec<(Ino, u64)>,
 }
 
 impl Vfs {
-    /// Starts the task that commits by age and on demand.
+    /// Starts the tasks that commit by age and on demand, and that keep the volume clean.
     pub fn start(self: &Arc<Self>) {
+        self.start_keeping();
         let this = Arc::downgrade(self);
         let age = self.options.commit_age;
         tokio::spawn(async move {
@@ -71,15 +73,20 @@ impl Vfs {
 
     /// Commits the open group, if it holds anything or `is_forced`; before it the sealed one, if a
     /// commit was given up.
-    pub(super) async fn commit(&self, is_urgent: bool, is_forced: bool) -> Result<(), VfsError> {
-        let mut decided = self.commit_turn.lock().await;
-        if self.is_given_up()? {
-            self.finish(is_urgent, &mut decided).await?;
-        }
-        if self.seal(is_urgent, is_forced)? {
-            self.finish(is_urgent, &mut decided).await?;
-        }
-        Ok(())
+    ///
+    /// Boxed, so that the many who commit do not carry its state on their stacks.
+    pub(super) fn commit(&self, is_urgent: bool, is_forced: bool) -> BoxFuture<'_, Result<(), VfsError>> {
+        let committing = async move {
+            let mut decided = self.commit_turn.lock().await;
+            if self.is_given_up()? {
+                self.finish(is_urgent, &mut decided).await?;
+            }
+            if self.seal(is_urgent, is_forced)? {
+                self.finish(is_urgent, &mut decided).await?;
+            }
+            Ok(())
+        };
+        committing.boxed()
     }
 
     /// Whether a group is sealed and nobody commits it.
@@ -127,21 +134,25 @@ impl Vfs {
             Phase::Fenced => return Err(VfsError::Fenced),
         }
         state.dirty_since = None;
-        let has_work = !state.is_open_empty() || (state.dirty.has_repack() && !is_urgent);
+        let has_work =
+            !state.is_open_empty() || !state.moves.is_empty() || (state.dirty.has_repack() && !is_urgent);
         if !has_work && !is_forced {
             self.tell_safety(!state.is_committing);
             return Ok(false);
         }
-        for id in std::mem::take(&mut state.collected) {
-            state.overlay.put(Key::Garbage(id), None);
+        let is_tidying = state.is_open_empty();
+        for key in std::mem::take(&mut state.collected) {
+            state.overlay.put(key, None);
         }
         state.fold_atimes();
         state.overlay.seal();
         state.dirty.seal();
+        state.sealed_moves = std::mem::take(&mut state.moves);
         state.sealed_files_delta = std::mem::take(&mut state.files_delta);
         state.sealed_next_ino = state.next_ino;
         state.group += 1;
         state.is_committing = true;
+        state.is_tidying = is_tidying;
         Ok(true)
     }
 
@@ -168,7 +179,9 @@ impl Vfs {
         let inline = self.pack_sealed(is_urgent).await?;
         let (mut edits, segments) = {
             let state = self.state.lock();
-            (state.dirty.sealed_edits(), state.dirty.sealed_segments())
+            let mut segments = state.dirty.sealed_segments();
+            segments.extend(state.sealed_moves.segments());
+            (with_moves(state.dirty.sealed_edits(), &state.sealed_moves), segments)
         };
         let mut repack = Vec::new();
         let mut riders = Vec::with_capacity(inline.len());
@@ -183,7 +196,7 @@ impl Vfs {
             }
             riders.push((Key::Inline(ino, index), Some(Record::Inline(bytes))));
         }
-        let mut layout = self.lay_out(edits).await?;
+        let mut layout = self.lay_out(edits).boxed().await?;
         layout.records.extend(riders);
         self.assemble(layout, segments, repack).await
     }
@@ -192,7 +205,7 @@ impl Vfs {
     async fn assemble(
         &self,
         mut layout: Layout,
-        segments: Vec<(SegmentId, crate::base::NewSegment)>,
+        segments: Vec<(SegmentId, NewSegment)>,
         repack: Vec<(Ino, u64)>,
     ) -> Result<Batch, VfsError> {
         let (changes, before, files_delta, next_ino, holder) = {
@@ -218,29 +231,34 @@ impl Vfs {
         }
         let number = before.commit + 1;
         let mut dead = Vec::new();
-        let mut unused: Vec<SegmentId> = segments.iter().map(|(id, _)| *id).collect();
+        let mut weights = Vec::new();
+        let mut unused: BTreeMap<SegmentId, NewSegment> = segments.into_iter().collect();
         for (id, change) in layout.live.iter() {
-            unused.retain(|unused| *unused != id);
-            let old = match segments.iter().find(|(new, _)| *new == id) {
-                Some((_, new)) => Segment { len: new.len, live: 0, born: number, seal: new.seal },
+            let (old, was) = match unused.remove(&id) {
+                Some(new) => (Segment { len: new.len, live: 0, born: number, seal: new.seal }, None),
                 None => match self.read_txn(|txn| txn.committed(Key::Segment(id))).await? {
-                    Some(Record::Segment(segment)) => segment,
+                    Some(Record::Segment(segment)) => (segment, Some(weigh(&segment))),
                     // Blocks that were lost with their segment's record: they are let go, and that is all.
                     _ if change < 0 => continue,
                     _ => return Err(MetaError::Missing(Key::Segment(id)).into()),
                 },
             };
-            let live = old.live.saturating_add_signed(change);
-            if live == 0 {
-                dead.push(id);
+            let segment = Segment { live: old.live.saturating_add_signed(change), ..old };
+            if segment.live == 0 {
+                dead.push((id, segment.len));
                 records.insert(Key::Segment(id), None);
+                let garbage = Garbage { died: number, born: segment.born };
+                records.insert(Key::Garbage(id), Some(Record::Garbage(garbage)));
+                weights.push((id, was, None));
             } else {
-                records.insert(Key::Segment(id), Some(Record::Segment(Segment { live, ..old })));
+                records.insert(Key::Segment(id), Some(Record::Segment(segment)));
+                weights.push((id, was, Some(weigh(&segment))));
             }
         }
-        dead.extend(unused);
-        for id in &dead {
-            records.insert(Key::Garbage(*id), Some(Record::Garbage(Garbage { died: number })));
+        for (id, new) in unused {
+            dead.push((id, new.len));
+            let garbage = Garbage { died: number, born: number };
+            records.insert(Key::Garbage(id), Some(Record::Garbage(garbage)));
         }
         let time = self.clock.now();
         let hash = chain::link(self.ring(), &before.head, number, &self.options.device, time);
@@ -256,7 +274,7 @@ impl Vfs {
             ..before
         };
         records.insert(Key::Super, Some(Record::Super(Arc::new(superblock.clone()))));
-        Ok(Batch { written: records.into_iter().collect(), layout, superblock, dead, repack })
+        Ok(Batch { written: records.into_iter().collect(), layout, superblock, dead, weights, repack })
     }
 
     /// The batch is durable: it becomes the past.
@@ -273,6 +291,17 @@ impl Vfs {
         }
         state.overlay.settle(batch.written);
         state.dirty.settle(&batch.repack);
+        state.dirty.follow(&batch.layout.moved);
+        state.sealed_moves = Moves::default();
+        state.cleaned.moved_blocks += batch.layout.moved.len() as u64;
+        state.has_stirred |= !batch.weights.is_empty();
+        for (id, was, is) in batch.weights {
+            state.ledger.changed(id, was, is);
+        }
+        let due = self.clock.elapsed().saturating_add(self.options.clean.grace);
+        for (id, len) in batch.dead {
+            state.waiting.dead(id, len.into(), due);
+        }
         state.superblock = batch.superblock;
         state.is_committing = false;
         state.stuck = None;
@@ -289,29 +318,7 @@ impl Vfs {
             tell(head.0, head.1);
         }
         self.tell_progress();
-        self.collect(batch.dead);
-    }
-
-    /// Deletes segments that a durable commit has let go.
-    pub(super) fn collect(&self, dead: Vec<SegmentId>) {
-        let Some(this) = self.me.upgrade() else { return };
-        if dead.is_empty() {
-            return;
-        }
-        let turn = Arc::clone(&self.signals.collecting).try_read_owned().ok();
-        tokio::spawn(async move {
-            let deletes = stream::iter(dead).for_each_concurrent(DELETES_MAX, |id| {
-                let this = Arc::clone(&this);
-                async move {
-                    match this.vault.delete_segment(id).await {
-                        Ok(()) => this.state.lock().collected.push(id),
-                        Err(error) => tracing::warn!(segment = %id, %error, "a dead segment stays for now"),
-                    }
-                }
-            });
-            deletes.await;
-            drop(turn);
-        });
+        self.collect_in_passing();
     }
 
     /// Another writer has the volume: nothing more can be committed.
@@ -327,4 +334,24 @@ impl Vfs {
         tracing::error!("another writer has taken this volume over; this mount is read-only now");
         self.tell_progress();
     }
+}
+
+/// The edits of a group, each with the moves of its file.
+fn with_moves(mut edits: Vec<(Ino, FileEdit)>, moves: &Moves) -> Vec<(Ino, FileEdit)> {
+    let mut moved_only = Vec::new();
+    for (ino, moves) in moves.files() {
+        let found = edits.binary_search_by_key(&ino, |(ino, _)| *ino);
+        match found.ok().and_then(|at| edits.get_mut(at)) {
+            Some((_, edit)) => edit.moves = moves.to_vec(),
+            None => moved_only.push((ino, FileEdit { moves: moves.to_vec(), ..FileEdit::default() })),
+        }
+    }
+    edits.extend(moved_only);
+    edits.sort_by_key(|(ino, _)| *ino);
+    edits
+}
+
+/// What a segment weighs.
+pub(super) const fn weigh(segment: &Segment) -> Weight {
+    Weight { len: segment.len, live: segment.live, born: segment.born }
 }

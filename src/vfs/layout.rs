@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::{FileKind, Ino, LiveDelta, PAGE_BLOCKS, RunList, Tag};
-use crate::data::FileEdit;
+use crate::data::{FileEdit, Moved};
 use crate::meta::{Body, Inode, Key, Page, Record};
 
 use super::locate;
@@ -25,6 +25,8 @@ pub(super) struct Layout {
     pub(super) live: LiveDelta,
     /// Change of the plaintext bytes stored.
     pub(super) allocated: i64,
+    /// Moves that were granted.
+    pub(super) moved: Moved,
 }
 
 /// Where a file's contents are after a commit.
@@ -119,7 +121,17 @@ impl Vfs {
                 gained += u64::from(place.piece.plain);
             }
             edited.runs.replace(&stored, &mut layout.live);
-            close_page(layout, ino, &mut body, page, edited);
+            for (index, place) in edit.stored.iter().filter(|(index, _)| is_here(index)) {
+                if edit.shared.binary_search(index).is_ok() {
+                    let key = Key::Reference(place.segment, ino, page);
+                    layout.records.insert(key, Some(Record::Reference));
+                }
+            }
+            let has_moved = grant_moves(layout, ino, page, &mut edited, edit);
+            let is_changed = has_moved || !stored.is_empty() || edit.inline.iter().any(|(i, _)| is_here(i));
+            if is_changed {
+                close_page(layout, ino, &mut body, page, edited);
+            }
         }
         let allocated = (old_allocated + gained).saturating_sub(freed);
         layout.allocated += signed(allocated) - signed(old_allocated);
@@ -265,6 +277,26 @@ impl Vfs {
     }
 }
 
+/// Lets those blocks of a page lie where they were copied to that still lie where they were found.
+fn grant_moves(layout: &mut Layout, ino: Ino, page: u64, edited: &mut PageEdit, edit: &FileEdit) -> bool {
+    let mut granted: Vec<_> = Vec::new();
+    for block in edit.moves.iter().filter(|block| block.index / PAGE_BLOCKS == page) {
+        let within = (block.index % PAGE_BLOCKS) as u32;
+        if edited.runs.lookup(within) == Some(block.from) && block.from.piece == block.to.piece {
+            granted.push((within, block.to));
+            layout.moved.note(block.from, block.to);
+            if block.is_shared {
+                let key = Key::Reference(block.to.segment, ino, page);
+                layout.records.insert(key, Some(Record::Reference));
+            }
+        }
+    }
+    granted.sort_by_key(|(within, _)| *within);
+    granted.dedup_by_key(|(within, _)| *within);
+    edited.runs.replace(&granted, &mut layout.live);
+    !granted.is_empty()
+}
+
 /// Puts an edited page back, in the tersest form its file allows.
 fn close_page(layout: &mut Layout, ino: Ino, body: &mut Body, page: u64, edit: PageEdit) {
     let is_empty = edit.runs.is_empty() && edit.inline.is_empty();
@@ -309,11 +341,12 @@ const fn page_of(key: &Key) -> Option<u64> {
     }
 }
 
-/// Pages in which an edit puts blocks.
+/// Pages in which an edit puts or moves blocks.
 fn touched_pages(edit: &FileEdit) -> Vec<u64> {
     let stored = edit.stored.iter().map(|(index, _)| index / PAGE_BLOCKS);
-    let mut pages: Vec<u64> =
-        stored.chain(edit.inline.iter().map(|(index, _)| index / PAGE_BLOCKS)).collect();
+    let inline = edit.inline.iter().map(|(index, _)| index / PAGE_BLOCKS);
+    let moved = edit.moves.iter().map(|block| block.index / PAGE_BLOCKS);
+    let mut pages: Vec<u64> = stored.chain(inline).chain(moved).collect();
     pages.sort_unstable();
     pages.dedup();
     pages

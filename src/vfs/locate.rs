@@ -58,6 +58,23 @@ pub(super) fn committed(txn: &mut Txn, ino: Ino, inode: &Inode, index: u64) -> R
     }
 }
 
+/// The place of the committed block `index` of `ino`, if it lies in a segment.
+pub(super) fn committed_place(
+    txn: &mut Txn,
+    ino: Ino,
+    inode: &Inode,
+    index: u64,
+) -> Result<Option<BlockPlace>, Halt> {
+    match &inode.body {
+        Body::Empty | Body::Link(_) | Body::Inline => Ok(None),
+        Body::Run(run) => Ok(u32::try_from(index).ok().and_then(|index| run.place(index))),
+        Body::Pages => match txn.committed(Key::Extents(ino, index / PAGE_BLOCKS))? {
+            Some(Record::Extents(extents)) => Ok(extents.runs.lookup((index % PAGE_BLOCKS) as u32)),
+            _ => Ok(None),
+        },
+    }
+}
+
 /// The inode as the last commit left it; `None` if it was not there.
 pub(super) fn committed_inode(txn: &mut Txn, ino: Ino) -> Result<Option<Arc<Inode>>, Halt> {
     match txn.committed(Key::Inode(ino))? {

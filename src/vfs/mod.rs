@@ -2,24 +2,31 @@
 
 mod access;
 mod attr;
+mod clean;
 mod commit;
 mod copy;
 mod directory;
 mod error;
 mod file;
+mod fold;
 mod follow;
+mod garbage;
+mod keep;
 mod layout;
+mod leftovers;
 mod links;
 mod locate;
 mod metadata;
 mod options;
 mod pack;
 mod read;
+mod reclaim;
 mod recover;
 mod rename;
 mod space;
 mod state;
 mod status;
+mod survey;
 mod txn;
 mod xattr;
 
@@ -27,9 +34,10 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
 
+use futures::FutureExt;
 use futures::future::join_all;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, RwLock, Semaphore};
+use tokio::sync::{Notify, RwLock, Semaphore, watch};
 
 use crate::base::{Clock, Name};
 use crate::cache::BlockCache;
@@ -41,8 +49,10 @@ use crate::vault::Vault;
 
 pub use access::Atime;
 pub use attr::{Attr, Caller, DirEntry, Handle, RenameMode, SeekFor, SetAttr, SetTime, StatFs, XattrMode};
+pub use clean::Cleaned;
 pub use error::VfsError;
-pub use options::{OnCommit, VfsOptions};
+pub use options::{CleanOptions, OnCommit, VfsOptions};
+pub use reclaim::{Amount, Reclaimable, Reclaimed};
 pub use status::{OnSafety, Status};
 
 use file::OpenFile;
@@ -68,6 +78,8 @@ pub struct Vfs {
     /// Held while a group is committed. What has been decided for it, if that is not written yet.
     commit_turn: tokio::sync::Mutex<Option<commit::Batch>>,
     follow: Follow,
+    /// Held by whoever cleans, one round at a time.
+    clean_turn: tokio::sync::Mutex<()>,
 }
 
 /// How operations and the committer wake each other.
@@ -84,6 +96,8 @@ struct Signals {
     progress: Mutex<Progress>,
     /// That has changed. Who has waited longest goes on first: a watch channel would wake in any order.
     progressed: Notify,
+    /// Tells the housekeeping the same, and of the end of the filesystem.
+    stirred: watch::Sender<()>,
     /// Told whenever the filesystem starts or ceases to have changes that are not in the bucket.
     safety: OnceLock<OnSafety>,
 }
@@ -126,7 +140,8 @@ impl Vfs {
                     Err(Halt::Missing(keys)) => keys,
                 }
             };
-            self.load(missing).await?;
+            // Boxed, so that the state of what is seldom needed is not part of every operation's.
+            self.load(missing).boxed().await?;
         }
     }
 
@@ -153,7 +168,7 @@ impl Vfs {
                     Err(Halt::Missing(keys)) => keys,
                 }
             };
-            self.load(missing).await?;
+            self.load(missing).boxed().await?;
         }
     }
 
@@ -177,6 +192,7 @@ impl Vfs {
     fn tell_progress(&self) {
         let progress = Progress::of(&self.state.lock());
         *self.signals.progress.lock() = progress;
+        self.signals.stirred.send_replace(());
         self.signals.progressed.notify_waiters();
         self.signals.eased.notify_waiters();
     }
@@ -227,8 +243,8 @@ impl Vfs {
             let state = self.state.lock();
             (state.overlay.changes_between(&from, &to, limit), state.overlay.settled_count())
         };
-        let rows = self.engine.scan(from.encode(), to.encode(), limit).await;
-        let rows = rows.map_err(|error| self.told(error))?;
+        let scanning = self.engine.scan(from.encode(), to.encode(), limit).boxed();
+        let rows = scanning.await.map_err(|error| self.told(error))?;
         let last_row =
             (rows.len() >= limit).then(|| rows.last().and_then(|(key, _)| Key::decode(key))).flatten();
         let last_change = (changes.len() >= limit).then(|| changes.last().map(|(key, _)| *key)).flatten();
@@ -267,7 +283,7 @@ impl Vfs {
     ) -> Arc<Self> {
         let phase = if options.read_only { Phase::ReadOnly } else { Phase::Writable };
         let overlay = Overlay::new(options.record_cache_bytes);
-        let state = State::new(overlay, superblock, phase);
+        let state = State::new(overlay, superblock, phase, options.clean.slack_bytes);
         let progress = Progress::of(&state);
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -286,11 +302,13 @@ impl Vfs {
                 collecting: Arc::default(),
                 progress: Mutex::new(progress),
                 progressed: Notify::new(),
+                stirred: watch::Sender::new(()),
                 safety: OnceLock::new(),
             },
             uploads: Arc::new(Semaphore::new(options.uploads_max)),
             commit_turn: tokio::sync::Mutex::new(None),
             follow: Follow::default(),
+            clean_turn: tokio::sync::Mutex::new(()),
             options,
         })
     }

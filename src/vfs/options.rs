@@ -37,6 +37,8 @@ pub struct VfsOptions {
     pub compression: Compression,
     /// The device that commits are made by.
     pub device: [u8; 16],
+    /// When and how fast segments are cleaned.
+    pub clean: CleanOptions,
     /// How long an `fsync` waits for the bucket before it fails; for ever if there is no limit.
     pub fsync_timeout: Option<Duration>,
     /// When reading changes an access time.
@@ -45,6 +47,34 @@ pub struct VfsOptions {
     pub directory_atime: bool,
     /// Told of every commit, after it is durable.
     pub on_commit: Option<OnCommit>,
+}
+
+/// When and how fast segments are cleaned.
+#[derive(Clone, Debug)]
+pub struct CleanOptions {
+    /// Clean in the background.
+    pub is_automatic: bool,
+    /// How long a dead segment stays for readers on other machines.
+    pub grace: Duration,
+    /// How long a segment of which no record knows stays, after it was found.
+    pub leftover_grace: Duration,
+    /// Dead bytes that are not worth a rewrite.
+    pub slack_bytes: u64,
+    /// Bytes read and written per second while nobody else uses the bucket; an eighth of it while
+    /// somebody does.
+    pub bytes_per_second: u64,
+}
+
+impl Default for CleanOptions {
+    fn default() -> Self {
+        Self {
+            is_automatic: true,
+            grace: Duration::from_secs(10 * 60),
+            leftover_grace: Duration::from_secs(24 * 60 * 60),
+            slack_bytes: 1024 * 1024,
+            bytes_per_second: 16 * 1024 * 1024,
+        }
+    }
 }
 
 impl Default for VfsOptions {
@@ -62,6 +92,7 @@ impl Default for VfsOptions {
             read_ahead_bytes: 32 * 1024 * 1024,
             compression: Compression::None,
             device: [0; 16],
+            clean: CleanOptions::default(),
             fsync_timeout: None,
             atime: Atime::default(),
             directory_atime: true,

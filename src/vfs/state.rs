@@ -1,13 +1,15 @@
 //! What all operations share, under one lock that is held for microseconds.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use crate::base::{Ino, SegmentId, Tag, Time};
-use crate::data::Dirty;
+use crate::data::{Dirty, Ledger, Moves};
 use crate::meta::{Holder, Key, Overlay, Superblock};
 
 use super::VfsError;
+use super::clean::Cleaned;
+use super::garbage::Waiting;
 
 /// Whether the filesystem takes changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +39,31 @@ pub(super) struct State {
     /// The same for the sealed group, and the next inode number when it was sealed.
     pub(super) sealed_files_delta: i64,
     pub(super) sealed_next_ino: u64,
-    /// Dead segments that have been deleted; their records go with the next group.
-    pub(super) collected: Vec<SegmentId>,
+    /// Records of segments that have been deleted; they go with the next group.
+    pub(super) collected: BTreeSet<Key>,
+    /// Segments that are to be deleted when their time has come.
+    pub(super) waiting: Waiting,
+    /// Which segments are worth cleaning.
+    pub(super) ledger: Ledger,
+    /// Segments that the cleaner uploads and has not handed over.
+    pub(super) moving: HashSet<SegmentId>,
+    /// What the cleaner has handed over: for the open group, and of the sealed one.
+    pub(super) moves: Moves,
+    pub(super) sealed_moves: Moves,
+    /// Whether a commit has changed what is in use of segments.
+    pub(super) has_stirred: bool,
+    /// When the bucket is listed again for leftovers.
+    pub(super) list_again_at: Option<Duration>,
+    /// The mount is ending: nothing new is begun.
+    pub(super) is_closing: bool,
+    /// What the cleaner has done in this mount.
+    pub(super) cleaned: Cleaned,
     /// The number that the open group's commit will have.
     pub(super) group: u64,
     /// Whether a group is sealed and not yet committed.
     pub(super) is_committing: bool,
+    /// Whether the sealed group holds nothing that was not in the bucket before: it only tidies up.
+    pub(super) is_tidying: bool,
     /// References to inodes from outside the tree: the kernel's lookups, open files.
     pub(super) refs: HashMap<Ino, u64>,
     /// Files of which a write could not be stored, and why.
@@ -64,7 +85,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(overlay: Overlay, superblock: Superblock, phase: Phase) -> Self {
+    pub(super) fn new(overlay: Overlay, superblock: Superblock, phase: Phase, slack_bytes: u64) -> Self {
         Self {
             overlay,
             dirty: Dirty::default(),
@@ -72,9 +93,19 @@ impl State {
             files_delta: 0,
             sealed_files_delta: 0,
             sealed_next_ino: superblock.next_ino,
-            collected: Vec::new(),
+            collected: BTreeSet::new(),
+            waiting: Waiting::default(),
+            ledger: Ledger::new(slack_bytes),
+            moving: HashSet::new(),
+            moves: Moves::default(),
+            sealed_moves: Moves::default(),
+            has_stirred: false,
+            list_again_at: None,
+            is_closing: false,
+            cleaned: Cleaned::default(),
             group: superblock.commit + 1,
             is_committing: false,
+            is_tidying: false,
             superblock,
             refs: HashMap::new(),
             lost: HashMap::new(),
@@ -91,6 +122,19 @@ impl State {
     /// Whether the open group has nothing to commit.
     pub(super) fn is_open_empty(&self) -> bool {
         self.overlay.open_count() == 0 && self.dirty.is_open_empty()
+    }
+
+    /// Whether everything that was written is in the bucket.
+    pub(super) fn is_clean(&self) -> bool {
+        self.is_open_empty() && (!self.is_committing || self.is_tidying)
+    }
+
+    /// Whether a segment is being made, or was since the last commit.
+    pub(super) fn knows_segment(&self, id: SegmentId) -> bool {
+        self.moving.contains(&id)
+            || self.moves.knows_segment(id)
+            || self.sealed_moves.knows_segment(id)
+            || self.dirty.knows_segment(id)
     }
 
     /// Bytes that are stored or about to be.

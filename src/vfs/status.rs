@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use crate::base::Time;
 
-use super::Vfs;
+use super::clean::Cleaned;
 use super::state::Phase;
+use super::{Amount, Vfs};
 
 /// The state of a mounted volume at a glance. Sizes in bytes, times in seconds.
 #[derive(Clone, Debug, Serialize)]
@@ -44,6 +45,12 @@ pub struct Status {
     pub record_cache_bytes: u64,
     /// Files of which a write could not be stored.
     pub lost_files: u64,
+    /// Segments that are dead and wait to be deleted, and their bytes as far as they are known.
+    pub waiting: Amount,
+    /// Bytes of segments in use that nothing refers to; none where that is not known yet.
+    pub dead_bytes: Option<u64>,
+    /// What the cleaner has done in this mount.
+    pub cleaned: Cleaned,
 }
 
 /// Takes whether everything is in the bucket. Called under the filesystem's lock: it must be quick and never call back.
@@ -78,9 +85,8 @@ impl Vfs {
     pub fn status(&self) -> Status {
         let cache = self.cache.stats();
         let state = self.state.lock();
-        let is_clean = state.is_open_empty() && !state.is_committing;
         Status {
-            is_safe: is_clean && state.phase != Phase::Fenced && state.lost.is_empty(),
+            is_safe: state.is_clean() && state.phase != Phase::Fenced && state.lost.is_empty(),
             state: match state.phase {
                 Phase::Writable => "writable",
                 Phase::ReadOnly => "read-only",
@@ -104,6 +110,9 @@ impl Vfs {
             cache_misses: cache.misses,
             record_cache_bytes: state.overlay.cache_bytes() as u64,
             lost_files: state.lost.len() as u64,
+            waiting: state.waiting.amount(),
+            dead_bytes: state.ledger.is_complete().then(|| state.ledger.totals().dead),
+            cleaned: state.cleaned.clone(),
         }
     }
 }

@@ -70,6 +70,13 @@ impl<'a> Txn<'a> {
         if missing.is_empty() { Ok(()) } else { Err(Halt::Missing(missing)) }
     }
 
+    /// As [`Txn::want`], for records as the last commit left them.
+    pub(super) fn want_committed(&mut self, keys: &[Key]) -> Result<(), Halt> {
+        let missing: Vec<Key> =
+            keys.iter().filter(|key| self.state.overlay.committed(key).is_none()).copied().collect();
+        if missing.is_empty() { Ok(()) } else { Err(Halt::Missing(missing)) }
+    }
+
     /// Changes the record under `key`.
     pub(super) fn put(&mut self, key: Key, record: Option<Record>) {
         self.changes.push((key, record));

@@ -10,7 +10,7 @@ use crate::crypto::KeyRing;
 use crate::data::{BlockReader, Compression};
 use crate::keys::{self, Factor, KeyError, Unlocked};
 use crate::meta::engine::{Engine, EngineMode, EngineOptions, Seeds};
-use crate::meta::{Key, MetaError, Record, Superblock, decode};
+use crate::meta::{Key, MetaError, Record, Superblock, chain, decode};
 use crate::store::Bucket;
 use crate::vault::{Vault, VaultError, header};
 use crate::vfs::{Vfs, VfsOptions};
@@ -164,7 +164,7 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
     let found = superblock(&engine).await?;
     check_features(&found)?;
     // What the writer was shown need not be what the reader was shown.
-    check_reaches(&engine, volume, Pin { commit: seen.commit, hash: seen.head }, &found).await?;
+    check_reaches(&engine, &ring, volume, Pin { commit: seen.commit, hash: seen.head }, &found).await?;
     let had_crashed = found.holder.is_some();
     if let Some(local) = &local {
         let (local, ring) = (Arc::clone(local), Arc::clone(&ring));
@@ -212,13 +212,14 @@ pub(super) async fn check_fresh(
     offered: &Superblock,
 ) -> Result<(), VolumeError> {
     match local.read(ring)? {
-        Some(pin) => check_reaches(engine, volume, pin, offered).await,
+        Some(pin) => check_reaches(engine, ring, volume, pin, offered).await,
         None => Ok(()),
     }
 }
 
 async fn check_reaches(
     engine: &Engine,
+    ring: &KeyRing,
     volume: VolumeId,
     pin: Pin,
     offered: &Superblock,
@@ -229,15 +230,27 @@ async fn check_reaches(
     if pin.commit == 0 {
         return Ok(());
     }
-    let key = Key::Commit(pin.commit);
-    let fork = VolumeError::Fork { volume, number: pin.commit };
     // The superblock itself says what the last commit was: its record is not needed for that.
-    if offered.commit == pin.commit {
-        return if offered.head == pin.hash { Ok(()) } else { Err(fork) };
+    let hash = match offered.commit == pin.commit {
+        true => Some(offered.head),
+        false => hash_of(engine, ring, pin.commit).await?,
+    };
+    match hash {
+        Some(hash) if hash == pin.hash => Ok(()),
+        _ => Err(VolumeError::Fork { volume, number: pin.commit }),
     }
-    let Some(bytes) = engine.get(&key.encode()).await? else { return Err(fork) };
-    match decode(&key, &bytes)? {
-        Record::Commit(commit) if commit.hash == pin.hash => Ok(()),
-        _ => Err(fork),
+}
+
+/// The hash of a commit: as its own record has it, or as a history gives it.
+async fn hash_of(engine: &Engine, ring: &KeyRing, number: u64) -> Result<Option<[u8; 32]>, VolumeError> {
+    let first = chain::first_of(number);
+    for key in [Key::Commit(number), Key::History(first)] {
+        let Some(bytes) = engine.get(&key.encode()).await? else { continue };
+        return Ok(match decode(&key, &bytes)? {
+            Record::Commit(commit) => Some(commit.hash),
+            Record::History(history) => chain::hash_in(ring, &history, first, number),
+            _ => None,
+        });
     }
+    Ok(None)
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use coffer::meta::engine::{Engine, EngineMode, EngineOptions};
 use coffer::meta::{Body, Commit, Inode, Key, Record, Segment, Superblock, decode, encode};
 use coffer::store::Bucket;
 use coffer::vault::Vault;
-use coffer::vfs::{Caller, Handle, Vfs, VfsOptions, XattrMode};
+use coffer::vfs::{Caller, CleanOptions, Handle, Vfs, VfsOptions, XattrMode};
 use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened, Seized};
 use futures::future::LocalBoxFuture;
 use futures::stream::BoxStream;
@@ -117,7 +118,9 @@ impl World {
     }
 
     pub async fn try_mount(&self, read_only: bool) -> std::result::Result<Opened, volume::VolumeError> {
-        let vfs = VfsOptions { read_only, ..VfsOptions::default() };
+        // Dead segments go at once, so that a check meets their absence.
+        let clean = CleanOptions { grace: Duration::ZERO, ..CleanOptions::default() };
+        let vfs = VfsOptions { read_only, clean, ..VfsOptions::default() };
         let options = OpenOptions { takeover: true, vfs, ..OpenOptions::default() };
         Box::pin(volume::open(self.bucket(), &factors(), options)).await
     }
@@ -422,7 +425,12 @@ pub fn bumps(record: &Record) -> Vec<(&'static str, Record)> {
             all.push(("another name", Record::Xattr(Arc::new(other))));
         }
         Record::Inline(bytes) => all.push(("one byte less", Record::Inline(bytes.slice(1..)))),
-        Record::Garbage(_) | Record::Orphan => {}
+        Record::History(history) => {
+            let mut other = (**history).clone();
+            other.before[0] ^= 1;
+            all.push(("another beginning", Record::History(Arc::new(other))));
+        }
+        Record::Garbage(_) | Record::Leftover(_) | Record::Orphan | Record::Reference => {}
     }
     all
 }

@@ -18,7 +18,7 @@ mod reference;
 use std::collections::{BTreeSet, HashMap};
 
 use coffer::base::{FileKind, Ino};
-use coffer::vfs::{Caller, Handle, RenameMode, SetAttr, Vfs, VfsError, VfsOptions, XattrMode};
+use coffer::vfs::{Caller, CleanOptions, Handle, RenameMode, SetAttr, Vfs, VfsError, VfsOptions, XattrMode};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -41,6 +41,8 @@ struct Pair {
     /// States since the last one known to be durable, that one first.
     states: Vec<Tree>,
     rng: SmallRng,
+    /// Blocks moved by cleaning that ran to its end.
+    moved_blocks: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -309,6 +311,35 @@ impl Pair {
         });
     }
 
+    /// Cleans: to its end, or a little, so that other operations and crashes meet it half-way. What
+    /// programs see must not change.
+    fn clean(&mut self) {
+        let vfs = self.vfs();
+        if self.rng.random_bool(0.3) {
+            self.mounted.wait_for_grace();
+        }
+        if self.rng.random_bool(0.5) {
+            // Blocks written in part are completed by a commit, and then count in full.
+            self.mounted.run(vfs.sync_all()).unwrap();
+            let before = self.mounted.details();
+            let moved_before = vfs.status().cleaned.moved_blocks;
+            self.mounted.run(vfs.reclaim()).unwrap();
+            self.moved_blocks += vfs.status().cleaned.moved_blocks - moved_before;
+            let after = self.mounted.details();
+            let seen: Vec<_> = before.iter().zip(&after).filter(|(before, after)| before != after).collect();
+            assert!(seen.is_empty() && before.len() == after.len(), "cleaning was seen: {seen:#?}");
+            self.states.clear();
+        } else {
+            let steps = self.rng.random_range(0..200);
+            self.mounted.run(async {
+                tokio::spawn(async move { vfs.reclaim().await });
+                for _ in 0..steps {
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
+    }
+
     fn compare(&self) {
         let (real, model) = (self.mounted.image(), self.tree.image());
         assert_eq!(real.keys().collect::<Vec<_>>(), model.keys().collect::<Vec<_>>());
@@ -380,8 +411,9 @@ impl Pair {
             66..74 => self.read(),
             74..80 => self.change_attributes(),
             80..86 => self.open_or_close(),
-            86..90 => self.sync(),
-            90..96 => self.idle(),
+            86..89 => self.sync(),
+            89..91 => self.clean(),
+            91..96 => self.idle(),
             _ if self.rng.random_ratio(odds.crash, 100) => return self.crash(world),
             _ if self.rng.random_ratio(odds.remount, 100) => return self.remount(world),
             _ => self.compare(),
@@ -408,7 +440,8 @@ fn differences(model: &Image, real: &Image) -> Vec<String> {
         .collect()
 }
 
-fn run(seed: u64, steps: usize, options: VfsOptions, cache_bytes: u64) {
+fn run(seed: u64, steps: usize, mut options: VfsOptions, cache_bytes: u64) {
+    options.clean = CleanOptions { is_automatic: false, slack_bytes: 0, ..CleanOptions::default() };
     println!("seed {seed}, {steps} operations");
     let world = World::new(seed, options, cache_bytes);
     let mut pair = Pair {
@@ -418,11 +451,13 @@ fn run(seed: u64, steps: usize, options: VfsOptions, cache_bytes: u64) {
         open: Vec::new(),
         states: Vec::new(),
         rng: SmallRng::seed_from_u64(seed),
+        moved_blocks: 0,
     };
     for _ in 0..steps {
         pair = pair.step(&world, Odds { crash: 30, remount: 20 });
     }
     pair.compare();
+    assert!(pair.moved_blocks > 0, "there was nothing to clean");
     pair.remount(&world).mounted.unmount();
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coffer::base::{Entropy, FileKind, Ino, ManualClock, SeededEntropy};
 use coffer::crypto::KdfCost;
 use coffer::crypto::Secret;
 use coffer::keys::{Factor, NewVolume};
 use coffer::store::Bucket;
-use coffer::vfs::{Vfs, VfsError, VfsOptions};
+use coffer::vfs::{Attr, Vfs, VfsError, VfsOptions};
 use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
@@ -30,6 +31,7 @@ pub struct World {
 pub struct Mounted {
     pub runtime: Runtime,
     opened: Option<Opened>,
+    clock: Arc<ManualClock>,
 }
 
 impl World {
@@ -73,7 +75,7 @@ impl World {
         let runtime = runtime();
         let bucket = Bucket::from_store(Arc::clone(&self.store));
         let opened = runtime.block_on(volume::open(bucket, &self.factors(), options)).unwrap();
-        Mounted { runtime, opened: Some(opened) }
+        Mounted { runtime, opened: Some(opened), clock: Arc::clone(&self.clock) }
     }
 }
 
@@ -100,6 +102,27 @@ impl Mounted {
     /// Ends the mount wherever its tasks stand.
     pub fn crash(self) {
         self.runtime.shutdown_background();
+    }
+
+    /// Lets so much time pass that dead segments may go, and leftovers now and then.
+    pub fn wait_for_grace(&self) {
+        self.clock.advance(Duration::from_secs(9 * 3600));
+    }
+
+    /// What `stat` tells of every file, times and blocks included, while no commit is under way: what a
+    /// commit takes up again counts twice until it is done.
+    pub fn details(&self) -> Vec<Attr> {
+        self.run(async {
+            let vfs = self.vfs();
+            let resting = || Some(vfs.status()).filter(|now| !now.is_committing).map(|now| now.commit);
+            loop {
+                let (before, details) = (resting(), details(&vfs).await);
+                if before.is_some() && resting() == before {
+                    return details;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
     }
 
     /// The whole tree, read through the filesystem.
@@ -144,4 +167,18 @@ async fn image(vfs: &Vfs) -> Result<Image, VfsError> {
         image.insert(path, Shape { kind, perm, uid, nlink, data, xattrs });
     }
     Ok(image)
+}
+
+async fn details(vfs: &Vfs) -> Vec<Attr> {
+    let (mut all, mut queue) = (Vec::new(), vec![Ino::ROOT]);
+    while let Some(ino) = queue.pop() {
+        let attr = vfs.getattr(ino).await.unwrap();
+        all.push(attr);
+        if attr.kind == FileKind::Directory {
+            let entries = vfs.readdir(ino, 0, 10_000).await.unwrap();
+            let entries = entries.into_iter().filter(|entry| !matches!(&entry.name[..], b"." | b".."));
+            queue.extend(entries.map(|entry| entry.ino));
+        }
+    }
+    all
 }

@@ -149,15 +149,20 @@ pub fn check(records: &BTreeMap<Key, Record>, objects: &BTreeSet<SegmentId>, may
                 assert!(counted.pages.contains(&(*ino, *page)), "{key:?} is nobody's")
             }
             (Key::Orphan(ino), _) => assert!(records.contains_key(&Key::Inode(*ino)), "{key:?} is nobody's"),
-            (Key::Garbage(id), _) => {
+            (Key::Garbage(id) | Key::Leftover(id), _) => {
                 assert!(!records.contains_key(&Key::Segment(*id)), "{id} is dead and alive")
+            }
+            (Key::Reference(id, ..), _) => {
+                let keys = [Key::Segment(*id), Key::Garbage(*id)];
+                assert!(keys.iter().any(|key| records.contains_key(key)), "{key:?} outlived its segment")
             }
             _ => {}
         }
     }
     assert!(counted.live.is_empty(), "blocks lie in segments that have no record");
     for id in objects {
-        let known = [Key::Segment(*id), Key::Garbage(*id)].iter().any(|key| records.contains_key(key));
+        let keys = [Key::Segment(*id), Key::Garbage(*id), Key::Leftover(*id)];
+        let known = keys.iter().any(|key| records.contains_key(key));
         assert!(known || may_litter, "{id} is in the bucket and in no record");
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use coffer::store::fault::{Fault, FaultPlan, KeyClass, Outage, Rule, Verb};
-use coffer::vfs::VfsOptions;
+use coffer::vfs::{CleanOptions, VfsOptions};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
@@ -77,6 +77,13 @@ pub fn leaves_stragglers(plan: &FaultPlan) -> bool {
 }
 
 pub fn options(rng: &mut SmallRng) -> VfsOptions {
+    // Every other mount cleans as soon as there is anything to clean, and deletes at once what is dead.
+    let eager = CleanOptions { grace: Duration::ZERO, slack_bytes: 0, ..CleanOptions::default() };
+    let clean = if rng.random_bool(0.5) { eager } else { CleanOptions::default() };
+    VfsOptions { clean, ..limits(rng) }
+}
+
+fn limits(rng: &mut SmallRng) -> VfsOptions {
     match rng.random_range(0..4) {
         0 => VfsOptions::default(),
         1 => VfsOptions { segment_room_bytes: 140_000, inline_commit_bytes: 1_000, ..VfsOptions::default() },

@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::base::{BLOCK_BYTES, BLOCK_LEN, BlockPlace, RangeSet, SegmentId};
+use crate::data::Moved;
 
 /// A changed block.
 #[derive(Clone, Debug)]
@@ -151,6 +152,13 @@ impl MemBlock {
                 continue;
             }
             self.copy(target, from, start, end);
+        }
+    }
+
+    /// What lies under it has been moved, perhaps.
+    pub(crate) fn follow(&mut self, moved: &Moved) {
+        if let Under::Place(place) = &mut self.under {
+            *place = moved.get(place).unwrap_or(*place);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The changes to file contents of one group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::base::{Ino, NewSegment, RangeSet, SegmentId};
@@ -14,6 +14,8 @@ pub(crate) struct FileChange {
     pub(crate) void: RangeSet,
     /// Changed blocks, by their index. They count even where `void` holds them.
     pub(crate) blocks: BTreeMap<u64, Block>,
+    /// Blocks that were made to lie where another file's block, or another block of this one, lies.
+    pub(crate) shared: BTreeSet<u64>,
     /// The file is gone.
     pub(crate) freed: bool,
 }

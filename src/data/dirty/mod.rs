@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+use super::{Move, Moved};
 use crate::base::{BLOCK_BYTES, BLOCK_LEN, BlockIndex, BlockPlace, Ino, NewSegment, RangeSet, SegmentId};
 
 pub(crate) use block::{Block, MemBlock, Under};
@@ -40,7 +41,7 @@ pub struct Batch {
 }
 
 /// What a group does to the contents of one file.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct FileEdit {
     /// The file is gone.
     pub is_freed: bool,
@@ -50,6 +51,10 @@ pub struct FileEdit {
     pub stored: Vec<(u64, BlockPlace)>,
     /// Blocks that are in records now, in order, with their length.
     pub inline: Vec<(u64, u32)>,
+    /// Those of `stored` that lie where a copy was asked to share them.
+    pub shared: Vec<u64>,
+    /// Blocks that the cleaner has copied.
+    pub moves: Vec<Move>,
 }
 
 /// What remains to be asked after the uncommitted layers have been looked through.
@@ -219,8 +224,23 @@ impl Dirty {
     /// Makes a block of `ino` one that is stored already.
     pub fn share(&mut self, ino: Ino, index: u64, place: BlockPlace) {
         let file = self.open.files.entry(ino).or_default();
+        file.shared.insert(index);
         if let Some(old) = file.blocks.insert(index, Block::Stored(place)) {
             self.bytes -= mem_len(&old);
+        }
+    }
+
+    /// A commit has moved blocks: what the open layer has taken over from older ones lies elsewhere now.
+    pub fn follow(&mut self, moved: &Moved) {
+        if moved.is_empty() {
+            return;
+        }
+        for block in self.open.files.values_mut().flat_map(|file| file.blocks.values_mut()) {
+            match block {
+                Block::Stored(place) => *place = moved.get(place).unwrap_or(*place),
+                Block::Mem(mem) => mem.follow(moved),
+                Block::Sent { .. } => {}
+            }
         }
     }
 

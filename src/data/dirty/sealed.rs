@@ -101,11 +101,13 @@ impl Dirty {
                     Block::Stored(place) => Some((*index, *place)),
                     _ => None,
                 });
+                let is_stored = |index: &u64| matches!(file.blocks.get(index), Some(Block::Stored(_)));
                 let edit = FileEdit {
                     is_freed: file.freed,
                     void: file.void.clone(),
                     stored: stored.collect(),
-                    inline: Vec::new(),
+                    shared: file.shared.iter().copied().filter(is_stored).collect(),
+                    ..FileEdit::default()
                 };
                 (*ino, edit)
             })

@@ -110,16 +110,51 @@ impl SegmentBuilder {
         if plain.is_empty() || plain.len() > BLOCK_BYTES {
             return Err(DataError::BlockLength { bytes: plain.len() });
         }
-        let full = DataError::SegmentFull { segment: self.id };
         if !self.has_room_for(plain.len()) {
-            return Err(full);
+            return Err(DataError::SegmentFull { segment: self.id });
         }
         let start = self.object.len();
-        let Ok(pos) = u32::try_from(start) else { return Err(full) };
         let (codec, stored) = self.packer.pack(plain);
         // Both lengths are at most BLOCK_BYTES.
         let piece = Piece { plain: plain.len() as u32, stored: stored.len() as u32, codec };
         self.object.extend_from_slice(stored);
+        self.seal_from(start, ino, index, piece)
+    }
+
+    /// Seals one block as it was stored in another segment: `stored` is what `piece` describes.
+    ///
+    /// # Errors
+    /// As [`SegmentBuilder::push`].
+    pub fn push_stored(
+        &mut self,
+        ino: Ino,
+        index: BlockIndex,
+        piece: Piece,
+        stored: &[u8],
+    ) -> Result<BlockPlace, DataError> {
+        piece.validate()?;
+        if stored.len() != piece.stored as usize {
+            return Err(DataError::BlockLength { bytes: stored.len() });
+        }
+        if !self.has_room_for(stored.len()) {
+            return Err(DataError::SegmentFull { segment: self.id });
+        }
+        let start = self.object.len();
+        self.object.extend_from_slice(stored);
+        self.seal_from(start, ino, index, piece)
+    }
+
+    /// Seals what has been appended from `start` on.
+    fn seal_from(
+        &mut self,
+        start: usize,
+        ino: Ino,
+        index: BlockIndex,
+        piece: Piece,
+    ) -> Result<BlockPlace, DataError> {
+        let Ok(pos) = u32::try_from(start) else {
+            return Err(DataError::SegmentFull { segment: self.id });
+        };
         let sealed = self.object.get_mut(start..).unwrap_or_default();
         let tag = self.key.seal_slice(u64::from(pos), false, sealed);
         self.object.extend_from_slice(&tag);

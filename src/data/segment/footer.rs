@@ -69,7 +69,7 @@ impl FooterWriter {
 }
 
 /// Length of the finished object whose blocks end at `blocks_end`, padding included.
-pub(super) fn object_bytes(blocks_end: usize, block_count: u32) -> usize {
+pub fn object_bytes(blocks_end: usize, block_count: u32) -> usize {
     padme(blocks_end + PREFIX_BYTES + block_count as usize * ENTRY_BYTES + TAG_BYTES + TRAILER_BYTES)
 }
 

@@ -13,6 +13,17 @@ use crate::data::DataError;
 /// # Errors
 /// [`DataError::Damaged`] if any bit differs from what was sealed at that place of that segment.
 pub fn open_block(key: &ObjectKey, place: &BlockPlace, sealed: &[u8]) -> Result<Bytes, DataError> {
+    let block = open_stored(key, place, sealed)?;
+    let why = "a block does not decompress";
+    let damaged = DataError::Damaged { segment: place.segment, pos: place.pos, why };
+    codec::unpack(place.piece, block).map(Bytes::from).ok_or(damaged)
+}
+
+/// As [`open_block`], but leaves the contents as they are stored, compressed or not.
+///
+/// # Errors
+/// As [`open_block`].
+pub fn open_stored(key: &ObjectKey, place: &BlockPlace, sealed: &[u8]) -> Result<Vec<u8>, DataError> {
     let damaged = |why| DataError::Damaged { segment: place.segment, pos: place.pos, why };
     if sealed.len() != place.piece.sealed_bytes() as usize {
         return Err(damaged("a sealed block has the wrong length"));
@@ -21,6 +32,5 @@ pub fn open_block(key: &ObjectKey, place: &BlockPlace, sealed: &[u8]) -> Result<
     let opened = key.open_piece(u64::from(place.pos), false, &mut block).map(|plain| plain.len());
     let opened = opened.map_err(|_| damaged("a block does not open"))?;
     block.truncate(opened);
-    let plain = codec::unpack(place.piece, block).ok_or(damaged("a block does not decompress"))?;
-    Ok(Bytes::from(plain))
+    Ok(block)
 }

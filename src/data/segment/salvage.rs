@@ -1,10 +1,12 @@
 //! Reads what a stored segment says about itself: its seal from the head, its blocks from the footer.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::footer::{self, FooterBlock, TRAILER_BYTES};
-use crate::base::SegmentId;
-use crate::base::SegmentSeal;
+use super::open::open_stored;
+use crate::base::{BlockPlace, SegmentId, SegmentSeal};
 use crate::crypto::{HEAD_BYTES, ObjectHead, ObjectKind};
 use crate::data::DataError;
 use crate::vault::Vault;
@@ -12,6 +14,11 @@ use crate::vault::Vault;
 /// Tail fetched at first: the padding of an object below 8 MiB is under 128 KiB, so that this holds
 /// the footers of all but segments of many small blocks.
 const TAIL_BYTES: u64 = 160 * 1024;
+
+/// Gaps between blocks that are fetched along rather than asked around.
+const GAP_BYTES_MAX: u64 = 256 * 1024;
+/// Longest range asked for at once.
+const RANGE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// The seal in the head of a stored segment, for salvage where its `S` record is lost. It proves
 /// nothing until a key from it has opened something.
@@ -65,4 +72,53 @@ pub async fn read_footer(
         why: "the footer does not open",
     })?;
     footer::decode(segment, pos, plain)
+}
+
+/// Reads blocks of a stored segment, `places` in the order in which they lie there, and verifies them.
+/// Gives each as it is stored, compressed or not. A few GETs of up to 4 MiB.
+///
+/// # Errors
+/// [`DataError::Damaged`] for the first block that is not what was sealed, [`DataError::Missing`] or
+/// [`DataError::Unavailable`].
+pub async fn read_blocks(
+    vault: &Vault,
+    segment: SegmentId,
+    seal: &SegmentSeal,
+    places: &[BlockPlace],
+) -> Result<Vec<Vec<u8>>, DataError> {
+    let key = vault.segment_key(segment, seal).map_err(|error| DataError::from_vault(segment, error))?;
+    let mut blocks = Vec::with_capacity(places.len());
+    let mut rest = places;
+    while !rest.is_empty() {
+        let (range, count) = next_range(rest);
+        let (here, later) = rest.split_at(count);
+        let fetched = vault.get_segment(segment, range.clone()).await;
+        let fetched = fetched.map_err(|error| DataError::from_vault(segment, error))?;
+        for place in here {
+            let from = (u64::from(place.pos) - range.start) as usize;
+            let sealed = fetched.get(from..from.saturating_add(place.piece.sealed_bytes() as usize));
+            blocks.push(open_stored(&key, place, sealed.unwrap_or_default())?);
+        }
+        rest = later;
+    }
+    Ok(blocks)
+}
+
+/// The range that brings the first of `places` and those close behind it, and how many those are.
+fn next_range(places: &[BlockPlace]) -> (Range<u64>, usize) {
+    let mut ranges = places.iter().map(|place| {
+        let range = place.sealed_range();
+        u64::from(range.start)..u64::from(range.end)
+    });
+    let Some(mut all) = ranges.next() else { return (0..0, 0) };
+    let mut count = 1;
+    for range in ranges {
+        let is_near = range.start >= all.end && range.start - all.end <= GAP_BYTES_MAX;
+        if !is_near || range.end - all.start > RANGE_BYTES_MAX {
+            break;
+        }
+        all.end = range.end;
+        count += 1;
+    }
+    (all, count)
 }

@@ -1,11 +1,12 @@
 //! A reader that follows the writer's commits and starts afresh when it lost its footing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use slatedb::db_cache::DbCache;
 use slatedb::{DbReader, DbReaderMode, ErrorKind};
 
@@ -13,7 +14,7 @@ use super::clock::EngineClock;
 use super::error::NothingHere;
 use super::seeds::Seeds;
 use super::{DATABASE, settings};
-use crate::base::Clock;
+use crate::base::{Clock, Time};
 
 /// A database opened for reading. Writes nothing to the store.
 pub(super) struct Follower {
@@ -31,6 +32,8 @@ pub(super) struct Follower {
 struct Handle {
     db: Arc<DbReader>,
     clock: Arc<EngineClock>,
+    /// When it was surely up to date: by the time of day, and by the monotonic clock.
+    looked_at: Arc<Mutex<(Time, Duration)>>,
 }
 
 impl Follower {
@@ -70,6 +73,10 @@ impl Follower {
             return Ok(());
         }
         let handle = self.current.read().clone();
+        let now = (self.clock.now(), self.clock.elapsed());
+        if handle.may_have_missed_a_manifest(now) {
+            return self.reopen(&handle.db).await;
+        }
         let mut status = handle.db.subscribe();
         let number = handle.clock.call();
         let has_polled = tokio::select! {
@@ -77,7 +84,11 @@ impl Follower {
             () = handle.clock.polled(number) => true,
             _ = status.wait_for(|status| status.close_reason.is_some()) => false,
         };
-        if has_polled { Ok(()) } else { self.reopen(&handle.db).await }
+        if !has_polled {
+            return self.reopen(&handle.db).await;
+        }
+        *handle.looked_at.lock() = now;
+        Ok(())
     }
 
     /// Opens the database again unless somebody did since `lost` was in use.
@@ -116,6 +127,7 @@ impl Handle {
                 DbReaderMode::Checkpoint(id)
             }
         };
+        let looked_at = Arc::new(Mutex::new((clock.now(), clock.elapsed())));
         let clock = Arc::new(EngineClock::new(clock.clone()));
         let db = DbReader::builder(DATABASE, store.clone())
             .with_reader_mode(mode)
@@ -125,7 +137,17 @@ impl Handle {
             .with_seed(seeds.next())
             .build()
             .await?;
-        Ok(Self { db: Arc::new(db), clock })
+        Ok(Self { db: Arc::new(db), clock, looked_at })
+    }
+
+    /// SlateDB finds newer manifests by asking for the number after the newest it knows. If that one
+    /// has been removed already it takes itself for up to date, for ever.
+    fn may_have_missed_a_manifest(&self, (now, elapsed): (Time, Duration)) -> bool {
+        let (then, elapsed_then) = *self.looked_at.lock();
+        let by_day = now.to_system().duration_since(then.to_system());
+        // A machine that sleeps stops the monotonic clock, and the time of day can be set back.
+        let is_long = |span: Duration| span >= settings::MANIFEST_AGE / 2;
+        by_day.map_or(true, is_long) || is_long(elapsed.saturating_sub(elapsed_then))
     }
 }
 

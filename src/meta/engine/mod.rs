@@ -236,6 +236,21 @@ impl Engine {
         }
     }
 
+    /// Makes the database as small as it can be now: merges its tables and removes garbage that is old
+    /// enough. For readers there is nothing to do.
+    ///
+    /// # Errors
+    /// [`EngineError::Fenced`] if another writer took over.
+    pub async fn tidy(&self) -> Result<(), EngineError> {
+        match &self.0.access {
+            Access::Write(writer) => {
+                writer.tidy().await;
+                self.refresh().await
+            }
+            Access::Read(_) => Ok(()),
+        }
+    }
+
     /// Ends the use of the database. Everything written is durable already; the writer also leaves its
     /// records in a table, so that the next opening has no logs to read.
     ///

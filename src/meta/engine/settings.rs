@@ -28,7 +28,7 @@ const READER_POLL: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) const GARBAGE_AGE: Duration = Duration::from_secs(10 * 60);
 /// Old manifests likewise. A writer that slept longer may write one again under a name that was removed:
 /// nobody reads it, because the newest rules, and what it acknowledges is guarded by the fences.
-const MANIFEST_AGE: Duration = Duration::from_secs(60 * 60);
+pub(super) const MANIFEST_AGE: Duration = Duration::from_secs(60 * 60);
 /// A fence refuses the commits of a writer that was taken over. It must outlive every machine's sleep.
 const FENCE_AGE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
@@ -60,12 +60,29 @@ pub(super) fn reader() -> DbReaderOptions {
     }
 }
 
+/// How much is merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Thoroughness {
+    /// What keeps reads fast.
+    Usual,
+    /// All, so that nothing is kept twice.
+    Everything,
+}
+
 /// For the compactor, which runs only while there is something to merge and may therefore poll often.
-pub(super) fn compactor() -> CompactorOptions {
-    let scheduler = SizeTieredCompactionSchedulerOptions {
-        min_compaction_sources: NEWEST_TABLES_MERGED_AT,
-        sorted_run_consolidation_threshold: SORTED_RUNS_MAX,
-        ..SizeTieredCompactionSchedulerOptions::default()
+pub(super) fn compactor(how: Thoroughness) -> CompactorOptions {
+    let scheduler = match how {
+        Thoroughness::Usual => SizeTieredCompactionSchedulerOptions {
+            min_compaction_sources: NEWEST_TABLES_MERGED_AT,
+            sorted_run_consolidation_threshold: SORTED_RUNS_MAX,
+            ..SizeTieredCompactionSchedulerOptions::default()
+        },
+        Thoroughness::Everything => SizeTieredCompactionSchedulerOptions {
+            min_compaction_sources: 2,
+            max_compaction_sources: NEWEST_TABLES_MAX + SORTED_RUNS_MAX,
+            include_size_threshold: f32::MAX,
+            sorted_run_consolidation_threshold: 2,
+        },
     };
     CompactorOptions {
         poll_interval: Duration::from_secs(1),

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::clock::EngineClock;
 use super::seeds::Seeds;
+use super::settings::Thoroughness;
 use super::{DATABASE, settings};
 
 /// Commits after which the records in memory become a table, so that opening after a crash has at most
@@ -21,10 +22,16 @@ use super::{DATABASE, settings};
 const COMMITS_PER_TABLE: u64 = 256;
 /// Garbage of earlier sessions is removed this long after opening.
 const FIRST_COLLECTION: Duration = Duration::from_secs(120);
+/// The last collection after some work comes this long after its manifests have aged.
+const LAST_COLLECTION: Duration = Duration::from_secs(60);
 /// While a merge runs it is looked at this often.
 const MERGE_CHECK: Duration = Duration::from_secs(1);
 /// Closing waits this long for a merge that makes room for the last table.
 const LAST_MERGE: Duration = Duration::from_secs(60);
+/// Merging everything is given up after this long, and begun again by the next quiet time.
+const LONG_MERGE: Duration = Duration::from_secs(10 * 60);
+/// Tables that may be kept twice for good.
+const WASTE_BYTES_MIN: u64 = 1024 * 1024;
 /// Sessions may be too short for a collection: one in this many removes garbage when it closes.
 const SESSIONS_PER_COLLECTION: u64 = 8;
 
@@ -43,6 +50,8 @@ struct Shared {
     /// For ages, which are compared with the store's own times.
     plain_clock: Arc<EngineClock>,
     commits: AtomicU64,
+    /// One compactor at a time.
+    merging: tokio::sync::Mutex<()>,
     wake: Notify,
     closing: watch::Sender<bool>,
 }
@@ -62,6 +71,7 @@ impl Upkeep {
             clock,
             plain_clock,
             commits: AtomicU64::new(0),
+            merging: tokio::sync::Mutex::new(()),
             wake: Notify::new(),
             closing: watch::Sender::new(false),
         });
@@ -86,11 +96,22 @@ impl Upkeep {
         }
     }
 
+    /// Merges everything and removes what is garbage by now.
+    pub(super) async fn tidy(&self) {
+        let shared = &self.shared;
+        shared.commits.store(0, Ordering::Relaxed);
+        shared.flush().await;
+        if shared.is_mergeable(Thoroughness::Everything) {
+            shared.merge(Thoroughness::Everything, sleep(LONG_MERGE)).await;
+        }
+        shared.collect().await;
+    }
+
     /// What must be done before the last flush: room for one more table, and now and then the garbage.
     pub(super) async fn before_close(&self) {
         let shared = &self.shared;
         if shared.newest_tables() + 1 >= settings::NEWEST_TABLES_MAX {
-            shared.merge(sleep(LAST_MERGE)).await;
+            shared.merge(Thoroughness::Usual, sleep(LAST_MERGE)).await;
         }
         if shared.db.manifest().writer_epoch().is_multiple_of(SESSIONS_PER_COLLECTION) {
             shared.collect().await;
@@ -130,9 +151,16 @@ impl Shared {
                         () = is_closing(&mut closing) => return,
                         () = self.flush_and_collect() => {}
                     }
-                    // What was young now is garbage later; after that nothing changes by itself.
-                    let again = last_work.elapsed() < settings::GARBAGE_AGE * 2;
-                    collection = again.then(|| Instant::now() + settings::GARBAGE_AGE);
+                    // What was young now is garbage later, manifests last; after that nothing changes
+                    // by itself.
+                    let idle = last_work.elapsed();
+                    collection = if idle < settings::GARBAGE_AGE * 2 {
+                        Some(Instant::now() + settings::GARBAGE_AGE)
+                    } else if idle < settings::MANIFEST_AGE {
+                        Some(Instant::now() + settings::MANIFEST_AGE + LAST_COLLECTION - idle)
+                    } else {
+                        None
+                    };
                     continue;
                 }
             }
@@ -148,7 +176,7 @@ impl Shared {
                 }
             }
             if self.newest_tables() >= settings::NEWEST_TABLES_MERGED_AT {
-                self.merge(is_closing(&mut closing)).await;
+                self.merge(Thoroughness::Usual, is_closing(&mut closing)).await;
             }
             if collection.is_none() && last_work.elapsed() < settings::GARBAGE_AGE {
                 collection = Some(Instant::now() + settings::GARBAGE_AGE);
@@ -168,9 +196,10 @@ impl Shared {
     }
 
     /// Runs a compactor until there is nothing left to merge, or until `stop`.
-    async fn merge(&self, stop: impl Future<Output = ()>) {
+    async fn merge(&self, how: Thoroughness, stop: impl Future<Output = ()>) {
+        let _merging = self.merging.lock().await;
         let compactor = CompactorBuilder::new(DATABASE, self.store.clone())
-            .with_options(settings::compactor())
+            .with_options(settings::compactor(how))
             .with_system_clock(self.clock.clone())
             .with_seed(self.seeds.next())
             .build();
@@ -183,7 +212,7 @@ impl Shared {
         tokio::select! {
             biased;
             () = work => {}
-            () = self.merged() => {}
+            () = self.merged(how) => {}
             () = stop => {}
         }
         if let Err(error) = compactor.stop().await {
@@ -191,15 +220,34 @@ impl Shared {
         }
     }
 
-    /// Waits until the newest tables are few and no merge is under way.
-    async fn merged(&self) {
+    /// Whether there is anything to merge.
+    fn is_mergeable(&self, how: Thoroughness) -> bool {
+        let manifest = self.db.manifest();
+        match how {
+            Thoroughness::Usual => manifest.l0().len() >= settings::NEWEST_TABLES_MERGED_AT,
+            Thoroughness::Everything => manifest.l0().len() > 1 || manifest.compacted().len() > 1,
+        }
+    }
+
+    /// Whether merging everything would give back a part of the tables that is worth it.
+    fn is_wasteful(&self) -> bool {
+        let manifest = self.db.manifest();
+        let newest: u64 = manifest.l0().iter().map(|table| table.estimate_size()).sum();
+        let runs: Vec<u64> = manifest.compacted().iter().map(|run| run.estimate_size()).collect();
+        let oldest = runs.last().copied().unwrap_or_default();
+        let younger = newest + runs.iter().sum::<u64>() - oldest;
+        self.is_mergeable(Thoroughness::Everything) && younger > WASTE_BYTES_MIN && younger > oldest / 3
+    }
+
+    /// Waits until the tables are few and no merge is under way.
+    async fn merged(&self, how: Thoroughness) {
         let admin = AdminBuilder::new(DATABASE, self.store.clone()).build();
         loop {
             sleep(MERGE_CHECK).await;
             if self.db.refresh_manifest().await.is_err() {
                 return;
             }
-            if self.newest_tables() >= settings::NEWEST_TABLES_MERGED_AT {
+            if self.is_mergeable(how) {
                 continue;
             }
             match admin.read_compactor_state_view().await {
@@ -219,10 +267,26 @@ impl Shared {
     /// As [`Shared::collect`]; the logs of a session that went quiet are no garbage before their records
     /// are in a table.
     async fn flush_and_collect(&self) {
+        let mut closing = self.closing.subscribe();
         if self.commits.swap(0, Ordering::Relaxed) > 0 {
-            self.flush().await;
+            tokio::select! {
+                () = is_closing(&mut closing) => return,
+                () = self.flush() => {}
+            }
         }
-        self.collect().await;
+        if self.is_wasteful() {
+            let stop = async {
+                tokio::select! {
+                    () = is_closing(&mut closing) => {}
+                    () = sleep(LONG_MERGE) => {}
+                }
+            };
+            self.merge(Thoroughness::Everything, stop).await;
+        }
+        tokio::select! {
+            () = is_closing(&mut closing) => {}
+            () = self.collect() => {}
+        }
     }
 
     async fn collect(&self) {

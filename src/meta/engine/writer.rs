@@ -65,6 +65,10 @@ impl Writer {
         Ok(())
     }
 
+    pub(super) async fn tidy(&self) {
+        self.upkeep.tidy().await;
+    }
+
     pub(super) async fn close(&self) -> Result<(), slatedb::Error> {
         let _turn = self.turn.lock().await;
         self.upkeep.stop().await;

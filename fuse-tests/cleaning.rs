@@ -1,0 +1,52 @@
+//! `coffer gc` on a volume that is mounted: the mount does the work, and nobody who uses it notices.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+use serde_json::Value;
+
+use crate::support::command::run;
+use crate::support::volume::Volume;
+
+const BLOCK: usize = 65_536;
+
+#[test]
+fn gc_asks_the_mount_by_its_directory_or_its_url() {
+    let volume = Volume::local();
+    let mount = volume.mount();
+    let path = mount.path("file");
+    let mut data: Vec<u8> = (0..256 * BLOCK).map(|at| (at / 1000) as u8).collect();
+    fs::write(&path, &data).unwrap();
+    mount.sync();
+    let file = File::options().write(true).open(&path).unwrap();
+    for block in (0..256).filter(|block| block % 4 > 0) {
+        let new = vec![block as u8; BLOCK];
+        file.write_all_at(&new, (block * BLOCK) as u64).unwrap();
+        data[block * BLOCK..][..BLOCK].copy_from_slice(&new);
+    }
+    drop(file);
+    mount.sync();
+    let before = fs::metadata(&path).unwrap();
+
+    let gc = |args: &[&str]| -> Value {
+        let text = run(volume.coffer([&["gc", "--json"], args].concat())).ok().text();
+        serde_json::from_str(&text).unwrap()
+    };
+    let plan = gc(&["--dry-run", &volume.url]);
+    assert!(plan["sparse"]["count"].as_u64().unwrap() >= 2, "{plan}");
+    let done = gc(&["--now", mount.dir.to_str().unwrap()]);
+    assert!(done["rewritten"]["count"].as_u64().unwrap() >= 2, "{done}");
+    assert_eq!(gc(&["--dry-run", &volume.url])["sparse"]["count"], 0);
+    let status = mount.status();
+    assert!(status.to_string().contains("\"rewritten_count\":"), "{status}");
+
+    let after = fs::metadata(&path).unwrap();
+    use std::os::unix::fs::MetadataExt;
+    let seen = |meta: &fs::Metadata| (meta.mtime_nsec(), meta.ctime_nsec(), meta.blocks(), meta.size());
+    assert_eq!(seen(&before), seen(&after));
+    assert!(fs::read(&path).unwrap() == data);
+    mount.unmount();
+    let mount = volume.mount();
+    assert!(fs::read(mount.path("file")).unwrap() == data);
+    mount.unmount();
+}

@@ -1,0 +1,208 @@
+//! `coffer gc`: gives back what a volume stores and does not use, or tells how much that is.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::client::{ask, mounts};
+use super::error::{CommandError, CommandResult, sentence, stdout_error};
+use super::exit::Exit;
+use super::open::{SourceArgs, obtain_factors};
+use super::units::{show_count, show_size};
+use super::{budget, explain, runtime};
+use crate::control::{MountEntry, Request};
+use crate::keys::Factor;
+use crate::vfs::{Amount, Reclaimable, Reclaimed, Vfs};
+use crate::volume::{self, OpenOptions};
+
+/// Shown at the end of `coffer gc --help`.
+pub const EXAMPLES: &str = "\
+A mount does this by itself, slowly and in the background; this is for whoever cannot wait. A volume that you have mounted is \
+cleaned by its mount, any other by this command as its only writer. What is dead stays for ten minutes, because mounts on \
+other machines may still read it; what no record knows, for a day.
+
+Examples:
+  coffer gc --dry-run s3://my-bucket/home
+  coffer gc --now s3://my-bucket/home
+  coffer gc --now ~/vault
+  coffer gc --dry-run --json /srv/volume | jq .sparse.bytes";
+
+/// Memory for caches and buffers.
+const MEMORY_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Arguments of `coffer gc`.
+#[derive(clap::Args, Debug)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["dry_run", "now"])))]
+pub struct GcArgs {
+    /// The volume, or where it is mounted.
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Tell what would be done; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do it
+    #[arg(long)]
+    pub now: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Cleans, or tells.
+///
+/// # Errors
+/// When the volume cannot be opened, another machine writes to it, or the bucket cannot be read.
+pub fn run(args: &GcArgs) -> CommandResult {
+    let text = if args.dry_run {
+        print(args, &obtain(args, async |vfs| vfs.reclaimable().await)?, show_plan)?
+    } else {
+        let clean = async |vfs: &Vfs| {
+            let done = vfs.reclaim().await?;
+            vfs.tidy_records().await?;
+            Ok(done)
+        };
+        print(args, &obtain(args, clean)?, show_done)?
+    };
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| stdout_error(&e))
+}
+
+/// The answer of the mount, if the volume is mounted here; else that of `work` on the volume.
+fn obtain<T: DeserializeOwned>(
+    args: &GcArgs,
+    work: impl AsyncFnOnce(&Vfs) -> Result<T, crate::vfs::VfsError>,
+) -> CommandResult<T> {
+    if let Some(entry) = mounted(args)? {
+        let request = Request::Clean { dry_run: args.dry_run };
+        let answer = runtime::block_on(async { ask(&entry, &request).await })?;
+        return serde_json::from_value(answer).map_err(|e| {
+            CommandError::new(Exit::Failure, format!("the mount's answer makes no sense: {e}"))
+        });
+    }
+    let factors = obtain_factors(&args.source.bucket, &args.source.unlock)?;
+    with_volume(args, &factors, work)
+}
+
+/// The mount of this user that is meant: by its bucket, or by where it is.
+fn mounted(args: &GcArgs) -> CommandResult<Option<MountEntry>> {
+    let given = &args.source.bucket.url;
+    let here = Path::new(given).canonicalize().ok();
+    let url = args.source.bucket.absolute_url()?;
+    let url = args.source.bucket.open().map_or(url, |bucket| bucket.display_url().to_owned());
+    let found = mounts(&[])?
+        .into_iter()
+        .find(|entry| entry.url == url || here.as_ref().is_some_and(|here| entry.mountpoint == *here));
+    Ok(found)
+}
+
+/// Opens the volume, as its writer unless nothing is to be changed, and closes it after `work`.
+fn with_volume<T>(
+    args: &GcArgs,
+    factors: &[Factor],
+    work: impl AsyncFnOnce(&Vfs) -> Result<T, crate::vfs::VfsError>,
+) -> CommandResult<T> {
+    let state_dir = args.source.state.directory()?;
+    runtime::block_on(async {
+        let bucket = args.source.bucket.open()?;
+        let mut options = OpenOptions { state_dir: Some(state_dir), ..OpenOptions::default() };
+        options.vfs.read_only = args.dry_run;
+        options.vfs.clean.is_automatic = false;
+        budget::apply(&mut options, Some(args.source.memory.unwrap_or(MEMORY_BYTES)), None, None)?;
+        let opened =
+            volume::open(bucket, factors, options).await.map_err(|e| explain::volume(&e, factors))?;
+        let result = work(&opened.vfs).await;
+        let result = result.map_err(|e| CommandError::new(explain::vfs_exit(&e), sentence(&e)));
+        let closed = opened.close().await.map_err(|e| explain::volume(&e, factors));
+        let value = result?;
+        closed?;
+        Ok(value)
+    })
+}
+
+fn print<T: Serialize>(args: &GcArgs, value: &T, show: impl FnOnce(&T) -> String) -> CommandResult<String> {
+    if !args.json {
+        return Ok(show(value));
+    }
+    let text = serde_json::to_string_pretty(value);
+    text.map(|text| text + "\n").map_err(|e| CommandError::new(Exit::Failure, e.to_string()))
+}
+
+fn show_plan(plan: &Reclaimable) -> String {
+    let mut text = format!(
+        "{} in {}, {} of it in use.\n",
+        show_size(plan.segments.bytes),
+        segments(plan.segments.count),
+        show_size(plan.live_bytes)
+    );
+    line(&mut text, "mostly dead", plan.sparse, "gained by rewriting");
+    line(&mut text, "tiny", plan.tiny, "gained by merging");
+    line(&mut text, "dead", plan.dead, "to be deleted when readers have had ten minutes");
+    line(&mut text, "unknown", plan.leftovers, "to be deleted a day after they are noted");
+    line(&mut text, "noted", plan.noted_leftovers, "to be deleted a day after they were noted");
+    let all = [plan.sparse, plan.tiny, plan.dead, plan.leftovers, plan.noted_leftovers];
+    let bytes: u64 = all.iter().map(|amount| amount.bytes).sum();
+    if all.iter().all(|amount| amount.count == 0) {
+        text.push_str("There is nothing to do.\n");
+    } else {
+        let requests = show_count(plan.requests, "request", "requests");
+        let _ = writeln!(text, "To gain: {}, for about {requests}.", show_size(bytes));
+    }
+    text
+}
+
+fn show_done(done: &Reclaimed) -> String {
+    let mut text = String::new();
+    line(&mut text, "rewritten", done.rewritten, "written anew");
+    line(&mut text, "deleted", done.deleted, "given back");
+    line(&mut text, "waiting", done.waiting, "known to become free when their time has come");
+    line(&mut text, "noted", done.leftovers, "that no record knows, to be deleted in a day");
+    if done.damaged_count > 0 {
+        let _ = writeln!(text, "  {:<12} {}, left as they are", "damaged", segments(done.damaged_count));
+    }
+    if text.is_empty() { "There was nothing to do.\n".to_owned() } else { text }
+}
+
+fn line(text: &mut String, name: &str, amount: Amount, what: &str) {
+    if amount.count > 0 {
+        let (count, bytes) = (segments(amount.count), show_size(amount.bytes));
+        let _ = writeln!(text, "  {name:<12} {count}, {bytes} {what}");
+    }
+}
+
+fn segments(count: u64) -> String {
+    show_count(count, "segment", "segments")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_says_what_is_to_gain_and_what_that_costs() {
+        let amount = |count, bytes| Amount { count, bytes };
+        let plan = Reclaimable {
+            segments: amount(1000, 8_000_000_000),
+            live_bytes: 6_000_000_000,
+            sparse: amount(300, 1_500_000_000),
+            dead: amount(1, 8_388_608),
+            requests: 1234,
+            ..Reclaimable::default()
+        };
+        let text = show_plan(&plan);
+        assert!(text.starts_with("7.5 GiB in 1,000 segments, 5.6 GiB of it in use.\n"), "{text}");
+        assert!(text.contains("  mostly dead  300 segments, 1.4 GiB gained by rewriting\n"), "{text}");
+        assert!(text.contains("  dead         1 segment, 8.0 MiB to be deleted"), "{text}");
+        assert!(text.ends_with("To gain: 1.4 GiB, for about 1,234 requests.\n"), "{text}");
+        assert!(show_plan(&Reclaimable::default()).ends_with("There is nothing to do.\n"));
+    }
+
+    #[test]
+    fn what_was_done_names_what_was_left() {
+        assert_eq!(show_done(&Reclaimed::default()), "There was nothing to do.\n");
+        let done = Reclaimed { damaged_count: 2, ..Reclaimed::default() };
+        assert_eq!(show_done(&done), "  damaged      2 segments, left as they are\n");
+    }
+}

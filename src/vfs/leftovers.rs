@@ -1,0 +1,133 @@
+//! Segments in the bucket of which no record knows: what a crash or a takeover leaves.
+//!
+//! A listing is the provider's word and no reason to delete anything. What it shows and no record
+//! knows gets a record of its own, which waits for a day: long enough for whoever has mounted an old
+//! state of the volume to notice.
+
+use futures::StreamExt;
+
+use crate::base::SegmentId;
+use crate::meta::{Key, Leftover, MetaError, Record};
+
+use super::{Amount, Vfs, VfsError};
+
+/// Listed objects that are looked at. More than 128 TiB of segments are not expected; an endless list is.
+const LISTED_MAX: usize = 1 << 24;
+/// Leftovers noted at a time: the rest is found by the next listing.
+const LEFTOVERS_MAX: usize = 65_536;
+
+/// A record under this key, which is no segment's, says that the bucket is still to be listed: a mount after a crash has not
+/// come to its end with that.
+pub(super) const UNLISTED: Key = Key::Leftover(SegmentId([0xFF; 16]));
+
+/// What the records say of a listed segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Used,
+    Dead,
+    Leftover,
+    Unknown,
+}
+
+/// The segments in the bucket, by what the records say of them.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub(super) used: Amount,
+    pub(super) dead: Amount,
+    /// Leftovers that have a record already.
+    pub(super) noted: Amount,
+    /// Segments of which no record knows, and which are none of this mount's; with their lengths.
+    pub(super) unknown: Vec<(SegmentId, u64)>,
+    /// Something was not looked at.
+    is_cut: bool,
+}
+
+impl Vfs {
+    /// Asks the bucket for its segments and the records for what they are. What is listed is the
+    /// provider's word, and no reason to delete anything.
+    pub(super) async fn list(&self) -> Result<Listing, VfsError> {
+        let mut listed = self.vault.list_segments();
+        let (mut listing, mut unknown, mut listed_count) = (Listing::default(), Vec::new(), 0);
+        while let Some(item) = listed.next().await {
+            listed_count += 1;
+            if unknown.len() >= LEFTOVERS_MAX || listed_count > LISTED_MAX {
+                tracing::warn!(
+                    listed_count,
+                    "the bucket lists more than is looked at; the rest is left for later"
+                );
+                listing.is_cut = true;
+                break;
+            }
+            match item {
+                // Nobody can make a segment by this name.
+                Ok((id, _)) if Key::Leftover(id) == UNLISTED => {}
+                Ok((id, bytes)) => match self.standing(id).await? {
+                    Standing::Used => listing.used.add(bytes),
+                    Standing::Dead => listing.dead.add(bytes),
+                    Standing::Leftover => listing.noted.add(bytes),
+                    Standing::Unknown => unknown.push((id, bytes)),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "the bucket cannot be listed; leftovers of a crash stay for now");
+                    return Ok(Listing { is_cut: true, ..listing });
+                }
+            }
+        }
+        if self.options.read_only {
+            self.follow().await?;
+        } else {
+            // Who is still the writer now was so when the list was made: nothing in it is a newer writer's.
+            self.engine.refresh().await.map_err(MetaError::from)?;
+        }
+        // Asked again after the list was made: what has been on its way is known by now.
+        for (id, bytes) in unknown {
+            if self.standing(id).await? == Standing::Unknown {
+                listing.unknown.push((id, bytes));
+            }
+        }
+        Ok(listing)
+    }
+
+    async fn standing(&self, id: SegmentId) -> Result<Standing, VfsError> {
+        self.read_txn(|txn| {
+            if txn.state().knows_segment(id) || txn.get(Key::Segment(id))?.is_some() {
+                return Ok(Standing::Used);
+            }
+            if txn.get(Key::Garbage(id))?.is_some() {
+                return Ok(Standing::Dead);
+            }
+            Ok(if txn.get(Key::Leftover(id))?.is_some() { Standing::Leftover } else { Standing::Unknown })
+        })
+        .await
+    }
+
+    /// Gives every leftover a record, with the next commit; it is deleted when that has aged.
+    pub(super) async fn note_leftovers(&self) -> Result<Amount, VfsError> {
+        let listing = self.list().await?;
+        let (found, elapsed) = (self.clock.now(), self.clock.elapsed());
+        let due = elapsed.saturating_add(self.options.clean.leftover_grace);
+        let mut state = self.state.lock();
+        state.check_writable()?;
+        let mut amount = Amount::default();
+        if !listing.is_cut && matches!(state.overlay.get(&UNLISTED), Some(Some(_))) {
+            state.overlay.put(UNLISTED, None);
+        }
+        for (id, bytes) in listing.unknown {
+            amount.add(bytes);
+            state.overlay.put(Key::Leftover(id), Some(Record::Leftover(Leftover { found })));
+            state.waiting.leftover(id, bytes, due);
+        }
+        self.note_change(&mut state);
+        Ok(amount)
+    }
+
+    /// Segments that the cleaner has begun and will not hand over any more become leftovers.
+    pub(super) fn give_up_moving(&self) {
+        let found = self.clock.now();
+        let mut state = self.state.lock();
+        state.is_closing = true;
+        for id in std::mem::take(&mut state.moving) {
+            state.overlay.put(Key::Leftover(id), Some(Record::Leftover(Leftover { found })));
+        }
+    }
+}

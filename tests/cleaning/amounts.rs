@@ -1,0 +1,196 @@
+//! What cleaning gives back and what it costs, by count.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coffer::base::Ino;
+use coffer::keys::Compression;
+use coffer::vfs::{CleanOptions, Reclaimed, VfsOptions};
+use coffer::volume::{self, OpenOptions};
+
+use crate::world::{
+    BLOCK, GRACE, Workload, World, contents, factors, make, pattern, small_segments, sparse_file,
+};
+
+#[tokio::test]
+async fn after_random_overwrites_the_whole_bucket_holds_at_most_three_tenths_more_than_what_lives() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    let vfs = &opened.vfs;
+    let mut workload = Workload::begin(vfs, 42, 300, 640).await;
+    workload.overwrite(vfs, 2500).await;
+    let before: u64 = world.segments().await.values().sum();
+
+    let dead = vfs.reclaimable().await.unwrap().dead.bytes;
+    let done = vfs.reclaim().await.unwrap();
+    assert_eq!(done.deleted, Default::default(), "readers elsewhere have time to follow");
+    world.clock.advance(GRACE);
+    let deleted = vfs.reclaim().await.unwrap();
+    assert_eq!(deleted.rewritten, Default::default(), "once is enough");
+    assert_eq!(deleted.waiting, Default::default());
+
+    let after: u64 = world.segments().await.values().sum();
+    let freed_by_rewriting = before + done.rewritten.bytes - after;
+    println!(
+        "segments: {before} bytes before, {dead} of them dead, {after} after, {} rewritten",
+        done.rewritten.bytes
+    );
+    let freed_by_rewriting = freed_by_rewriting - dead;
+    assert!(done.rewritten.bytes <= 4 * freed_by_rewriting, "every byte gained costs at most four written");
+
+    // Old manifests stay for an hour.
+    world.clock.advance(Duration::from_secs(3600));
+    vfs.tidy_records().await.unwrap();
+    let all: u64 = world.objects("").await.values().sum();
+    let live = vfs.status().stored_bytes;
+    println!("the whole bucket: {all} bytes for {live} live ones");
+    assert!(all * 10 <= live * 13, "{all} bytes in the bucket, {live} live");
+    workload.compare(vfs).await;
+    opened.close().await.unwrap();
+
+    let opened = world.mount().await;
+    workload.compare(&opened.vfs).await;
+    opened.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn segments_of_many_small_commits_are_merged() {
+    let clean = CleanOptions { slack_bytes: 0, ..CleanOptions::default() };
+    let vfs = VfsOptions { inline_commit_bytes: 0, clean, ..VfsOptions::default() };
+    let world = World::new(vfs).await;
+    let opened = world.mount().await;
+    let mut files = Vec::new();
+    for number in 0..200u64 {
+        let data = pattern(number, 5000 + number as usize);
+        files.push((make(&opened.vfs, &format!("file{number}"), &data).await, data));
+        opened.vfs.sync_all().await.unwrap();
+    }
+    assert!(world.segments().await.len() >= 200);
+    let done = opened.vfs.reclaim().await.unwrap();
+    assert!(done.rewritten.bytes < 3 * 200 * 5200, "{} bytes written", done.rewritten.bytes);
+    world.clock.advance(GRACE);
+    opened.vfs.reclaim().await.unwrap();
+    let left = world.segments().await.len();
+    assert!(left <= 30, "{left} segments left");
+    for (ino, data) in &files {
+        assert!(contents(&opened.vfs, *ino).await == *data);
+    }
+    // Files written together lie together: all of them are a few reads, not one for each.
+    opened.close().await.unwrap();
+    let bucket = world.bucket();
+    let options = OpenOptions {
+        vfs: world.vfs.clone(),
+        clock: Arc::clone(&world.clock) as _,
+        ..OpenOptions::default()
+    };
+    let opened = volume::open(bucket.clone(), &factors(), options).await.unwrap();
+    let before = bucket.meter().snapshot().gets;
+    for (ino, data) in &files {
+        assert!(contents(&opened.vfs, *ino).await == *data);
+    }
+    let gets = bucket.meter().snapshot().gets - before;
+    println!("200 files of 5 KB: {gets} GETs");
+    assert!(gets <= 30, "{gets} GETs");
+}
+
+/// Under virtual time, so that hours of it pass at once.
+#[tokio::test(start_paused = true)]
+async fn a_mount_cleans_by_itself_within_its_budget_and_is_then_silent() {
+    let mut world = World::new(small_segments()).await;
+    world.vfs.clean.is_automatic = true;
+    world.vfs.clean.bytes_per_second = 10_000;
+    let options = OpenOptions {
+        vfs: world.vfs.clone(),
+        clock: Arc::clone(&world.clock) as _,
+        entropy: Arc::clone(&world.entropy),
+        ..OpenOptions::default()
+    };
+    let bucket = world.bucket();
+    let opened = volume::open(bucket.clone(), &factors(), options).await.unwrap();
+    let (ino, data) = sparse_file(&opened.vfs, "a", 64).await;
+    let (before, stored) = (world.segments().await.values().sum::<u64>(), opened.vfs.status().stored_bytes);
+    let round_bytes = 2 * world.vfs.segment_room_bytes as u64;
+    let pass = async |secs: u64| {
+        world.clock.advance(Duration::from_secs(secs));
+        tokio::time::sleep(Duration::from_secs(secs)).await;
+    };
+    for second in 1..=300 {
+        pass(1).await;
+        let cleaned = opened.vfs.status().cleaned;
+        let bytes = cleaned.read_bytes + cleaned.written_bytes;
+        assert!(bytes <= round_bytes + second * 10_000, "{bytes} bytes in {second} seconds");
+    }
+    assert!(opened.vfs.status().cleaned.rewritten_count > 0);
+    for _ in 0..360 {
+        pass(10).await;
+    }
+    let after: u64 = world.segments().await.values().sum();
+    assert!(
+        after * 10 < stored * 12 && before > stored * 14 / 10,
+        "{before} bytes, then {after} for {stored}"
+    );
+
+    let requests = bucket.meter().snapshot();
+    for _ in 0..360 {
+        pass(10).await;
+    }
+    let now = bucket.meter().snapshot();
+    let asked = now.requests() - requests.requests();
+    println!("the hour after: {asked} requests");
+    assert!(asked <= 4 * 60, "{asked} requests in an hour");
+    assert_eq!(now.get_bytes, requests.get_bytes, "nothing is read");
+    assert!(contents(&opened.vfs, ino).await == data);
+}
+
+#[tokio::test]
+async fn a_clean_volume_is_not_touched() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    make(&opened.vfs, "a", &pattern(1, 300 * BLOCK)).await;
+    opened.vfs.sync_all().await.unwrap();
+    let (before, commit) = (world.segments().await, opened.vfs.head().0);
+    assert_eq!(opened.vfs.reclaim().await.unwrap(), Reclaimed::default());
+    assert_eq!((world.segments().await, opened.vfs.head().0), (before, commit), "not even a commit was made");
+}
+
+#[tokio::test]
+async fn the_plan_names_what_is_then_done() {
+    let world = World::new(small_segments()).await;
+    let opened = world.mount().await;
+    sparse_file(&opened.vfs, "a", 64).await;
+    let before = world.segments().await;
+    let plan = opened.vfs.reclaimable().await.unwrap();
+    assert!(plan.sparse.count >= 4 && plan.requests > 0, "{plan:?}");
+    assert_eq!(plan.segments.count + plan.dead.count, before.len() as u64);
+    assert_eq!(world.segments().await, before, "nothing was changed");
+    let done = opened.vfs.reclaim().await.unwrap();
+    assert_eq!(done.rewritten.count, plan.sparse.count + plan.tiny.count);
+    assert_eq!(opened.vfs.reclaimable().await.unwrap().sparse, Default::default());
+}
+
+#[tokio::test]
+async fn compressed_blocks_are_moved_as_they_are() {
+    let world = World::with(small_segments(), Compression::Zstd).await;
+    let opened = world.mount().await;
+    let vfs = &opened.vfs;
+    let text = b"compresses well, and is not the same everywhere ".repeat(1400);
+    let mut files = Vec::new();
+    for number in 0..400u32 {
+        let data: Vec<u8> = [&number.to_le_bytes()[..], &text[..BLOCK - 4]].concat();
+        files.push((make(vfs, &format!("file{number}"), &data).await, data));
+    }
+    vfs.sync_all().await.unwrap();
+    for number in (0..400).filter(|number| number % 3 != 0) {
+        vfs.unlink(Ino::ROOT, format!("file{number}").as_bytes()).await.unwrap();
+    }
+    vfs.sync_all().await.unwrap();
+    let before: u64 = world.segments().await.values().sum();
+    let done = vfs.reclaim().await.unwrap();
+    world.clock.advance(GRACE);
+    vfs.reclaim().await.unwrap();
+    let after: u64 = world.segments().await.values().sum();
+    assert!(done.rewritten.count > 0 && after < before, "{done:?}: {before} to {after} bytes");
+    for (ino, data) in files.iter().step_by(3) {
+        assert!(contents(vfs, *ino).await == *data);
+    }
+}

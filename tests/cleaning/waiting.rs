@@ -1,0 +1,136 @@
+//! What is deleted, when, and upon whose word.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coffer::vfs::VfsOptions;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+
+use crate::world::{BLOCK, DAY, GRACE, World, contents, make, pattern, small_segments, sparse_file};
+
+#[tokio::test]
+async fn a_dead_segment_waits_for_readers_also_from_one_mount_to_the_next() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    let ino = make(&opened.vfs, "a", &pattern(1, 4 * BLOCK)).await;
+    opened.vfs.sync_all().await.unwrap();
+    let old = world.segments().await;
+    opened.vfs.write(ino, 0, &pattern(2, 4 * BLOCK), true).await.unwrap();
+    opened.vfs.sync_all().await.unwrap();
+    let is_there = async || world.segments().await.keys().any(|path| old.contains_key(path));
+    world.clock.advance(GRACE - Duration::from_secs(1));
+    assert_eq!(opened.vfs.reclaim().await.unwrap().deleted.count, 0);
+    opened.close().await.unwrap();
+    assert!(is_there().await);
+
+    let opened = world.mount().await;
+    opened.vfs.sweep(false).await.unwrap();
+    assert_eq!(opened.vfs.reclaim().await.unwrap().deleted.count, 0);
+    opened.close().await.unwrap();
+    assert!(is_there().await);
+
+    world.clock.advance(Duration::from_secs(1));
+    let opened = world.mount().await;
+    opened.vfs.sweep(false).await.unwrap();
+    opened.vfs.reclaim().await.unwrap();
+    opened.close().await.unwrap();
+    assert!(!is_there().await, "its time had come between two mounts");
+}
+
+#[tokio::test]
+async fn what_only_a_listing_shows_waits_a_day_and_is_deleted_by_its_record() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    make(&opened.vfs, "a", &pattern(1, 4 * BLOCK)).await;
+    opened.close().await.unwrap();
+    let name = Path::from("d/00/00000000000000000000000000");
+    world.store.inner.put(&name, vec![1; 1000].into()).await.unwrap();
+    let is_there = async || world.segments().await.contains_key(&name);
+
+    let opened = world.mount().await;
+    let done = opened.vfs.reclaim().await.unwrap();
+    assert_eq!((done.leftovers.count, done.leftovers.bytes, done.deleted.count), (1, 1000, 0));
+    world.clock.advance(DAY - Duration::from_secs(1));
+    let done = opened.vfs.reclaim().await.unwrap();
+    assert_eq!((done.leftovers.count, done.deleted.count), (0, 0), "it is noted once");
+    opened.close().await.unwrap();
+    assert!(is_there().await);
+
+    world.clock.advance(Duration::from_secs(1));
+    let opened = world.mount().await;
+    opened.vfs.sweep(false).await.unwrap();
+    opened.vfs.reclaim().await.unwrap();
+    opened.close().await.unwrap();
+    assert!(!is_there().await);
+    let plan = world.mount().await.vfs.reclaimable().await.unwrap();
+    assert_eq!((plan.noted_leftovers.count, plan.segments.count), (0, 1));
+}
+
+/// The owner of a store hides the newest records, so that a writer takes the segments of the newer
+/// state for leftovers and deletes what the store itself may not.
+#[tokio::test]
+async fn after_a_rollback_that_nobody_noticed_the_newer_segments_stay_for_a_day() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    make(&opened.vfs, "a", &pattern(1, 4 * BLOCK)).await;
+    opened.vfs.sync_all().await.unwrap();
+    let old = world.store.all_of("m").await;
+    let newer = make(&opened.vfs, "b", &pattern(2, 4 * BLOCK)).await;
+    opened.close().await.unwrap();
+    let new = world.store.all_of("m").await;
+
+    world.store.put_back("m", &old).await;
+    let opened = world.mount().await;
+    opened.vfs.sweep(true).await.unwrap();
+    world.clock.advance(DAY / 2);
+    opened.vfs.reclaim().await.unwrap();
+    opened.close().await.unwrap();
+
+    world.store.put_back("m", &new).await;
+    let opened = world.mount().await;
+    assert!(contents(&opened.vfs, newer).await == pattern(2, 4 * BLOCK), "there was time to notice");
+}
+
+#[tokio::test]
+async fn a_listing_of_lies_deletes_nothing_that_is_in_use() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    let ino = make(&opened.vfs, "a", &pattern(1, 4 * BLOCK)).await;
+    opened.vfs.sync_all().await.unwrap();
+    let known = world.segments().await.into_keys().next().unwrap();
+    world.store.lie(vec![
+        known.clone(),
+        known,
+        Path::from("d/0v/0vvvvvvvvvvvvvvvvvvvvvvvvv"),
+        Path::from("d/zz"),
+    ]);
+    for _ in 0..3 {
+        opened.vfs.sweep(true).await.unwrap();
+        opened.vfs.reclaim().await.unwrap();
+        world.clock.advance(DAY);
+    }
+    assert!(contents(&opened.vfs, ino).await == pattern(1, 4 * BLOCK));
+    opened.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_listing_in_the_middle_of_cleaning_takes_nothing_for_a_leftover() {
+    let world = World::new(small_segments()).await;
+    let opened = world.mount().await;
+    let (ino, data) = sparse_file(&opened.vfs, "a", 64).await;
+    world.store.segment_acks.shut();
+    let cleaner = Arc::clone(&opened.vfs);
+    let cleaning = tokio::spawn(async move { cleaner.reclaim().await });
+    world.store.segment_acks.met().await;
+    opened.vfs.sweep(true).await.unwrap();
+    world.store.segment_acks.open();
+    assert!(cleaning.await.unwrap().unwrap().rewritten.count > 0);
+    let noted = opened.vfs.status().waiting.count;
+    assert_eq!(noted, opened.vfs.reclaimable().await.unwrap().dead.count, "only dead ones wait");
+    world.clock.advance(DAY);
+    opened.vfs.reclaim().await.unwrap();
+    opened.close().await.unwrap();
+    let opened = world.mount().await;
+    assert!(contents(&opened.vfs, ino).await == data);
+}
