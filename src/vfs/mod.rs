@@ -114,7 +114,7 @@ impl Vfs {
         &self,
         mut op: impl FnMut(&mut Txn) -> Result<T, Halt> + Send,
     ) -> Result<T, VfsError> {
-        self.follow_if_due();
+        self.keep_up().await;
         loop {
             let missing = {
                 let mut state = self.state.lock();
@@ -190,10 +190,15 @@ impl Vfs {
 
     async fn load_one(&self, key: Key) -> Result<(), VfsError> {
         let bytes = key.encode();
-        let _pass = self.follow.pass().await;
         loop {
+            let pass = self.follow.pass().await;
             let guard = LoadGuard::begin(&self.state, key);
             let found = self.engine.get(&bytes).await.map_err(MetaError::from)?;
+            if !self.is_current() {
+                drop((guard, pass));
+                self.follow_early().await?;
+                continue;
+            }
             let record = found.map(|bytes| decode(&key, &bytes)).transpose()?;
             if guard.end(record) == Load::Kept {
                 return Ok(());
@@ -209,12 +214,19 @@ impl Vfs {
         to: Key,
         limit: usize,
     ) -> Result<(Vec<(Key, Record)>, Option<Key>), VfsError> {
-        let _pass = self.follow.pass().await;
-        let (changes, settled_count) = {
-            let state = self.state.lock();
-            (state.overlay.changes_between(&from, &to, limit), state.overlay.settled_count())
+        let (_pass, changes, settled_count, rows) = loop {
+            let pass = self.follow.pass().await;
+            let (changes, settled_count) = {
+                let state = self.state.lock();
+                (state.overlay.changes_between(&from, &to, limit), state.overlay.settled_count())
+            };
+            let rows = self.engine.scan(from.encode(), to.encode(), limit).await.map_err(MetaError::from)?;
+            if self.is_current() {
+                break (pass, changes, settled_count, rows);
+            }
+            drop(pass);
+            self.follow_early().await?;
         };
-        let rows = self.engine.scan(from.encode(), to.encode(), limit).await.map_err(MetaError::from)?;
         let last_row =
             (rows.len() >= limit).then(|| rows.last().and_then(|(key, _)| Key::decode(key))).flatten();
         let last_change = (changes.len() >= limit).then(|| changes.last().map(|(key, _)| *key)).flatten();
@@ -255,6 +267,7 @@ impl Vfs {
         let overlay = Overlay::new(options.record_cache_bytes);
         let state = State::new(overlay, superblock, phase);
         let progress = Progress::of(&state);
+        let follow = Follow::starting_with(engine.view(), clock.elapsed());
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             state: Mutex::new(state),
@@ -275,7 +288,7 @@ impl Vfs {
             },
             uploads: Arc::new(Semaphore::new(options.uploads_max)),
             commit_turn: tokio::sync::Mutex::new(None),
-            follow: Follow::default(),
+            follow,
             options,
         })
     }

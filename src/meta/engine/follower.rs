@@ -7,11 +7,12 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use parking_lot::RwLock;
 use slatedb::db_cache::DbCache;
-use slatedb::{DbReader, DbReaderMode, ErrorKind};
+use slatedb::{DbReader, DbReaderMode, DbStatus, ErrorKind};
+use tokio::sync::watch;
 
 use super::clock::EngineClock;
 use super::error::NothingHere;
-use super::{DATABASE, settings};
+use super::{DATABASE, View, settings};
 use crate::base::Clock;
 
 /// A database opened for reading. Writes nothing to the store.
@@ -29,6 +30,9 @@ pub(super) struct Follower {
 struct Handle {
     db: Arc<DbReader>,
     clock: Arc<EngineClock>,
+    status: watch::Receiver<DbStatus>,
+    /// Handles opened before this one.
+    number: u64,
 }
 
 impl Follower {
@@ -38,7 +42,7 @@ impl Follower {
         clock: Arc<dyn Clock>,
         checkpoint: Option<String>,
     ) -> Result<Self, slatedb::Error> {
-        let opened = Handle::open(&store, &cache, &clock, checkpoint.as_deref()).await;
+        let opened = Handle::open(&store, &cache, &clock, checkpoint.as_deref(), 0).await;
         let handle = match opened {
             Err(error) if error.kind() == ErrorKind::Data && is_empty(&store).await => {
                 return Err(error.with_source(Box::new(NothingHere)));
@@ -58,6 +62,16 @@ impl Follower {
     /// The handle to read from.
     pub(super) fn db(&self) -> Arc<DbReader> {
         self.current.read().db.clone()
+    }
+
+    /// What reads see at present.
+    ///
+    /// The sequence number is raised before a new state is put in place, so a read that saw the new state is never
+    /// given the old view; the pauses tell states apart that differ in nothing but their tables.
+    pub(super) fn view(&self) -> View {
+        let handle = self.current.read();
+        let sequence = handle.status.borrow().durable_seq;
+        View { handle: handle.number, pauses: handle.clock.pauses(), sequence }
     }
 
     /// Catches up with the writer.
@@ -81,7 +95,9 @@ impl Follower {
         if !Arc::ptr_eq(&self.db(), lost) {
             return Ok(());
         }
-        let fresh = Handle::open(&self.store, &self.cache, &self.clock, self.checkpoint.as_deref()).await?;
+        let number = self.current.read().number + 1;
+        let fresh =
+            Handle::open(&self.store, &self.cache, &self.clock, self.checkpoint.as_deref(), number).await?;
         *self.current.write() = fresh;
         if let Err(error) = lost.close().await {
             tracing::debug!(%error, "the lost reader did not close cleanly");
@@ -100,6 +116,7 @@ impl Handle {
         cache: &Arc<dyn DbCache>,
         clock: &Arc<dyn Clock>,
         checkpoint: Option<&str>,
+        number: u64,
     ) -> Result<Self, slatedb::Error> {
         let mode = match checkpoint {
             None => DbReaderMode::FollowLatest,
@@ -117,7 +134,8 @@ impl Handle {
             .with_system_clock(clock.clone())
             .build()
             .await?;
-        Ok(Self { db: Arc::new(db), clock })
+        let status = db.subscribe();
+        Ok(Self { db: Arc::new(db), clock, status, number })
     }
 }
 

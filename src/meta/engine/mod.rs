@@ -77,6 +77,15 @@ impl Default for EngineOptions {
     }
 }
 
+/// A state of the database that a reader looks at. Reads between two equal views saw one state; a state may have
+/// several views.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    handle: u64,
+    pauses: u64,
+    sequence: u64,
+}
+
 /// An ordered map from keys to values with atomic, durable batches. Clones share it.
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
@@ -227,6 +236,16 @@ impl Engine {
         match &self.0.access {
             Access::Write(writer) => self.read(writer.db.refresh_manifest()).await,
             Access::Read(follower) => self.read(follower.refresh()).await,
+        }
+    }
+
+    /// What a reader sees at present. It changes with [`Engine::refresh`], also when that was given up and completes
+    /// later, and when a read has to open the database anew. Always the same for a writer.
+    #[must_use]
+    pub fn view(&self) -> View {
+        match &self.0.access {
+            Access::Write(_) => View::default(),
+            Access::Read(follower) => follower.view(),
         }
     }
 
