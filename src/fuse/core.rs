@@ -18,7 +18,9 @@ use crate::base::Ino;
 use crate::vfs::{Attr, Vfs, VfsError};
 
 /// Nothing but this mount changes the volume, so the kernel may remember names and attributes for good (a year).
-pub(super) const TTL_WRITER: Duration = Duration::from_secs(365 * 24 * 3600);
+const TTL_WRITER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Attributes of a file with contents that are not committed.
+const TTL_UNSETTLED: Duration = Duration::from_secs(1);
 
 /// Largest write in one request; larger ones measured no faster.
 const WRITE_BYTES_MAX: u32 = 1024 * 1024;
@@ -54,6 +56,8 @@ pub(super) struct Core {
     pub(super) vfs: Arc<Vfs>,
     /// Whether this mount is the only one that writes; otherwise it follows one.
     pub(super) writer: bool,
+    /// Whether `fuser` refuses some users whom the kernel lets in. What the kernel remembers it shows to all of them.
+    pub(super) filters: bool,
     pub(super) fit: Fit,
     pub(super) listings: Listings,
     pub(super) plain: PlainDirs,
@@ -63,9 +67,10 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(vfs: Arc<Vfs>, writer: bool) -> Self {
+    pub(super) fn new(vfs: Arc<Vfs>, writer: bool, filters: bool) -> Self {
         Self {
             vfs,
+            filters,
             writer,
             fit: Fit::default(),
             listings: Listings::default(),
@@ -98,7 +103,21 @@ impl Core {
 
     /// To be asked before the operation reads.
     pub(super) fn lease(&self) -> Lease {
-        Lease((!self.writer).then(|| self.vfs.lease()))
+        match (self.filters, self.writer) {
+            (true, _) => Lease(Some(Duration::ZERO)),
+            (false, true) => Lease(None),
+            (false, false) => Lease(Some(self.vfs.lease())),
+        }
+    }
+
+    /// For attributes: `ttl`, or less if they change by themselves.
+    pub(super) fn attr_ttl(attr: &Attr, ttl: Duration) -> Duration {
+        if attr.is_unsettled { ttl.min(TTL_UNSETTLED) } else { ttl }
+    }
+
+    /// How long the kernel may remember what the writer has just done.
+    pub(super) fn ttl_done(&self) -> Duration {
+        self.ttl(self.lease())
     }
 
     /// What is left of a lease.
@@ -134,7 +153,7 @@ impl Core {
 
     /// Answers with a new name, which only a writer has.
     pub(super) fn entry(&self, reply: ReplyEntry, attr: &Attr) {
-        reply.entry(&TTL_WRITER, &self.tell(attr), Generation(0));
+        reply.entry(&self.ttl_done(), &self.tell(attr), Generation(0));
     }
 
     /// How the kernel shall treat a newly opened file.

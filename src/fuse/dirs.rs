@@ -8,7 +8,7 @@ use std::time::Duration;
 use fuser::{Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 
 use super::convert::file_type;
-use super::core::{Core, TTL_WRITER};
+use super::core::Core;
 use super::listing::Page;
 use crate::vfs::{Attr, DirEntry};
 
@@ -54,9 +54,10 @@ pub(super) fn fill(fit: &Fit, mut reply: ReplyDirectory, entries: &[DirEntry]) {
 
 /// Each entry but `.` and `..` carries a kernel reference, which those that did not fit must not keep.
 pub(super) fn fill_plus(core: &Core, mut reply: ReplyDirectoryPlus, entries: &[(DirEntry, Attr)]) {
+    let ttl = core.ttl_done();
     let full = |(entry, attr): &(DirEntry, Attr)| {
         let name = OsStr::from_bytes(entry.name.as_ref());
-        reply.add(INodeNo(attr.ino.0), entry.next, name, &TTL_WRITER, &core.tell(attr), Generation(0))
+        reply.add(INodeNo(attr.ino.0), entry.next, name, &ttl, &core.tell(attr), Generation(0))
     };
     let fitted = entries.iter().position(full).unwrap_or(entries.len());
     core.fit.learn(entries.len(), fitted);

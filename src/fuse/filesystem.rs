@@ -20,7 +20,7 @@ use super::convert::{
     absent, answer_statfs, ino, node_kind, perm, rename_mode, seek_for, set_time, time_from_kernel,
     xattr_mode,
 };
-use super::core::{TTL_WRITER, durability};
+use super::core::{Core, durability};
 use super::{dirs, permission, xattrs};
 use crate::vfs::{Handle, SetAttr};
 
@@ -55,7 +55,7 @@ impl Filesystem for Bridge {
             request,
             reply,
             |core| async move { core.vfs.getattr(ino(node)).await },
-            |core, reply, attr, ttl| reply.attr(&ttl, &core.tell(&attr)),
+            |core, reply, attr, ttl| reply.attr(&Core::attr_ttl(&attr, ttl), &core.tell(&attr)),
         );
     }
 
@@ -90,7 +90,7 @@ impl Filesystem for Bridge {
         self.steps(
             reply,
             |core| async move { permission::set_attr(&core.vfs, &caller, ino(node), &set).await },
-            |core, reply, attr| reply.attr(&TTL_WRITER, &core.tell(&attr)),
+            |core, reply, attr| reply.attr(&Core::attr_ttl(&attr, core.ttl_done()), &core.tell(&attr)),
         );
     }
 
@@ -201,7 +201,7 @@ impl Filesystem for Bridge {
             },
             move |core, reply, (attr, Handle(handle))| {
                 let flags = core.open_flags(OpenFlags(flags));
-                reply.created(&TTL_WRITER, &core.tell(&attr), Generation(0), FileHandle(handle), flags);
+                reply.created(&core.ttl_done(), &core.tell(&attr), Generation(0), FileHandle(handle), flags);
             },
         );
     }
@@ -272,7 +272,7 @@ impl Filesystem for Bridge {
     /// To the writer's kernel `ENOSYS` says: directories need no opening, and their listings may be kept. It keeps
     /// them until it changes the directory itself, and never sends OPENDIR or RELEASEDIR again.
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        if self.0.core.writer {
+        if self.0.core.writer && !self.0.core.filters {
             reply.error(Errno::ENOSYS);
         } else {
             reply.opened(FileHandle(self.0.core.listings.open()), fuser::FopenFlags::empty());

@@ -110,6 +110,7 @@ mod tests {
             mtime: time,
             ctime: time,
             btime: time,
+            is_unsettled: false,
         };
         let entry = |number: usize| DirEntry {
             ino: Ino(2),

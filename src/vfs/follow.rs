@@ -58,7 +58,7 @@ impl Vfs {
     /// remembered: no newer commit is gone to before that. To be asked before the operation reads.
     #[must_use]
     pub fn lease(&self) -> Duration {
-        let until = self.follow.looked_at() + self.look_age() - self.options.poll_interval / 8;
+        let until = self.follow.looked_at() + self.look_age() - self.options.poll_interval / 4;
         self.follow.leased_until_us.fetch_max(micros(until), Ordering::AcqRel);
         until
     }
