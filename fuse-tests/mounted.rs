@@ -13,6 +13,7 @@ mod contents;
 mod directories;
 mod durability;
 mod harness;
+mod kills;
 mod mapping;
 mod model;
 mod names;

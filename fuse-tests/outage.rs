@@ -132,6 +132,63 @@ fn umount_during_an_outage_says_that_data_would_be_lost() {
     mount.unmount();
 }
 
+/// A volume whose bucket is away until the test brings it back.
+fn without_bucket(args: &[&str], during: impl FnOnce(&Mount<'_>)) -> Volume {
+    let volume = Volume::local();
+    let (bucket, hidden) = (volume.bucket(), volume.bucket().with_extension("away"));
+    let mount = volume.mount_spec().args(args).mount();
+    fs::rename(&bucket, &hidden).unwrap();
+    during(&mount);
+    fs::rename(&hidden, &bucket).unwrap();
+    mount.unmount();
+    volume
+}
+
+#[test]
+fn an_fsync_with_a_time_limit_fails_and_loses_nothing() {
+    let volume = without_bucket(&["--fsync-timeout", "1s"], |mount| {
+        let mut file = File::create(mount.path("file")).unwrap();
+        file.write_all(b"for the bucket").unwrap();
+        assert_eq!(file.sync_all().unwrap_err().raw_os_error(), Some(libc::EIO));
+        assert!(mount.said().contains("fsync was not done in time"), "{}", mount.said());
+    });
+    let mount = volume.mount();
+    assert_eq!(fs::read(mount.path("file")).unwrap(), b"for the bucket");
+    mount.unmount();
+}
+
+/// Python handles SIGINT, so the kernel does not kill it: it gets its turn only when the call it is in returns.
+const SYNC_UNTIL_ASKED: &str = "
+import os, sys
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+os.write(file, b'for the bucket')
+print('waiting', flush=True)
+try:
+    os.fsync(file)
+except KeyboardInterrupt:
+    sys.exit(42)
+";
+
+#[test]
+fn a_program_that_handles_ctrl_c_gets_its_turn_during_an_outage() {
+    let volume = without_bucket(&[], |mount| {
+        let mut python = std::process::Command::new("python3");
+        python.args(["-c", SYNC_UNTIL_ASKED]).arg(mount.path("file")).stdout(std::process::Stdio::piped());
+        let mut waiting = python.spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(waiting.stdout.take().unwrap()), &mut line)
+            .unwrap();
+        assert_eq!(line.trim(), "waiting");
+        let pid = rustix::process::Pid::from_child(&waiting);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let (status, late) = crate::support::command::wait_within(&mut waiting, Duration::from_secs(60));
+        assert!(!late && status.code() == Some(42), "{status}");
+    });
+    let mount = volume.mount();
+    assert_eq!(fs::read(mount.path("file")).unwrap(), b"for the bucket");
+    mount.unmount();
+}
+
 /// What `coffer umount` says, if it ends within [`PATIENCE`]; it may as well wait.
 fn umount_for_a_while(volume: &Volume, mount: &Mount<'_>) -> Option<Finished> {
     let mut umount = volume.program("timeout", [&PATIENCE.as_secs().to_string(), COFFER, "umount"]);

@@ -11,6 +11,7 @@ pub mod crypto;
 pub mod data;
 pub mod fuse;
 pub mod keys;
+pub mod maint;
 pub mod meta;
 pub mod store;
 pub mod vault;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and the rooms it may name. (`docs/ARCHITECTURE.md`, "Rooms")
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 14] = [
     ("base", &[]),
     ("crypto", &["base"]),
     ("keys", &["base", "crypto"]),
@@ -17,11 +17,15 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ("data", &["base", "cache", "crypto", "store", "vault"]),
     ("vfs", &["base", "cache", "crypto", "data", "meta", "store", "vault"]),
     ("volume", &["base", "cache", "crypto", "data", "keys", "meta", "store", "vault", "vfs"]),
+    ("maint", &["base", "crypto", "data", "keys", "meta", "store", "vault", "vfs", "volume"]),
     ("fuse", &["base", "vfs"]),
     ("control", &["fuse", "vfs"]),
     (
         "cli",
-        &["base", "control", "crypto", "data", "fuse", "keys", "meta", "store", "vault", "vfs", "volume"],
+        &[
+            "base", "control", "crypto", "data", "fuse", "keys", "maint", "meta", "store", "vault", "vfs",
+            "volume",
+        ],
     ),
 ];
 

@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 
 use super::exit::Exit;
 use super::logging::LogArgs;
-use super::{cat, cp, export, init, inspect, key, ls, mount, status, sync, umount};
+use super::{cat, check, cp, export, init, inspect, key, ls, mount, repair, status, sync, umount};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Yellow.on_default().bold())
@@ -64,6 +64,12 @@ pub enum Command {
     /// Copy a whole tree out of a volume, faithful in every attribute
     #[command(after_help = export::EXAMPLES)]
     Export(export::ExportArgs),
+    /// Find out what is wrong with a volume, if anything
+    #[command(after_help = check::EXAMPLES)]
+    Check(check::CheckArgs),
+    /// Put a volume back in order that a check has found something wrong with
+    #[command(after_help = repair::EXAMPLES)]
+    Repair(repair::RepairArgs),
     /// List, add, change and remove the keys that open a volume
     #[command(subcommand, after_help = key::EXAMPLES)]
     Key(key::KeyCommand),

@@ -56,13 +56,21 @@ pub enum Exit {
     NotUnmounted = 31,
     /// A key slot cannot be added, changed or removed.
     SlotRefused = 32,
+    /// A check found only what does no harm.
+    Untidy = 33,
+    /// A check found contents of files damaged.
+    FilesDamaged = 34,
+    /// A check found the tree, the records or the history damaged.
+    TreeDamaged = 35,
+    /// A repair was not carried out.
+    NotRepaired = 36,
     /// Ended by Ctrl-C.
     Interrupted = 130,
 }
 
 impl Exit {
     /// Every code with the line that documents it.
-    pub const ALL: [(Self, &'static str); 27] = [
+    pub const ALL: [(Self, &'static str); 31] = [
         (Self::Success, "done"),
         (Self::Failure, "something else went wrong"),
         (Self::Usage, "the command line cannot be understood"),
@@ -89,6 +97,10 @@ impl Exit {
         (Self::TakenOver, "another mount took the volume over"),
         (Self::NotUnmounted, "the mount is busy, or ended with unsaved data"),
         (Self::SlotRefused, "the key slot cannot be changed"),
+        (Self::Untidy, "check: only harmless things are wrong"),
+        (Self::FilesDamaged, "check: contents of files are damaged"),
+        (Self::TreeDamaged, "check: the tree itself is damaged"),
+        (Self::NotRepaired, "the repair was not carried out"),
         (Self::Interrupted, "ended by Ctrl-C"),
     ];
 

@@ -6,6 +6,7 @@ use crate::control::{ControlError, FailureKind};
 use crate::data::DataError;
 use crate::fuse::MountError;
 use crate::keys::{Factor, FactorName, KeyError};
+use crate::maint::MaintError;
 use crate::meta::MetaError;
 use crate::meta::engine::EngineError;
 use crate::store::StoreError;
@@ -152,6 +153,19 @@ pub fn volume(error: &VolumeError, given: &[Factor]) -> CommandError {
         VolumeError::Vault(source) => vault(source, "this URL"),
         VolumeError::Meta(source) => with_hint(plain(meta_exit(source))),
         VolumeError::Vfs(source) => with_hint(plain(vfs_exit(source))),
+    }
+}
+
+/// An error of checking or repairing.
+#[must_use]
+pub fn maint(error: &MaintError) -> CommandError {
+    let plain = |exit| CommandError::new(exit, sentence(error));
+    match error {
+        MaintError::Volume(source) => volume(source, &[]),
+        MaintError::Vault(source) => vault(source, "this URL"),
+        MaintError::Meta(source) => with_hint(plain(meta_exit(source))),
+        MaintError::Data(source) => with_hint(plain(data_exit(source))),
+        MaintError::Moving => plain(Exit::Failure),
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod budget;
 pub mod cat;
+pub mod check;
 pub mod client;
 pub mod cp;
 pub mod daemon;
@@ -23,6 +24,7 @@ pub mod mount_options;
 pub mod open;
 pub mod passphrase;
 pub mod progress;
+pub mod repair;
 pub mod runtime;
 pub mod serve;
 pub mod signals;
@@ -78,6 +80,8 @@ fn dispatch(cli: Cli) -> CommandResult {
         Command::Cp(args) => cp::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Key(command) => key::run(&command),
+        Command::Check(args) => check::run(&args),
+        Command::Repair(args) => repair::run(&args),
         Command::Inspect(args) => inspect::run(&args),
     }
 }

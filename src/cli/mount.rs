@@ -78,6 +78,9 @@ pub struct MountArgs {
     /// With --read-only, nothing shown is older than this while the bucket answers [default: 5s]
     #[arg(long, value_name = "TIME", env = "COFFER_POLL_INTERVAL", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
     pub poll_interval: Option<Duration>,
+    /// fsync fails with EIO if the bucket takes longer; saving goes on [default: wait without end]
+    #[arg(long, value_name = "TIME", env = "COFFER_FSYNC_TIMEOUT", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
+    pub fsync_timeout: Option<Duration>,
     /// What this machine remembers of volumes.
     #[command(flatten)]
     pub state: StateArgs,
@@ -217,6 +220,7 @@ impl MountArgs {
             "dirty-limit" => self.dirty_limit = size()?,
             "commit-age" => self.commit_age = Some(parse_duration(value).map_err(wrong)?),
             "poll-interval" => self.poll_interval = Some(parse_duration(value).map_err(wrong)?),
+            "fsync-timeout" => self.fsync_timeout = Some(parse_duration(value).map_err(wrong)?),
             "state-dir" => self.state.state_dir = path(),
             "log-file" => self.log_file = path(),
             "endpoint" => self.bucket.endpoint = Some(value.to_owned()),
@@ -232,6 +236,7 @@ impl MountArgs {
         let state_dir = Some(state_dir);
         let mut options = OpenOptions { takeover: self.takeover, state_dir, ..OpenOptions::default() };
         options.vfs.read_only = kernel.read_only;
+        options.vfs.fsync_timeout = self.fsync_timeout;
         options.vfs.atime = kernel.atime;
         options.vfs.directory_atime = kernel.directory_atime;
         options.vfs.poll_interval = self.poll_interval.unwrap_or(options.vfs.poll_interval);
@@ -271,7 +276,7 @@ mod tests {
             let value = match name {
                 "takeover" => "",
                 "cache-size" | "memory" | "dirty-limit" => "64M",
-                "commit-age" | "poll-interval" | "read-timeout" => "3s",
+                "commit-age" | "poll-interval" | "fsync-timeout" | "read-timeout" => "3s",
                 _ => "/x",
             };
             let mut args = mount_args(&[]);

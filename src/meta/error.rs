@@ -32,3 +32,17 @@ pub enum MetaError {
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
+
+impl MetaError {
+    /// Whether what the bucket holds, not whether it answers, is at fault.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Record { .. }
+                | Self::Missing(_)
+                | Self::Inconsistent { .. }
+                | Self::Engine(EngineError::Damaged(_) | EngineError::Missing)
+        )
+    }
+}

@@ -89,6 +89,21 @@ impl Vault {
         }
     }
 
+    /// The length of segment `id`, asked of the object itself; `None` if it is not there.
+    ///
+    /// # Errors
+    /// The bucket does not answer in time, or refuses.
+    pub async fn segment_len(&self, id: SegmentId) -> Result<Option<u64>, VaultError> {
+        let path = path(id);
+        match self.bucket().objects.head(&path).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(error) => match VaultError::from(self.bucket().error(path.as_ref(), &error)) {
+                VaultError::Missing(_) => Ok(None),
+                error => Err(error),
+            },
+        }
+    }
+
     /// Deletes segment `id`; that it is gone already is success.
     ///
     /// # Errors

@@ -224,6 +224,8 @@ impl Vfs {
                 Some((_, new)) => Segment { len: new.len, live: 0, born: number, seal: new.seal },
                 None => match self.read_txn(|txn| txn.committed(Key::Segment(id))).await? {
                     Some(Record::Segment(segment)) => segment,
+                    // Blocks that were lost with their segment's record: they are let go, and that is all.
+                    _ if change < 0 => continue,
                     _ => return Err(MetaError::Missing(Key::Segment(id)).into()),
                 },
             };

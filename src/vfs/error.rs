@@ -74,6 +74,9 @@ pub enum VfsError {
     /// `EIO`: an earlier write of this file could not be stored.
     #[error("an earlier write to this file could not be stored: {0}")]
     LostWrite(String),
+    /// `EIO`: the bucket takes longer than the caller shall wait. Nothing is lost, and it goes on.
+    #[error("not in the bucket within {0:?}; saving goes on")]
+    NotYet(std::time::Duration),
     /// `EIO`: the filesystem has been shut down.
     #[error("the filesystem is shut down")]
     ShutDown,
@@ -127,7 +130,9 @@ impl VfsError {
             Self::NotSupported => libc::EOPNOTSUPP,
             Self::NotPermitted => libc::EPERM,
             Self::BadHandle => libc::EBADF,
-            Self::Data(_) | Self::Meta(_) | Self::LostWrite(_) | Self::ShutDown => libc::EIO,
+            Self::Data(_) | Self::Meta(_) | Self::LostWrite(_) | Self::NotYet(_) | Self::ShutDown => {
+                libc::EIO
+            }
         }
     }
 }

@@ -125,7 +125,7 @@ impl Vfs {
     /// Returns when all changes to `ino` so far are in the bucket.
     ///
     /// # Errors
-    /// Why they cannot be.
+    /// Why they cannot be; [`VfsError::NotYet`] if they are not after `fsync_timeout`.
     pub async fn fsync(&self, ino: Ino, _data_only: bool) -> Result<(), VfsError> {
         let group = {
             let mut state = self.state.lock();
@@ -136,13 +136,27 @@ impl Vfs {
         };
         match group {
             Some(group) => {
-                self.wait_for_commit(group).await?;
+                self.wait_with_limit(group).await?;
                 match self.state.lock().lost.remove(&ino) {
                     Some(why) => Err(VfsError::LostWrite(why)),
                     None => Ok(()),
                 }
             }
             None => Ok(()),
+        }
+    }
+
+    async fn wait_with_limit(&self, group: u64) -> Result<(), VfsError> {
+        let Some(limit) = self.options.fsync_timeout else { return self.wait_for_commit(group).await };
+        match tokio::time::timeout(limit, self.wait_for_commit(group)).await {
+            Ok(result) => result,
+            Err(_) => {
+                tracing::warn!(
+                    ?limit,
+                    "fsync was not done in time and failed; what it waited for is still being saved"
+                );
+                Err(VfsError::NotYet(limit))
+            }
         }
     }
 

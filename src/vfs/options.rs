@@ -37,6 +37,8 @@ pub struct VfsOptions {
     pub compression: Compression,
     /// The device that commits are made by.
     pub device: [u8; 16],
+    /// How long an `fsync` waits for the bucket before it fails; for ever if there is no limit.
+    pub fsync_timeout: Option<Duration>,
     /// When reading changes an access time.
     pub atime: Atime,
     /// Whether listing a directory does.
@@ -62,6 +64,7 @@ impl Default for VfsOptions {
             read_ahead_bytes: 32 * 1024 * 1024,
             compression: Compression::None,
             device: [0; 16],
+            fsync_timeout: None,
             atime: Atime::default(),
             directory_atime: true,
             poll_interval: Duration::from_secs(5),

@@ -2,13 +2,30 @@
 
 mod create;
 mod error;
+mod examine;
 mod holder;
 mod open;
 mod pin;
+mod seize;
 
 pub use create::{Created, NewVolumeSpec, create};
 pub use error::{VolumeError, utc};
+pub use examine::{Examined, examine};
 pub use open::{OpenOptions, Opened, open, unlock};
+pub use seize::{Seized, seize};
 
 /// Where the metadata engine's objects lie.
 const RECORDS_CACHE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How the record engine is opened for a volume that is there.
+fn engine_options(
+    bucket: &crate::store::Bucket,
+    options: &OpenOptions,
+) -> crate::meta::engine::EngineOptions {
+    crate::meta::engine::EngineOptions {
+        create: false,
+        cache_bytes: options.table_cache_bytes / 2,
+        read_timeout: bucket.read_timeout(),
+        meter: Some(bucket.meter().clone()),
+    }
+}

@@ -195,7 +195,7 @@ async fn superblock(engine: &Engine) -> Result<Superblock, VolumeError> {
     }
 }
 
-const fn check_features(superblock: &Superblock) -> Result<(), VolumeError> {
+pub(super) const fn check_features(superblock: &Superblock) -> Result<(), VolumeError> {
     match superblock.features {
         0 => Ok(()),
         bits => Err(VolumeError::NewerFeatures(bits)),
@@ -203,7 +203,7 @@ const fn check_features(superblock: &Superblock) -> Result<(), VolumeError> {
 }
 
 /// The history must reach from what was seen here before to what the bucket offers.
-async fn check_fresh(
+pub(super) async fn check_fresh(
     engine: &Engine,
     local: &LocalState,
     ring: &KeyRing,
@@ -230,6 +230,10 @@ async fn check_reaches(
     }
     let key = Key::Commit(pin.commit);
     let fork = VolumeError::Fork { volume, number: pin.commit };
+    // The superblock itself says what the last commit was: its record is not needed for that.
+    if offered.commit == pin.commit {
+        return if offered.head == pin.hash { Ok(()) } else { Err(fork) };
+    }
     let Some(bytes) = engine.get(&key.encode()).await? else { return Err(fork) };
     match decode(&key, &bytes)? {
         Record::Commit(commit) if commit.hash == pin.hash => Ok(()),

@@ -3,6 +3,7 @@
 
 mod copies;
 mod keys;
+mod maintenance;
 mod refusals;
 mod store;
 mod support;

@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
+use coffer::base::{OsEntropy, SystemClock};
 use coffer::cli::exit::Exit;
 use coffer::keys::{Factor, Secret};
+use coffer::meta::engine::{Engine, EngineMode, EngineOptions};
+use coffer::meta::{Key, Record, Superblock, decode, encode};
 use coffer::store::{self, StoreOptions};
+use coffer::vault::Vault;
 use coffer::vfs::Vfs;
 use coffer::volume::{self, OpenOptions};
 use tempfile::TempDir;
@@ -81,6 +85,26 @@ impl Bench {
         let state_dir = Some(self.path("home/.local/state/coffer"));
         let options = OpenOptions { state_dir, ..OpenOptions::default() };
         volume::open(bucket, &factors, options).await.unwrap()
+    }
+
+    /// Makes the superblock say one file too many.
+    pub(crate) fn miscount_files(&self) {
+        runtime().block_on(async {
+            let bucket =
+                store::open(&self.path("vol").display().to_string(), &StoreOptions::default()).unwrap();
+            let factors = [Factor::Passphrase(Secret::new(PASSPHRASE.into()))];
+            let unlocked = volume::unlock(&bucket, &factors).await.unwrap();
+            let vault = Vault::new(bucket, Arc::new(unlocked.ring), Arc::new(OsEntropy));
+            let clock = Arc::new(SystemClock::default());
+            let (mode, options) = (EngineMode::Writer, EngineOptions::default());
+            let engine = Engine::open(vault.meta_store(1 << 20), mode, options, clock).await.unwrap();
+            let bytes = engine.get(&Key::Super.encode()).await.unwrap().unwrap();
+            let Record::Super(superblock) = decode(&Key::Super, &bytes).unwrap() else { unreachable!() };
+            let wrong = Superblock { files: superblock.files + 1, ..(*superblock).clone() };
+            let bytes = encode(&Record::Super(Arc::new(wrong))).unwrap();
+            engine.write_durable(vec![(Key::Super.encode(), Some(bytes))]).await.unwrap();
+            engine.close().await.unwrap();
+        });
     }
 
     /// The files below a directory of the volume as it lies on disk.

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
+use coffer::cli::exit::Exit;
+
 use crate::support::{Bench, PASSPHRASE};
 
 /// The command on a terminal of its own, and the other end of that terminal.
@@ -33,13 +35,23 @@ impl Session {
         Self { child, master: File::from(master), seen: String::new() }
     }
 
-    /// Waits for `prompt` and for the echo to be off, then types.
-    fn answer(&mut self, prompt: &str, typed: &str) {
+    fn wait_for(&mut self, prompt: &str) {
         while !self.seen.ends_with(prompt) {
             let mut bytes = [0; 1024];
             let count = self.master.read(&mut bytes).unwrap();
             self.seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
         }
+    }
+
+    /// Waits for `prompt`, then types what may be seen.
+    fn say(&mut self, prompt: &str, typed: &str) {
+        self.wait_for(prompt);
+        self.master.write_all(format!("{typed}\n").as_bytes()).unwrap();
+    }
+
+    /// Waits for `prompt` and for the echo to be off, then types.
+    fn answer(&mut self, prompt: &str, typed: &str) {
+        self.wait_for(prompt);
         let deadline = Instant::now() + Duration::from_secs(20);
         while tcgetattr(&self.master).unwrap().local_modes.contains(LocalModes::ECHO) {
             assert!(Instant::now() < deadline, "what is typed would be shown");
@@ -92,4 +104,20 @@ fn a_passphrase_is_asked_for_once_to_unlock() {
     let (seen, code) = session.end();
     assert_eq!(code, 0, "{seen}");
     assert!(seen.ends_with("/\r\n") && !seen.contains(PASSPHRASE), "{seen}");
+}
+
+#[test]
+fn a_repair_shows_what_it_would_do_and_does_it_when_told_to() {
+    let bench = Bench::with_volume();
+    bench.miscount_files();
+    let args = ["repair", "--passphrase-file", "right", "vol"];
+    for (said, ends) in [("n", Exit::NotRepaired), ("", Exit::NotRepaired), ("y", Exit::Success)] {
+        assert_eq!(bench.on_volume("check", &[]).code, i32::from(Exit::Untidy.code()));
+        let mut session = Session::start(&bench, &args);
+        session.say("Do this? [y/N] ", said);
+        let (seen, code) = session.end();
+        assert_eq!(code, i32::from(ends.code()), "{seen}");
+        assert!(seen.contains("repair: the volume: notes 1 inodes and 0 bytes."), "{seen}");
+    }
+    bench.on_volume("check", &[]).ok();
 }

@@ -1,0 +1,118 @@
+//! The superblock, the chain of commits, and what this machine has seen of it.
+
+use super::MaintError;
+use super::check::Survey;
+use super::finding::{Problem, Subject};
+use super::rows::Rows;
+use crate::meta::chain::{GENESIS, link};
+use crate::meta::{Commit, Key, Record, Superblock};
+
+/// Where the walk along the chain stands.
+struct Chain {
+    next: u64,
+    /// Hashes that the last commit may have: what its record says and, where that does not follow from the
+    /// one before, what would. Empty after a gap.
+    previous: Vec<[u8; 32]>,
+}
+
+impl Survey<'_> {
+    /// Reads the superblock and walks along the chain of commits.
+    pub(super) async fn look_at_history(&mut self) -> Result<(), MaintError> {
+        let engine = self.source.engine.clone();
+        let mut rows = Rows::of(&engine, b'V');
+        while let Some(row) = rows.next().await? {
+            match (row.key, row.record) {
+                (Some(Key::Super), Ok(Record::Super(superblock))) => {
+                    self.superblock = Some((*superblock).clone());
+                }
+                (Some(_), Err(why)) => {
+                    self.findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordBroken { why });
+                }
+                _ => self.findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordStray),
+            }
+        }
+        if self.superblock.is_none() {
+            self.findings.add(Subject::Volume, Problem::SuperMissing);
+        }
+        let mut chain = Chain { next: 1, previous: vec![GENESIS] };
+        let mut rows = Rows::of(&engine, b'C');
+        while let Some(row) = rows.next().await? {
+            match (row.key, row.record) {
+                (Some(Key::Commit(number)), Ok(Record::Commit(commit))) => {
+                    self.look_at_commit(&mut chain, number, &commit);
+                }
+                (Some(Key::Commit(_)), Err(why)) => {
+                    self.findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordBroken { why });
+                }
+                _ => self.findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordStray),
+            }
+        }
+        self.newest_commit = chain.next.saturating_sub(1);
+        if let Some(superblock) = self.superblock.clone() {
+            self.judge_head(&chain, &superblock);
+            self.judge_pin(&superblock);
+        }
+        Ok(())
+    }
+
+    fn look_at_commit(&mut self, chain: &mut Chain, number: u64, commit: &Commit) {
+        if self.superblock.as_ref().is_some_and(|superblock| number > superblock.commit) {
+            self.findings.add(Subject::Commit(number), Problem::CommitAhead);
+            return;
+        }
+        if number > chain.next {
+            self.findings.add(Subject::Commit(chain.next), Problem::CommitMissing);
+            chain.previous.clear();
+        }
+        let ring = self.source.ring();
+        let made = |previous| link(ring, previous, number, &commit.device, commit.time);
+        let follows: Vec<[u8; 32]> = chain.previous.iter().map(made).collect();
+        let is_whole = follows.is_empty() || follows.contains(&commit.hash);
+        if is_whole {
+            chain.previous = vec![commit.hash];
+        } else {
+            self.findings.add(Subject::Commit(number), Problem::CommitBroken);
+            chain.previous = follows;
+            chain.previous.push(commit.hash);
+        }
+        chain.next = number.saturating_add(1);
+        if let Some((pinned, hash)) = self.source.pin
+            && pinned == number
+            && hash != commit.hash
+        {
+            self.findings.add(Subject::Commit(number), Problem::Forked);
+        }
+    }
+
+    fn judge_head(&mut self, chain: &Chain, superblock: &Superblock) {
+        if chain.next <= superblock.commit {
+            self.findings.add(Subject::Commit(chain.next), Problem::CommitMissing);
+        } else if !chain.previous.contains(&superblock.head) {
+            self.findings.add(Subject::Commit(superblock.commit), Problem::HeadWrong);
+        }
+    }
+
+    fn judge_pin(&mut self, superblock: &Superblock) {
+        let Some((seen, hash)) = self.source.pin else { return };
+        let offered = superblock.commit;
+        if offered < seen {
+            self.findings.add(Subject::Volume, Problem::RolledBack { seen, offered });
+        } else if offered == seen && superblock.head != hash {
+            self.findings.add(Subject::Commit(seen), Problem::Forked);
+        }
+    }
+
+    /// Compares the superblock's totals with what was counted.
+    pub(super) fn judge_totals(&mut self) {
+        let Some(superblock) = &self.superblock else { return };
+        let recorded = (superblock.files, superblock.bytes);
+        let counted = (self.totals.files, self.totals.stored_bytes);
+        let (next, highest) = (superblock.next_ino, self.highest_ino.0);
+        if recorded != counted {
+            self.findings.add(Subject::Volume, Problem::Totals { recorded, counted });
+        }
+        if next <= highest {
+            self.findings.add(Subject::Volume, Problem::NextInoLow { next, highest });
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Everything in the bucket: whose each object is, and whether headers and metadata objects are whole.
+
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::MaintError;
+use super::finding::{Findings, Problem, Subject};
+use super::segments::Segments;
+use crate::base::SegmentId;
+use crate::keys;
+use crate::vault::{Vault, VaultError, header, peek};
+
+/// Metadata objects opened at once; each is at most 64 MiB.
+const OPENED_AT_ONCE: usize = 1;
+
+/// What a listing of the bucket shows.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub(super) objects: u64,
+    pub(super) bytes: u64,
+    /// Paths of metadata objects, and what the engine calls them.
+    meta: Vec<(String, String)>,
+    headers: Vec<u64>,
+}
+
+impl Listing {
+    /// Lists the bucket, and tells `segments` of every segment in it.
+    pub(super) async fn take(
+        vault: &Vault,
+        segments: &mut Segments,
+        findings: &mut Findings,
+    ) -> Result<Self, MaintError> {
+        let mut listing = Self::default();
+        let bucket = vault.bucket().clone();
+        let mut listed = peek::list(&bucket, None);
+        while let Some((path, size)) = listed.try_next().await? {
+            listing.objects += 1;
+            listing.bytes += size;
+            let (room, rest) = path.split_once('/').unwrap_or((&path, ""));
+            match room {
+                "d" if segment_id(rest).is_some() => {
+                    if let Some(id) = segment_id(rest) {
+                        segments.of(id).1.object = Some(size);
+                    }
+                }
+                "m" => match peek::engine_path(vault, &path) {
+                    Some(name) => listing.meta.push((path, name)),
+                    None => findings.add(Subject::Object(path), Problem::ObjectStray),
+                },
+                "header" => match rest.parse::<u64>() {
+                    Ok(number) if number.to_string() == rest => listing.headers.push(number),
+                    _ => findings.add(Subject::Object(path), Problem::ObjectStray),
+                },
+                _ => findings.add(Subject::Object(path), Problem::ObjectStray),
+            }
+        }
+        listing.headers.sort_unstable();
+        Ok(listing)
+    }
+
+    /// Reads every header.
+    pub(super) async fn check_headers(
+        &self,
+        vault: &Vault,
+        findings: &mut Findings,
+    ) -> Result<(), MaintError> {
+        for number in &self.headers {
+            let found = match header::read(vault.bucket(), *number).await {
+                Ok(bytes) => match keys::describe(&bytes) {
+                    Err(error) => Some(Problem::HeaderBroken { why: error.to_string() }),
+                    Ok(header) if header.revision != *number => {
+                        let why = format!("it is header {} under another's name", header.revision);
+                        Some(Problem::HeaderBroken { why })
+                    }
+                    Ok(_) if !keys::is_genuine(&bytes, vault.ring()) => Some(Problem::HeaderForeign),
+                    Ok(_) => None,
+                },
+                Err(VaultError::Damaged(damage)) => Some(Problem::HeaderBroken { why: damage.what }),
+                // Headers are never deleted: the listing showed one that is not there.
+                Err(VaultError::Missing(_)) => {
+                    Some(Problem::HeaderBroken { why: "the bucket lists it and does not have it".to_owned() })
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(problem) = found {
+                findings.add(Subject::Header(*number), problem);
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens every byte of every metadata object. One that went away since it was listed was not needed.
+    pub(super) async fn open_meta(
+        &self,
+        vault: &Vault,
+        findings: &mut Findings,
+        tell: impl Fn(u64),
+    ) -> Result<(), MaintError> {
+        let mut opened = stream::iter(&self.meta)
+            .map(|(path, name)| async move { (path, name, peek::engine_object(vault, name).await) })
+            .buffer_unordered(OPENED_AT_ONCE);
+        while let Some((path, name, result)) = opened.next().await {
+            match result {
+                Ok(bytes) => tell(bytes.len() as u64),
+                Err(VaultError::Missing(_)) => {}
+                Err(VaultError::Damaged(damage)) => {
+                    let problem = Problem::MetaObject { name: name.clone(), why: damage.what };
+                    findings.add(Subject::Object(path.clone()), problem);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The segment at `d/<rest>`.
+fn segment_id(rest: &str) -> Option<SegmentId> {
+    let (directory, name) = rest.split_once('/')?;
+    name.starts_with(directory).then_some(())?;
+    (directory.len() == 2).then(|| SegmentId::parse(name))?
+}

@@ -1,0 +1,211 @@
+//! Repairs a volume: puts back what can be put back, keeps what still reads, says what is lost.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use super::MaintError;
+use super::check::{CheckOptions, Report, Source, Survey, Watch, survey};
+use super::desk::Desk;
+use super::finding::{Finding, Problem, Subject};
+use super::mender::{Deed, Mender};
+use crate::base::{Clock, Ino};
+use crate::meta::{Holder, Superblock};
+use crate::volume::{Examined, Seized};
+
+/// Rounds after which something must be going in circles.
+const ROUNDS_MAX: usize = 12;
+
+/// How a volume is repaired.
+#[derive(Clone)]
+pub struct RepairOptions {
+    /// Look into segments for contents of files whose records are gone.
+    pub salvage: bool,
+    /// Findings that are worked on in one round.
+    pub findings_max: usize,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What a repair would do.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// What it does at first. Counts that follow from that are put right after.
+    pub deeds: Vec<Deed>,
+    /// Contents of files that are gone may be found by a salvage, and stay until then.
+    pub kept_for_salvage: bool,
+}
+
+/// What a repair has done.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What was done, in order.
+    pub deeds: Vec<Deed>,
+    /// What is still wrong.
+    pub left: Report,
+    /// Contents of files that are gone may be found by a salvage, and stay until then.
+    pub kept_for_salvage: bool,
+}
+
+/// How a round is made, and what earlier ones leave to it.
+struct Round {
+    freed: HashSet<Ino>,
+    settled: HashSet<Ino>,
+    device: [u8; 16],
+    holder: Option<Holder>,
+}
+
+/// Says what a repair of an examined volume would do. Changes nothing.
+///
+/// # Errors
+/// The records cannot be read at all, or the bucket does not answer.
+pub async fn plan(volume: &Examined, options: &RepairOptions, watch: Watch<'_>) -> Result<Plan, MaintError> {
+    let engine = volume.engine.clone()?;
+    let source = Source { engine, vault: volume.vault.clone(), pin: None, is_alone: true };
+    let round = Round { freed: HashSet::new(), settled: HashSet::new(), device: [0; 16], holder: None };
+    let found = look(&source, options, watch).await?;
+    let mender = Box::pin(decide(&found, options, round)).await?;
+    Ok(Plan { deeds: mender.deeds, kept_for_salvage: mender.kept_for_salvage })
+}
+
+/// Repairs a volume that is held, in commits like those of a mount. Given a `plan`, does nothing if that is
+/// not what would be done any more.
+///
+/// # Errors
+/// As [`plan`]; [`MaintError::Moving`] if it is another plan by now; another writer takes over.
+pub async fn repair(
+    volume: &Seized,
+    options: &RepairOptions,
+    plan: Option<&Plan>,
+    watch: Watch<'_>,
+) -> Result<Outcome, MaintError> {
+    let (engine, vault) = (volume.engine.clone(), volume.vault.clone());
+    let source = Source { engine, vault, pin: None, is_alone: true };
+    let (mut deeds, mut kept_for_salvage) = (Vec::new(), false);
+    let (mut freed, mut settled) = (HashSet::new(), HashSet::new());
+    for number in 0..ROUNDS_MAX {
+        let holder = Some(volume.holder.clone());
+        let round = Round { freed, settled, device: volume.holder.device, holder };
+        let found = look(&source, options, watch).await?;
+        let mut mender = Box::pin(decide(&found, options, round)).await?;
+        if number == 0
+            && let Some(plan) = plan
+            && plan.deeds != mender.deeds
+        {
+            return Err(MaintError::Moving);
+        }
+        kept_for_salvage = mender.kept_for_salvage;
+        if mender.desk.is_empty() {
+            break;
+        }
+        let (commit, hash) = mender.desk.commit(mender.now).await?;
+        volume.note(commit, hash)?;
+        deeds.append(&mut mender.deeds);
+        (freed, settled) = (mender.freed, mender.settled);
+    }
+    let found = look(&source, options, watch).await?;
+    if let Some(superblock) = &found.superblock {
+        let_go(volume, &source, superblock, options).await?;
+    }
+    let left = found.into_report().await?;
+    Ok(Outcome { deeds, left, kept_for_salvage })
+}
+
+/// A last commit that says that nobody holds the volume, if one says that somebody does.
+async fn let_go(
+    volume: &Seized,
+    source: &Source,
+    superblock: &Superblock,
+    options: &RepairOptions,
+) -> Result<(), MaintError> {
+    if superblock.holder.is_none() {
+        return Ok(());
+    }
+    let device = volume.holder.device;
+    let free = Superblock { holder: None, ..superblock.clone() };
+    let mut desk = Desk::new(source.engine.clone(), source.vault.clone(), free, device);
+    let (commit, hash) = desk.commit(options.clock.now()).await?;
+    Ok(volume.note(commit, hash)?)
+}
+
+async fn look<'a>(
+    source: &'a Source,
+    options: &RepairOptions,
+    watch: Watch<'a>,
+) -> Result<Survey<'a>, MaintError> {
+    let check = CheckOptions { read_data: false, findings_max: options.findings_max };
+    let mut found = Box::pin(survey(source, &check, watch, async || Ok(None))).await?;
+    found.find_paths().await?;
+    Ok(found)
+}
+
+async fn decide<'a>(
+    found: &'a Survey<'a>,
+    options: &RepairOptions,
+    round: Round,
+) -> Result<Mender<'a>, MaintError> {
+    let mut superblock = found.superblock.clone().unwrap_or_default();
+    superblock.holder = round.holder.or(superblock.holder);
+    let source = found.source;
+    let desk = Desk::new(source.engine.clone(), source.vault.clone(), superblock, round.device);
+    let mut mender = Mender {
+        survey: found,
+        desk,
+        deeds: Vec::new(),
+        now: options.clock.now(),
+        salvages: options.salvage,
+        lost_and_found: None,
+        rebuilt: BTreeMap::new(),
+        freed: round.freed,
+        settled: round.settled,
+        kept_for_salvage: false,
+    };
+    mender.decide().await?;
+    // Counts are those of records as they are; where those change, they are counted again.
+    let counts = mender.desk.is_empty();
+    for finding in &found.findings.kept {
+        if counts {
+            mender.recount(finding).await?;
+        }
+    }
+    Ok(mender)
+}
+
+impl Mender<'_> {
+    /// Writes down what was counted.
+    async fn recount(&mut self, finding: &Finding) -> Result<(), MaintError> {
+        match (&finding.subject, &finding.problem) {
+            (Subject::Volume, Problem::Totals { counted, .. }) => {
+                let (files, bytes) = *counted;
+                self.desk.change_super(|superblock| {
+                    (superblock.files, superblock.bytes) = (files, bytes);
+                });
+                self.tell(finding, format!("notes {files} inodes and {bytes} bytes"));
+            }
+            (Subject::Segment(id), Problem::LiveBytes { .. }) => self.recount_segment(finding, *id).await?,
+            (Subject::Inode(ino), problem) => {
+                let text = match *problem {
+                    Problem::LinkCount { counted, .. } => {
+                        self.desk.change(*ino, |inode| inode.nlink = counted).await?;
+                        format!("notes {counted} links")
+                    }
+                    Problem::EntryCount { counted, .. } => {
+                        self.desk.change(*ino, |inode| inode.entries = counted).await?;
+                        format!("notes {counted} entries")
+                    }
+                    Problem::XattrCount { counted, .. } => {
+                        self.desk.change(*ino, |inode| inode.xattrs = counted).await?;
+                        format!("notes {counted} attributes")
+                    }
+                    Problem::Allocated { counted, .. } => {
+                        self.desk.change(*ino, |inode| inode.allocated = counted).await?;
+                        format!("notes {counted} stored bytes")
+                    }
+                    _ => return Ok(()),
+                };
+                self.tell(finding, text);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! Opens a volume to be looked at as it is: what is wrong with its records does not stand in the way.
+
+use std::sync::Arc;
+
+use crate::base::VolumeId;
+use crate::keys::Factor;
+use crate::meta::engine::{Engine, EngineError, EngineMode, EngineOptions};
+use crate::store::Bucket;
+use crate::vault::Vault;
+
+use super::open::{OpenOptions, unlock};
+use super::pin::{LocalState, Pin};
+use super::{VolumeError, engine_options};
+
+/// A volume that is looked at. Nothing is held, and nothing written to the bucket.
+pub struct Examined {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Its sealed objects.
+    pub vault: Vault,
+    /// Its records as of one commit, or why they cannot be read.
+    pub engine: Result<Engine, EngineError>,
+    /// The commit that this machine has seen last, and its hash.
+    pub pin: Option<(u64, [u8; 32])>,
+    local: Option<LocalState>,
+    options: OpenOptions,
+}
+
+/// Opens the volume in `bucket` to look at it.
+///
+/// # Errors
+/// There is no volume, the factors do not open it, or the bucket does not answer.
+pub async fn examine(
+    bucket: Bucket,
+    factors: &[Factor],
+    options: OpenOptions,
+) -> Result<Examined, VolumeError> {
+    let unlocked = unlock(&bucket, factors).await?;
+    let volume = unlocked.volume;
+    let local = match &options.state_dir {
+        Some(state) => Some(LocalState::open(state, volume)?),
+        None => None,
+    };
+    let ring = Arc::new(unlocked.ring);
+    let pin = match &local {
+        Some(local) => local.read(&ring)?.map(|pin| (pin.commit, pin.hash)),
+        None => None,
+    };
+    let vault = Vault::new(bucket, ring, Arc::clone(&options.entropy));
+    let engine = match open_reader(&vault, &options).await {
+        Err(error @ (EngineError::Denied(_) | EngineError::Unavailable(_))) => return Err(error.into()),
+        opened => opened,
+    };
+    Ok(Examined { volume, vault, engine, pin, local, options })
+}
+
+async fn open_reader(vault: &Vault, options: &OpenOptions) -> Result<Engine, EngineError> {
+    let store = vault.meta_store(options.table_cache_bytes / 2);
+    let engine_options: EngineOptions = engine_options(vault.bucket(), options);
+    Engine::open(store, EngineMode::Reader, engine_options, Arc::clone(&options.clock)).await
+}
+
+impl Examined {
+    /// The records as they are by now.
+    ///
+    /// # Errors
+    /// They cannot be read any more.
+    pub async fn latest(&self) -> Result<Engine, VolumeError> {
+        Ok(open_reader(&self.vault, &self.options).await?)
+    }
+
+    /// Notes on this machine that a commit has been seen.
+    ///
+    /// # Errors
+    /// The local state cannot be written.
+    pub fn note(&self, commit: u64, hash: [u8; 32]) -> Result<(), VolumeError> {
+        match &self.local {
+            Some(local) => local.write(self.vault.ring(), Pin { commit, hash }),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends looking.
+    pub async fn close(self) {
+        if let Ok(engine) = self.engine
+            && let Err(error) = engine.close().await
+        {
+            tracing::debug!(%error, "closing after looking");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Takes a volume as its one writer without a filesystem over it: to repair records that a mount could
+//! not rely on.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use crate::base::VolumeId;
+use crate::keys::Factor;
+use crate::meta::engine::{Engine, EngineMode};
+use crate::meta::{Holder, Key, Record, Superblock, decode};
+use crate::store::Bucket;
+use crate::vault::Vault;
+
+use super::open::{OpenOptions, check_features, check_fresh, unlock};
+use super::pin::{LocalState, Pin};
+use super::{VolumeError, engine_options, holder};
+
+/// A volume that is held for writing.
+pub struct Seized {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Its sealed objects.
+    pub vault: Vault,
+    /// Its records. An older writer can write no more.
+    pub engine: Engine,
+    /// What this process is as the volume's holder.
+    pub holder: Holder,
+    local: Option<LocalState>,
+    _lock: Option<File>,
+}
+
+/// Takes the volume in `bucket`. Nothing is written yet but what stops an older writer.
+///
+/// # Errors
+/// It is mounted, its history is not the one seen here before, or as [`super::open`]. That its superblock
+/// cannot be read is none.
+pub async fn seize(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Result<Seized, VolumeError> {
+    let unlocked = unlock(&bucket, factors).await?;
+    let volume = unlocked.volume;
+    let ring = Arc::new(unlocked.ring);
+    let local = match &options.state_dir {
+        Some(state) => Some(LocalState::open(state, volume)?),
+        None => None,
+    };
+    let vault = Vault::new(bucket.clone(), Arc::clone(&ring), Arc::clone(&options.entropy));
+    let store = vault.meta_store(options.table_cache_bytes / 2);
+    let open_engine = |mode| {
+        let engine_options = engine_options(&bucket, &options);
+        Engine::open(Arc::clone(&store), mode, engine_options, Arc::clone(&options.clock))
+    };
+    let reader = open_engine(EngineMode::Reader).await?;
+    let seen = superblock(&reader).await?;
+    if let Some(seen) = &seen {
+        check_features(seen)?;
+        if let Some(local) = &local {
+            check_fresh(&reader, local, &ring, volume, seen).await?;
+        }
+    }
+    let held = seen.and_then(|seen| seen.holder);
+    let (mut lock, mut device) = (None, [0; 16]);
+    if let Some(local) = &local {
+        lock = local.lock()?;
+        if lock.is_none() {
+            return Err(held.as_ref().map_or(VolumeError::Locked, holder::refusal));
+        }
+        device = local.device(options.entropy.as_ref())?;
+    }
+    if let Some(held) = &held
+        && !options.takeover
+        && !holder::is_gone(held, device)
+    {
+        return Err(holder::refusal(held));
+    }
+    reader.close().await?;
+    let engine = open_engine(EngineMode::Writer).await?;
+    let holder = holder::this(device, options.entropy.as_ref(), options.clock.now());
+    Ok(Seized { volume, vault, engine, holder, local, _lock: lock })
+}
+
+/// The superblock, if there is one that can be read.
+async fn superblock(engine: &Engine) -> Result<Option<Superblock>, VolumeError> {
+    let key = Key::Super;
+    let Some(bytes) = engine.get(&key.encode()).await? else { return Ok(None) };
+    match decode(&key, &bytes) {
+        Ok(Record::Super(superblock)) => Ok(Some((*superblock).clone())),
+        _ => Ok(None),
+    }
+}
+
+impl Seized {
+    /// Notes on this machine that a commit has been made.
+    ///
+    /// # Errors
+    /// The local state cannot be written.
+    pub fn note(&self, commit: u64, hash: [u8; 32]) -> Result<(), VolumeError> {
+        match &self.local {
+            Some(local) => local.write(self.vault.ring(), Pin { commit, hash }),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets the volume go.
+    ///
+    /// # Errors
+    /// Another writer took over, or the bucket does not answer.
+    pub async fn close(self) -> Result<(), VolumeError> {
+        Ok(self.engine.close().await?)
+    }
+}
