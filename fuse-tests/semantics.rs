@@ -13,6 +13,9 @@ mod place;
 #[path = "semantics/commits.rs"]
 mod commits;
 
+#[path = "semantics/damage.rs"]
+mod damage;
+
 #[path = "semantics/follower.rs"]
 mod follower;
 

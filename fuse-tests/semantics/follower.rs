@@ -166,7 +166,8 @@ fn what_is_gone_is_stale_for_those_who_have_it_open() {
     writer.unmount();
 }
 
-/// > Files can be mapped and programs run, but what they use bypasses the kernel's cache in favour of the mount's own.
+/// > **Contents a reader shows** bypass the kernel's cache in favour of the mount's own. Programs run and files can be
+/// > mapped; what is mapped may be of several commits.
 #[test]
 fn programs_run_from_a_reader() {
     let volume = Volume::local();
