@@ -26,7 +26,8 @@ fn plain(text: &str) -> String {
 fn paragraphs() -> Vec<String> {
     let page = fs::read_to_string(root().join(PAGE)).unwrap();
     let (promises, _) = page.split_once(REPORT).expect("the report on other people's suites");
-    promises.split("\n\n").filter(|part| !part.starts_with('#')).map(plain).collect()
+    let parts = promises.split("\n\n").filter(|part| !part.starts_with('#'));
+    parts.map(plain).filter(|part| !part.is_empty()).collect()
 }
 
 fn sources() -> Vec<(PathBuf, String)> {

@@ -50,7 +50,7 @@ impl Writer<'_> {
     /// One commit: nothing is committed by age.
     fn go_to(&self, generation: u64) {
         let root = self.0;
-        let (from, to) = if generation % 2 == 0 { ("odd", "even") } else { ("even", "odd") };
+        let (from, to) = if generation.is_multiple_of(2) { ("odd", "even") } else { ("even", "odd") };
         fs::rename(root.join(from).join("moved"), root.join(to).join("moved")).unwrap();
         for number in 0..PAIRS {
             let [one, two] = [0, 1].map(|side| root.join("pairs").join(pair(number, side)));
@@ -140,7 +140,7 @@ impl Reader<'_> {
         if self.generation() != before {
             return false;
         }
-        let is_even = before % 2 == 0;
+        let is_even = before.is_multiple_of(2);
         assert_eq!((even, odd), (is_even, !is_even), "generation {before}");
         assert_eq!(listed, (usize::from(is_even), usize::from(!is_even)), "generation {before}");
         let wanted = (0..4).flat_map(|number| [0, 1].map(|side| format!("{number} {}", (side + before) % 2)));
@@ -152,8 +152,8 @@ impl Reader<'_> {
 }
 
 /// > **One commit at a time.** A reader goes from one commit to a later one in one step, and never back. What one operation
-/// > shows is of one commit: what a name leads to, what `stat` tells, a read of up to 512 KiB, a listing of up to 8,192
-/// > entries (of a longer one, each 8,192). Of two operations the second may be of a later commit, never of an earlier one;
+/// > shows is of one commit: what a name leads to, what `stat` tells, a read of up to 512 KiB, a listing of up to 4,096
+/// > entries (of a longer one, each 4,096). Of two operations the second may be of a later commit, never of an earlier one;
 /// > the kernel is told names and attributes for no longer than until the reader looks again.
 #[test]
 fn a_reader_never_shows_parts_of_two_commits() {

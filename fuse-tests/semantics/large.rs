@@ -128,7 +128,7 @@ fn peak_memory(mount: &Mount<'_>) -> u64 {
 #[test]
 fn a_huge_directory_is_listed_in_bounded_memory() {
     // A million entries with their inodes are about half a gigabyte where nothing is let go.
-    let (entries, most) = if extended() { (1_000_000, 150 << 20) } else { (20_000, 50 << 20) };
+    let (entries, most) = if extended() { (1_000_000, 256 << 20) } else { (20_000, 128 << 20) };
     let volume = Volume::local();
     let mount = volume.mount();
     fs::create_dir(mount.path("dir")).unwrap();

@@ -12,7 +12,7 @@ use crate::vfs::{Attr, DirEntry, Vfs, VfsError};
 
 /// Entries that are read at once and kept until the listing is closed. A directory with more is shown in parts of this
 /// many, each as one commit left it.
-const PART_COUNT_MAX: usize = 8192;
+const PART_COUNT_MAX: usize = 4096;
 
 /// The listings that are open.
 #[derive(Debug, Default)]
