@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use crate::support::command::wait_until;
 use crate::support::extended;
 use crate::support::volume::Volume;
 
@@ -16,6 +17,8 @@ const PAIRS: u64 = 60;
 /// In many requests, of which the kernel asks one after the other.
 const CROWD: u64 = 1500;
 const WHOLE_BYTES: usize = 500_000;
+/// So often everything must have been seen within one commit, however slow the machine is.
+const LOOKS_MIN: u64 = 20;
 
 fn duration() -> Duration {
     Duration::from_secs(if extended() { 60 } else { 10 })
@@ -164,29 +167,30 @@ fn a_reader_never_shows_parts_of_two_commits() {
     let reader_mount = volume.mount_spec().args(&["--read-only", "--poll-interval", "1s"]).mount();
     let (done, judged) = (AtomicBool::new(false), AtomicU64::new(0));
     let generations = std::thread::scope(|scope| {
-        for _ in 0..2 {
+        let readers = [(); 2].map(|()| {
             scope.spawn(|| {
                 let mut reader = Reader { root: &reader_mount.dir, latest: 0 };
                 while !done.load(Ordering::SeqCst) {
                     reader.check_each();
                     judged.fetch_add(u64::from(reader.check_together()), Ordering::SeqCst);
                 }
-            });
-        }
+            })
+        });
         let end = Instant::now() + duration();
         let mut generation = 0;
         // A reader that has failed has failed the test.
-        while Instant::now() < end {
+        while !readers.iter().any(|reader| reader.is_finished())
+            && (Instant::now() < end || judged.load(Ordering::SeqCst) < LOOKS_MIN)
+        {
             generation += 1;
             writer.go_to(generation);
         }
         done.store(true, Ordering::SeqCst);
         generation
     });
-    let (judged, seen) =
-        (judged.load(Ordering::SeqCst), Reader { root: &reader_mount.dir, latest: 0 }.generation());
-    println!("{generations} commits, {judged} looks at one of them, generation {seen} seen last");
-    assert!(judged > 20 && seen > generations / 2);
+    println!("{generations} commits, {} looks at one of them", judged.load(Ordering::SeqCst));
+    let mut reader = Reader { root: &reader_mount.dir, latest: 0 };
+    wait_until("the last commit is seen", Duration::from_secs(60), || reader.generation() == generations);
     reader_mount.unmount();
     writer_mount.unmount();
 }
