@@ -12,7 +12,7 @@ use coffer::base::{Ino, ManualClock, SeededEntropy};
 use coffer::crypto::{KdfCost, Secret};
 use coffer::keys::{Compression, Factor, NewVolume};
 use coffer::store::{Bucket, StoreOptions};
-use coffer::vfs::{Attr, Caller, Handle, SetAttr, Vfs, VfsOptions};
+use coffer::vfs::{Attr, Caller, Handle, SetAttr, Vfs, VfsError, VfsOptions};
 use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened, VolumeError};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
@@ -406,4 +406,53 @@ async fn a_commit_that_can_never_be_made_is_told_to_those_who_wait() {
     assert!(synced.expect("an answer").is_err());
     let closed = tokio::time::timeout(patience, opened.close()).await;
     assert!(closed.expect("an answer").is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_whose_clock_is_behind_can_write_after_another() {
+    let mut world = World::new(VfsOptions::default()).await;
+    let first = world.mount().await;
+    make(&first.vfs, "a", b"1").await;
+    first.vfs.sync_all().await.unwrap();
+    // The records are put into a table long after they were written, and the table is named by the time.
+    world.clock.advance(Duration::from_secs(600));
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    drop(first);
+    world.options.clock = Arc::new(ManualClock::new(1_700_000_060_000_000_000));
+    let second = world.try_mount(true).await.unwrap();
+    make(&second.vfs, "b", b"2").await;
+    second.vfs.sync_all().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    make(&second.vfs, "c", b"3").await;
+    second.vfs.sync_all().await.unwrap();
+    second.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_learns_that_the_volume_was_taken_over_tells_everyone() {
+    let mut world = World::new(VfsOptions { record_cache_bytes: 1, ..VfsOptions::default() }).await;
+    world.options.table_cache_bytes = 0;
+    let (old, _) = cold(&world).await;
+    let _new = world.try_mount(true).await.unwrap();
+    assert!(old.vfs.sweep(true).await.is_err(), "it must have noticed");
+    let looked = old.vfs.lookup(Ino::ROOT, b"other7").await;
+    assert!(matches!(looked, Err(VfsError::Fenced)), "{looked:?}");
+    assert_eq!(old.vfs.status().state, "fenced");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_read_whose_request_was_lost_is_asked_for_again() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    let attr = make(&opened.vfs, "a", &vec![1; 100 * BLOCK]).await;
+    opened.close().await.unwrap();
+    let opened = world.mount().await;
+    let vfs = Arc::clone(&opened.vfs);
+    world.store.segment_gets.shut();
+    let reading = tokio::spawn(async move { vfs.read(Handle(0), attr.ino, 0, 100 * BLOCK).await });
+    world.store.segment_gets.met().await;
+    // Those that wait there are never answered; those that come now are.
+    settle_down().await;
+    world.store.segment_gets.is_shut.store(false, Ordering::SeqCst);
+    assert!(reading.await.unwrap().unwrap() == vec![1; 100 * BLOCK]);
 }

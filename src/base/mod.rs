@@ -1,5 +1,6 @@
 //! Plain vocabulary that every room shares: identities, names, time, randomness and units.
 
+mod aside;
 mod entropy;
 mod extent;
 mod id;
@@ -7,6 +8,7 @@ mod name;
 mod ranges;
 mod time;
 
+pub use aside::aside;
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};
 pub use extent::{BlockPlace, Codec, ExtentError, LiveDelta, NewSegment, Piece, Run, RunList, SegmentSeal};
 pub use id::{BlockIndex, Ino, SegmentId, Tag, VolumeId};

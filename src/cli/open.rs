@@ -12,6 +12,7 @@ use super::tree::Tree;
 use super::units::{parse_duration, parse_size};
 use super::{budget, explain, logging, runtime};
 use crate::keys::{self, Factor, Header};
+use crate::store::fault::FaultPlan;
 use crate::store::{self, Bucket, StoreOptions};
 use crate::vault::header;
 use crate::volume::{self, OpenOptions};
@@ -40,6 +41,9 @@ pub struct BucketArgs {
     /// Give up reading after this long without an answer
     #[arg(long, value_name = "TIME", env = "COFFER_READ_TIMEOUT", value_parser = parse_duration, default_value = "60s", hide_env_values = true, help_heading = "Store")]
     pub read_timeout: Duration,
+    /// For developers: what shall go wrong with the store
+    #[arg(long = "fault", value_name = "SPEC", hide = true)]
+    pub faults: Option<FaultPlan>,
 }
 
 /// A volume to read, and how to unlock it.
@@ -146,6 +150,7 @@ impl BucketArgs {
             region: self.region.clone(),
             read_timeout: self.read_timeout,
             create,
+            faults: self.faults.clone(),
             ..StoreOptions::default()
         };
         store::open(&self.absolute_url()?, &options).map_err(|e| explain::store(&e))

@@ -1,8 +1,7 @@
 //! Opens a bucket from a URL; retries, meters and probes it.
 
 mod error;
-#[cfg(test)]
-pub(crate) mod fault;
+pub mod fault;
 mod local;
 mod meter;
 mod patience;
@@ -24,8 +23,10 @@ pub use error::StoreError;
 pub use meter::{Meter, MeterSnapshot, OutageKind};
 pub use probe::ProbeReport;
 
+use crate::base::SystemClock;
+use fault::{FaultPlan, FaultStore};
 use meter::MeteredStore;
-use patience::Patience;
+use patience::{Patience, Pauses};
 use policy::PatientStore;
 
 /// How long a write is tried where a person waits for the answer.
@@ -44,6 +45,11 @@ pub struct StoreOptions {
     pub read_timeout: Duration,
     /// Reads, and as many writes, under way at once.
     pub requests_max: usize,
+    /// Pauses between attempts are drawn from this seed, so that a simulation repeats itself; from the
+    /// system if `None`.
+    pub pause_seed: Option<u64>,
+    /// Faults on purpose.
+    pub faults: Option<FaultPlan>,
 }
 
 impl Default for StoreOptions {
@@ -54,6 +60,8 @@ impl Default for StoreOptions {
             create: false,
             read_timeout: Duration::from_secs(60),
             requests_max: 64,
+            pause_seed: None,
+            faults: None,
         }
     }
 }
@@ -78,7 +86,10 @@ pub struct Bucket {
 /// The URL names no bucket, the directory is missing, or settings contradict each other.
 pub fn open(url: &str, options: &StoreOptions) -> Result<Bucket, StoreError> {
     let shown = url::shown(url);
-    let store = url::Place::parse(url)?.connect(&shown, options)?;
+    let mut store = url::Place::parse(url)?.connect(&shown, options)?;
+    if let Some(plan) = &options.faults {
+        store = Arc::new(FaultStore::new(store, plan.clone(), Arc::new(SystemClock::default())));
+    }
     Ok(Bucket::with_options(store, &shown, options))
 }
 
@@ -102,8 +113,9 @@ impl Bucket {
         let meter = Meter::default();
         let metered: Arc<dyn ObjectStore> = Arc::new(MeteredStore::new(store, meter.clone()));
         let slots = [(); 2].map(|()| Arc::new(Semaphore::new(options.requests_max.max(1))));
+        let pauses = Pauses::new(options.pause_seed);
         let patient = |write| {
-            let patience = Patience { read: options.read_timeout, write };
+            let patience = Patience { read: options.read_timeout, write, pauses: pauses.clone() };
             Arc::new(PatientStore::new(metered.clone(), meter.clone(), patience, slots.clone()))
         };
         Self {

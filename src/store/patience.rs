@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::error::{Trouble, classify, detail};
 use super::meter::{Meter, OutageKind};
-use crate::base::{Entropy, OsEntropy};
+use crate::base::{Entropy, OsEntropy, SeededEntropy};
 
 /// Time every attempt has, whatever its size.
 pub(super) const ATTEMPT_TIME: Duration = Duration::from_secs(30);
@@ -24,12 +24,36 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const BACKOFF_DENIED_MAX: Duration = Duration::from_secs(60);
 
 /// How long requests are tried.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Patience {
     /// Reads fail after this.
     pub read: Duration,
     /// Writes fail after this, or at once when denied; `None`: they are tried for ever.
     pub write: Option<Duration>,
+    /// Where the length of pauses comes from.
+    pub pauses: Pauses,
+}
+
+/// Where the length of pauses comes from. Clones draw from one source.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pauses(Option<Arc<SeededEntropy>>);
+
+impl Pauses {
+    /// From a seed, or from the system.
+    pub(crate) fn new(seed: Option<u64>) -> Self {
+        Self(seed.map(|seed| Arc::new(SeededEntropy::new(seed))))
+    }
+
+    /// From half a pause to a whole one.
+    fn shorten(&self, full: Duration) -> Duration {
+        let mut random = [0; 2];
+        match &self.0 {
+            Some(seeded) => seeded.fill(&mut random),
+            None => OsEntropy.fill(&mut random),
+        }
+        let share = f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX);
+        full.mul_f64(0.5 + share / 2.0)
+    }
 }
 
 /// Attempts requests on behalf of a store.
@@ -51,6 +75,12 @@ impl Core {
         let [_, slots] = &self.slots;
         let _slot = slots.acquire().await.map_err(|_| fault("the bucket is closed"))?;
         self.limited(limit, request).await
+    }
+
+    /// Gives `request` the time in which a bucket that is there begins to answer a read: lost in a dead
+    /// connection it is sent again while there is patience left, however large its answer may be.
+    pub(super) async fn first_byte<T>(&self, request: impl Future<Output = RawResult<T>>) -> RawResult<T> {
+        self.limited((self.patience.read / 4).min(ATTEMPT_TIME), request).await
     }
 
     async fn limited<T>(&self, limit: Duration, request: impl Future<Output = RawResult<T>>) -> RawResult<T> {
@@ -84,7 +114,7 @@ impl Core {
             if classify(&error) != Trouble::Transient {
                 return Err(error);
             }
-            let pause = backoff.next(BACKOFF_MAX);
+            let pause = self.patience.pauses.shorten(backoff.next(BACKOFF_MAX));
             if Instant::now() + pause >= deadline {
                 return Err(error);
             }
@@ -116,7 +146,7 @@ impl Core {
                 }
                 Trouble::Denied | Trouble::NoBucket | Trouble::Rejected => BACKOFF_DENIED_MAX,
             };
-            let pause = backoff.next(pause_max);
+            let pause = self.patience.pauses.shorten(backoff.next(pause_max));
             if deadline.is_some_and(|deadline| Instant::now() + pause >= deadline) {
                 return Err(error);
             }
@@ -142,7 +172,8 @@ pub(super) fn stalled(limit: Duration) -> RawError {
     RawError::Generic { store: "bucket", source: format!("no answer within {} s", limit.as_secs()).into() }
 }
 
-/// Pauses that double from [`BACKOFF_MIN`], each shortened by up to half so that clients do not meet.
+/// Pauses that double from [`BACKOFF_MIN`]. Each is then shortened by up to half, so that clients do not
+/// meet.
 #[derive(Debug, Default)]
 struct Backoff {
     attempts: u32,
@@ -152,9 +183,6 @@ impl Backoff {
     fn next(&mut self, max: Duration) -> Duration {
         let full = BACKOFF_MIN.saturating_mul(1 << self.attempts.min(16)).min(max);
         self.attempts = self.attempts.saturating_add(1);
-        let mut random = [0; 2];
-        OsEntropy.fill(&mut random);
-        let share = f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX);
-        full.mul_f64(0.5 + share / 2.0)
+        full
     }
 }

@@ -47,7 +47,7 @@ impl PatientStore {
     async fn get_whole(&self, path: &Path, options: GetOptions) -> RawResult<GetResult> {
         let wanted = options.range.clone();
         let head = options.head;
-        let result = self.inner.get_opts(path, options).await?;
+        let result = self.core.first_byte(self.inner.get_opts(path, options)).await?;
         if head {
             return Ok(result);
         }

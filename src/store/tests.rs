@@ -10,7 +10,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload}
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::fault::{Fault, FaultyStore};
+use super::fault::scripted::{Fault, FaultyStore};
 use super::*;
 
 fn create() -> PutOptions {
@@ -218,4 +218,14 @@ async fn a_read_does_not_wait_behind_stalled_writes() {
         _ = futures::future::join_all(writes) => panic!("the writes hang"),
         elapsed = read => assert_eq!(elapsed, Duration::ZERO),
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_read_whose_request_was_lost_is_asked_for_again() {
+    let store = Arc::new(FaultyStore::default());
+    let bucket = Bucket::with_options(store.clone(), "test", &StoreOptions::default());
+    bucket.objects.put(&Path::from("a"), payload(b"x")).await.expect("written");
+    store.fail_reads([Fault::Hang; 2]);
+    let read = bucket.objects.get_range(&Path::from("a"), 0..8 << 20).await;
+    assert_eq!(read.expect("the third request is answered"), "x");
 }

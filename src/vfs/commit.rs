@@ -53,6 +53,7 @@ impl Vfs {
                     tokio::time::sleep(age).await;
                 };
                 let is_urgent = tokio::select! {
+                    biased;
                     () = vfs.signals.wanted.notified() => true,
                     () = aged => false,
                 };
@@ -314,8 +315,11 @@ impl Vfs {
     }
 
     /// Another writer has the volume: nothing more can be committed.
-    fn fence(&self) {
+    pub(super) fn fence(&self) {
         let mut state = self.state.lock();
+        if state.phase != Phase::Writable {
+            return;
+        }
         state.phase = Phase::Fenced;
         // What is left cannot be saved any more, so that there is nothing to wait for.
         self.tell_safety(true);

@@ -177,10 +177,12 @@ impl Vfs {
     }
 
     async fn wait_for_commit(&self, group: u64) -> Result<(), VfsError> {
-        let mut progress = self.signals.progress.subscribe();
         self.signals.wanted.notify_one();
         loop {
-            let seen = *progress.borrow_and_update();
+            let progressed = self.signals.progressed.notified();
+            tokio::pin!(progressed);
+            progressed.as_mut().enable();
+            let seen = *self.signals.progress.lock();
             if seen.committed >= group {
                 return Ok(());
             }
@@ -193,9 +195,7 @@ impl Vfs {
             if let Some(why) = self.state.lock().stuck.clone().filter(|_| seen.is_stuck) {
                 return Err(why);
             }
-            if progress.changed().await.is_err() {
-                return Err(VfsError::ShutDown);
-            }
+            progressed.await;
         }
     }
 }

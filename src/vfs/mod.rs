@@ -29,13 +29,13 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use futures::future::join_all;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, RwLock, Semaphore, watch};
+use tokio::sync::{Notify, RwLock, Semaphore};
 
 use crate::base::{Clock, Name};
 use crate::cache::BlockCache;
 use crate::crypto::KeyRing;
 use crate::data::BlockReader;
-use crate::meta::engine::Engine;
+use crate::meta::engine::{Engine, EngineError};
 use crate::meta::{Key, Load, MetaError, Overlay, Record, Superblock, decode};
 use crate::vault::Vault;
 
@@ -81,7 +81,9 @@ struct Signals {
     /// Held for reading by whoever deletes dead segments.
     collecting: Arc<RwLock<()>>,
     /// The last commit, and whether there will be more.
-    progress: watch::Sender<Progress>,
+    progress: Mutex<Progress>,
+    /// That has changed. Who has waited longest goes on first: a watch channel would wake in any order.
+    progressed: Notify,
     /// Told whenever the filesystem starts or ceases to have changes that are not in the bucket.
     safety: OnceLock<OnSafety>,
 }
@@ -174,8 +176,19 @@ impl Vfs {
     /// Tells all who wait where commits stand.
     fn tell_progress(&self) {
         let progress = Progress::of(&self.state.lock());
-        self.signals.progress.send_replace(progress);
+        *self.signals.progress.lock() = progress;
+        self.signals.progressed.notify_waiters();
         self.signals.eased.notify_waiters();
+    }
+
+    /// What an error of the engine means here. Whichever request learns that another writer has the volume
+    /// tells all others.
+    fn told(&self, error: EngineError) -> VfsError {
+        if matches!(error, EngineError::Fenced) {
+            self.fence();
+            return VfsError::Fenced;
+        }
+        MetaError::from(error).into()
     }
 
     async fn load(&self, keys: Vec<Key>) -> Result<(), VfsError> {
@@ -193,7 +206,7 @@ impl Vfs {
         loop {
             let pass = self.follow.pass().await;
             let guard = LoadGuard::begin(&self.state, key);
-            let found = self.engine.get(&bytes).await.map_err(MetaError::from)?;
+            let found = self.engine.get(&bytes).await.map_err(|error| self.told(error))?;
             if !self.is_current() {
                 drop((guard, pass));
                 self.follow_early().await?;
@@ -220,7 +233,8 @@ impl Vfs {
                 let state = self.state.lock();
                 (state.overlay.changes_between(&from, &to, limit), state.overlay.settled_count())
             };
-            let rows = self.engine.scan(from.encode(), to.encode(), limit).await.map_err(MetaError::from)?;
+            let rows = self.engine.scan(from.encode(), to.encode(), limit).await;
+            let rows = rows.map_err(|error| self.told(error))?;
             if self.is_current() {
                 break (pass, changes, settled_count, rows);
             }
@@ -283,7 +297,8 @@ impl Vfs {
                 dirtied: Notify::new(),
                 eased: Notify::new(),
                 collecting: Arc::default(),
-                progress: watch::Sender::new(progress),
+                progress: Mutex::new(progress),
+                progressed: Notify::new(),
                 safety: OnceLock::new(),
             },
             uploads: Arc::new(Semaphore::new(options.uploads_max)),

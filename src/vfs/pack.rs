@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
+use tokio::runtime::Handle;
 
-use crate::base::{BLOCK_BYTES, BlockIndex, BlockPlace, Ino, NewSegment};
+use crate::base::{BLOCK_BYTES, BlockIndex, BlockPlace, Ino, NewSegment, aside};
 use crate::data::{
     Batch, DataError, FinishedSegment, ReadHint, SEGMENT_BLOCKS_MAX, SEGMENT_ROOM_BYTES, SegmentBuilder,
     room_of,
@@ -45,7 +46,7 @@ impl Vfs {
     async fn upload(&self, builder: SegmentBuilder, batch: Batch) {
         let batch = Arc::new(batch);
         let sealing = Arc::clone(&batch);
-        let sealed = tokio::task::spawn_blocking(move || seal(builder, &sealing)).await;
+        let sealed = aside(&Handle::current(), move || seal(builder, &sealing)).await;
         let (finished, places) = match sealed {
             Ok(Ok(sealed)) => sealed,
             Ok(Err(error)) => return self.lose(&batch, &error.to_string()),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::base::{Clock, Entropy, FileKind, Ino, VolumeId};
 use crate::keys::{self, Factor, NewVolume, RecoveryCode};
-use crate::meta::engine::{Engine, EngineMode, EngineOptions};
+use crate::meta::engine::{Engine, EngineMode, EngineOptions, Seeds};
 use crate::meta::{Body, Inode, Key, MetaError, Record, Superblock, encode};
 use crate::store::Bucket;
 use crate::vault::{Vault, header};
@@ -48,12 +48,13 @@ pub async fn create(
     }
     let (bytes, recovery_code, unlocked) =
         keys::create(&spec.header, factors, entropy.as_ref(), clock.now())?;
-    let vault = Vault::new(bucket.clone(), Arc::new(unlocked.ring), entropy);
+    let vault = Vault::new(bucket.clone(), Arc::new(unlocked.ring), Arc::clone(&entropy));
     let options = EngineOptions {
         create: true,
         cache_bytes: RECORDS_CACHE_BYTES,
         read_timeout: bucket.read_timeout(),
         meter: Some(bucket.meter().clone()),
+        seeds: Seeds::new(Arc::clone(&entropy)),
     };
     let store = vault.meta_store(RECORDS_CACHE_BYTES);
     let engine = Engine::open(store, EngineMode::Writer, options, Arc::clone(&clock)).await?;

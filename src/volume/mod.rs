@@ -27,5 +27,6 @@ fn engine_options(
         cache_bytes: options.table_cache_bytes / 2,
         read_timeout: bucket.read_timeout(),
         meter: Some(bucket.meter().clone()),
+        seeds: crate::meta::engine::Seeds::new(std::sync::Arc::clone(&options.entropy)),
     }
 }

@@ -9,7 +9,7 @@ use crate::cache::BlockCache;
 use crate::crypto::KeyRing;
 use crate::data::{BlockReader, Compression};
 use crate::keys::{self, Factor, KeyError, Unlocked};
-use crate::meta::engine::{Engine, EngineMode, EngineOptions};
+use crate::meta::engine::{Engine, EngineMode, EngineOptions, Seeds};
 use crate::meta::{Key, MetaError, Record, Superblock, decode};
 use crate::store::Bucket;
 use crate::vault::{Vault, VaultError, header};
@@ -116,6 +116,7 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
         cache_bytes: options.table_cache_bytes / 2,
         read_timeout: bucket.read_timeout(),
         meter: Some(bucket.meter().clone()),
+        seeds: Seeds::new(Arc::clone(&options.entropy)),
     };
     let open_engine =
         |mode| Engine::open(Arc::clone(&store), mode, engine_options.clone(), Arc::clone(&options.clock));

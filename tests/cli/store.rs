@@ -60,3 +60,17 @@ fn a_store_that_does_not_answer_is_told_after_the_time_allowed() {
     let endpoint = server("503 Service Unavailable", "");
     list_from(&endpoint).refused(Exit::StoreUnreachable, "s3://bucket/prefix");
 }
+
+#[test]
+fn faults_on_purpose_are_met_and_a_plan_that_is_none_is_refused() {
+    let bench = Bench::new();
+    let (directory, faults) = (bench.path("faulty"), ["--read-timeout", "1s", "--fault"]);
+    std::fs::create_dir(&directory).unwrap();
+    let list = |plan: &str| {
+        let all = [&["ls"], &faults[..], &[plan, directory.to_str().unwrap()]].concat();
+        Ended::of(bench.command(&all).output().unwrap())
+    };
+    list("seed=1").refused(Exit::NoVolume, "there is no volume");
+    list("throttle=1:list:header").refused(Exit::StoreUnreachable, "503");
+    list("explode=1").refused(Exit::Usage, "explode=1");
+}

@@ -12,8 +12,7 @@ use super::flights::{Flights, Ticket};
 use super::keys::Keys;
 use super::plan::{self, Batch, GET_BYTES_MAX};
 use super::spans::Spans;
-use crate::base::BlockPlace;
-use crate::base::SegmentSeal;
+use crate::base::{BlockPlace, SegmentSeal, aside};
 use crate::cache::BlockCache;
 use crate::data::DataError;
 use crate::data::segment::open_block;
@@ -186,8 +185,7 @@ impl Fetcher {
                 ticket.announce(bytes.clone());
                 let fetcher = Arc::clone(&self);
                 // The ticket stays until all blocks are in the cache, so that none is fetched again meanwhile.
-                let stowed = self.runtime.spawn_blocking(move || fetcher.stow(&batch, cargo, &bytes));
-                let _ = stowed.await;
+                let _ = aside(&self.runtime, move || fetcher.stow(&batch, cargo, &bytes)).await;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Joins blocks that lie near each other in a segment into few range GETs.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::Want;
@@ -62,7 +62,7 @@ pub(super) fn check_bounds(place: &BlockPlace, segment_bytes: u64) -> Result<(),
 /// The GETs for `wants`, in the order in which their first blocks are wanted. Wants out of bounds are left
 /// out: reading them will say so.
 pub(super) fn plan<'a>(wants: impl Iterator<Item = &'a Want>) -> Vec<Batch> {
-    let mut segments: HashMap<SegmentId, Vec<(usize, &Want)>> = HashMap::new();
+    let mut segments: BTreeMap<SegmentId, Vec<(usize, &Want)>> = BTreeMap::new();
     for (order, want) in wants.enumerate() {
         if check_bounds(&want.0, want.2).is_ok() {
             segments.entry(want.0.segment).or_default().push((order, want));

@@ -12,7 +12,7 @@ use crate::base::{BLOCK_BYTES, BlockIndex, Entropy, Ino, SeededEntropy, VolumeId
 use crate::crypto::{Epoch, KeyRing, Vmk};
 use crate::data::segment::{Compression, FinishedSegment, SegmentBuilder};
 use crate::store::Bucket;
-use crate::store::fault::{Fault, FaultyStore};
+use crate::store::fault::scripted::{Fault, FaultyStore};
 
 const MIB: u64 = 1024 * 1024;
 

@@ -118,6 +118,7 @@ impl SystemClock for EngineClock {
             });
             let _resting = Resting(self);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(duration) => {}
                 () = self.wake.notified() => {}
             }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::clock::EngineClock;
 use super::error::NothingHere;
+use super::seeds::Seeds;
 use super::{DATABASE, View, settings};
 use crate::base::Clock;
 
@@ -22,6 +23,7 @@ pub(super) struct Follower {
     store: Arc<dyn ObjectStore>,
     cache: Arc<dyn DbCache>,
     clock: Arc<dyn Clock>,
+    seeds: Seeds,
     /// Stays at this checkpoint for ever, if given.
     checkpoint: Option<String>,
 }
@@ -40,9 +42,10 @@ impl Follower {
         store: Arc<dyn ObjectStore>,
         cache: Arc<dyn DbCache>,
         clock: Arc<dyn Clock>,
+        seeds: Seeds,
         checkpoint: Option<String>,
     ) -> Result<Self, slatedb::Error> {
-        let opened = Handle::open(&store, &cache, &clock, checkpoint.as_deref(), 0).await;
+        let opened = Handle::open(&store, &cache, &clock, &seeds, checkpoint.as_deref()).await;
         let handle = match opened {
             Err(error) if error.kind() == ErrorKind::Data && is_empty(&store).await => {
                 return Err(error.with_source(Box::new(NothingHere)));
@@ -55,6 +58,7 @@ impl Follower {
             store,
             cache,
             clock,
+            seeds,
             checkpoint,
         })
     }
@@ -83,6 +87,7 @@ impl Follower {
         let mut status = handle.db.subscribe();
         let number = handle.clock.call();
         let has_polled = tokio::select! {
+            biased;
             () = handle.clock.polled(number) => true,
             _ = status.wait_for(|status| status.close_reason.is_some()) => false,
         };
@@ -95,9 +100,9 @@ impl Follower {
         if !Arc::ptr_eq(&self.db(), lost) {
             return Ok(());
         }
-        let number = self.current.read().number + 1;
-        let fresh =
-            Handle::open(&self.store, &self.cache, &self.clock, self.checkpoint.as_deref(), number).await?;
+        let checkpoint = self.checkpoint.as_deref();
+        let mut fresh = Handle::open(&self.store, &self.cache, &self.clock, &self.seeds, checkpoint).await?;
+        fresh.number = self.current.read().number + 1;
         *self.current.write() = fresh;
         if let Err(error) = lost.close().await {
             tracing::debug!(%error, "the lost reader did not close cleanly");
@@ -115,8 +120,8 @@ impl Handle {
         store: &Arc<dyn ObjectStore>,
         cache: &Arc<dyn DbCache>,
         clock: &Arc<dyn Clock>,
+        seeds: &Seeds,
         checkpoint: Option<&str>,
-        number: u64,
     ) -> Result<Self, slatedb::Error> {
         let mode = match checkpoint {
             None => DbReaderMode::FollowLatest,
@@ -132,10 +137,11 @@ impl Handle {
             .with_options(settings::reader())
             .with_db_cache(cache.clone(), 0)
             .with_system_clock(clock.clone())
+            .with_seed(seeds.next())
             .build()
             .await?;
         let status = db.subscribe();
-        Ok(Self { db: Arc::new(db), clock, status, number })
+        Ok(Self { db: Arc::new(db), clock, status, number: 0 })
     }
 }
 

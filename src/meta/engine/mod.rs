@@ -5,6 +5,7 @@ mod clock;
 mod error;
 mod follower;
 mod seam;
+mod seeds;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use slatedb::db_cache::DbCache;
 use slatedb::{Db, DbIterator, WriteBatch};
 
 pub use error::EngineError;
+pub use seeds::Seeds;
 
 use cache::BlockCache;
 use follower::Follower;
@@ -64,6 +66,8 @@ pub struct EngineOptions {
     pub read_timeout: Duration,
     /// Tells why the bucket does not answer.
     pub meter: Option<Meter>,
+    /// What SlateDB's random numbers follow from.
+    pub seeds: Seeds,
 }
 
 impl Default for EngineOptions {
@@ -73,6 +77,7 @@ impl Default for EngineOptions {
             cache_bytes: 64 * 1024 * 1024,
             read_timeout: Duration::from_secs(60),
             meter: None,
+            seeds: Seeds::default(),
         }
     }
 }
@@ -116,12 +121,13 @@ impl Engine {
         let may_create = options.create && mode == EngineMode::Writer;
         let store: Arc<dyn ObjectStore> = Arc::new(Seam::new(store, may_create));
         let cache: Arc<dyn DbCache> = Arc::new(BlockCache::new(options.cache_bytes));
+        let (at, seeds) = (store.clone(), options.seeds.clone());
         let opening = async {
             Ok(match mode {
-                EngineMode::Writer => Access::Write(Writer::open(store.clone(), cache, clock).await?),
-                EngineMode::Reader => Access::Read(Follower::open(store.clone(), cache, clock, None).await?),
+                EngineMode::Writer => Access::Write(Writer::open(at, cache, clock, seeds).await?),
+                EngineMode::Reader => Access::Read(Follower::open(at, cache, clock, seeds, None).await?),
                 EngineMode::Checkpoint(id) => {
-                    Access::Read(Follower::open(store.clone(), cache, clock, Some(id)).await?)
+                    Access::Read(Follower::open(at, cache, clock, seeds, Some(id)).await?)
                 }
             })
         };

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::base::{Clock, ManualClock, SeededEntropy, SystemClock, Time, VolumeId};
 use crate::crypto::{Epoch, Key, KeyRing};
-use crate::store::fault::{Fault, FaultyStore};
+use crate::store::fault::scripted::{Fault, FaultyStore};
 use crate::store::{Bucket, StoreOptions};
 use crate::vault::Vault;
 

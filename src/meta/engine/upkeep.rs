@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::clock::EngineClock;
+use super::seeds::Seeds;
 use super::{DATABASE, settings};
 
 /// Commits after which the records in memory become a table, so that opening after a crash has at most
@@ -36,6 +37,7 @@ pub(super) struct Upkeep {
 struct Shared {
     db: Arc<Db>,
     store: Arc<dyn ObjectStore>,
+    seeds: Seeds,
     /// For new names: may have been raised above the time of day.
     clock: Arc<EngineClock>,
     /// For ages, which are compared with the store's own times.
@@ -49,12 +51,14 @@ impl Upkeep {
     pub(super) fn start(
         db: Arc<Db>,
         store: Arc<dyn ObjectStore>,
+        seeds: Seeds,
         clock: Arc<EngineClock>,
         plain_clock: Arc<EngineClock>,
     ) -> Self {
         let shared = Arc::new(Shared {
             db,
             store,
+            seeds,
             clock,
             plain_clock,
             commits: AtomicU64::new(0),
@@ -116,11 +120,13 @@ impl Shared {
                 }
             };
             tokio::select! {
+                biased;
                 () = is_closing(&mut closing) => return,
                 () = self.wake.notified() => last_work = Instant::now(),
                 changed = status.changed() => if changed.is_err() { return },
                 () = is_due => {
                     tokio::select! {
+                        biased;
                         () = is_closing(&mut closing) => return,
                         () = self.flush_and_collect() => {}
                     }
@@ -136,6 +142,7 @@ impl Shared {
             if self.commits.load(Ordering::Relaxed) >= COMMITS_PER_TABLE {
                 self.commits.store(0, Ordering::Relaxed);
                 tokio::select! {
+                    biased;
                     () = is_closing(&mut closing) => return,
                     () = self.flush() => {}
                 }
@@ -165,6 +172,7 @@ impl Shared {
         let compactor = CompactorBuilder::new(DATABASE, self.store.clone())
             .with_options(settings::compactor())
             .with_system_clock(self.clock.clone())
+            .with_seed(self.seeds.next())
             .build();
         let work = async {
             let ended = compactor.run().await;
@@ -173,6 +181,7 @@ impl Shared {
             }
         };
         tokio::select! {
+            biased;
             () = work => {}
             () = self.merged() => {}
             () = stop => {}
@@ -220,6 +229,7 @@ impl Shared {
         GarbageCollectorBuilder::new(DATABASE, self.store.clone())
             .with_options(settings::garbage_collector())
             .with_system_clock(self.plain_clock.clone())
+            .with_seed(self.seeds.next())
             .build()
             .run_gc_once()
             .await;

@@ -9,6 +9,7 @@ use slatedb::db_cache::DbCache;
 use slatedb::{CloseReason, Db, WriteBatch};
 
 use super::clock::EngineClock;
+use super::seeds::Seeds;
 use super::upkeep::Upkeep;
 use super::{DATABASE, PULSE, settings};
 use crate::base::Clock;
@@ -33,19 +34,21 @@ impl Writer {
         store: Arc<dyn ObjectStore>,
         cache: Arc<dyn DbCache>,
         clock: Arc<dyn Clock>,
+        seeds: Seeds,
     ) -> Result<Self, slatedb::Error> {
         let engine_clock = Arc::new(EngineClock::new(clock.clone()));
         let db = Db::builder(DATABASE, store.clone())
             .with_settings(settings::writer())
             .with_db_cache(cache, 0)
             .with_system_clock(engine_clock.clone())
+            .with_seed(seeds.next())
             .build()
             .await?;
         let db = Arc::new(db);
         engine_clock.raise(latest_tick(&db).await?);
         let plain_clock = Arc::new(EngineClock::new(clock.clone()));
         let last_write_ms = AtomicI64::new(day_ms(&*clock));
-        let upkeep = Upkeep::start(db.clone(), store, engine_clock, plain_clock);
+        let upkeep = Upkeep::start(db.clone(), store, seeds, engine_clock, plain_clock);
         Ok(Self { db, upkeep, clock, last_write_ms, turn: tokio::sync::Mutex::new(()) })
     }
 
@@ -79,10 +82,14 @@ impl Writer {
     }
 }
 
-/// The latest timestamp in the database. SlateDB closes itself when asked to write an earlier one.
+/// The latest timestamp in the database: of its records, and of the names of its tables, which may be much
+/// younger than what is in them. SlateDB closes itself when asked to write an earlier one.
 async fn latest_tick(db: &Db) -> Result<i64, slatedb::Error> {
     let manifest = db.manifest();
-    let in_tables = manifest.last_l0_clock_tick();
+    let tables = manifest.all_sst_views().map(|view| view.sst.id.value().timestamp_ms());
+    let merged = manifest.last_compacted_l0_sst_id().map(|id| id.timestamp_ms());
+    let named = tables.chain(merged).max().and_then(|ms| i64::try_from(ms).ok()).unwrap_or(i64::MIN);
+    let in_tables = manifest.last_l0_clock_tick().max(named);
     if db.status().durable_seq <= manifest.last_l0_seq() {
         return Ok(in_tables);
     }

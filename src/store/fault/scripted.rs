@@ -1,4 +1,4 @@
-//! A store that fails on demand, for tests.
+//! A store that fails when told to, one request after the other, for tests of single requests.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,0 +1,384 @@
+//! One seed: a volume in a bucket, and the lives of the processes that mount it, one after the other or two at a
+//! time.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use coffer::base::{Clock, Entropy, SeededEntropy};
+use coffer::crypto::{KdfCost, Secret};
+use coffer::keys::{Compression, Factor, NewVolume};
+use coffer::maint::{self, CheckOptions, Severity};
+use coffer::store::fault::{FaultPlan, FaultStore};
+use coffer::store::{Bucket, StoreOptions};
+use coffer::vfs::{OnCommit, Vfs};
+use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened, VolumeError};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::actor::{Actor, HABITS, fork};
+use crate::clock::{SimClock, SkewedClock};
+use crate::disk::{Disk, Objects};
+use crate::door::{Deathbed, Door, DoorStore};
+use crate::history::History;
+use crate::recount;
+use crate::trace::{Log, Trace};
+use crate::tree::Tree;
+use crate::weather::{self, End};
+
+/// What came of a seed.
+#[derive(Default)]
+pub struct Outcome {
+    pub operations: u64,
+    pub requests: u64,
+    pub lives: u64,
+    /// Processes that died at a request, and what each was asking for.
+    pub deathbeds: Vec<Deathbed>,
+    /// Lives that the power ended between requests.
+    pub cuts: u64,
+    pub takeovers: u64,
+    pub trace: u64,
+    pub log: Vec<String>,
+}
+
+pub struct World {
+    rng: SmallRng,
+    clock: Arc<SimClock>,
+    disk: Arc<Disk>,
+    faults: FaultStore,
+    entropy: Arc<dyn Entropy>,
+    trace: Arc<Trace>,
+    /// The history of the last mount that came into being.
+    history: Rc<RefCell<History>>,
+    versions: Rc<RefCell<u64>>,
+    operations: Rc<Cell<u64>>,
+    /// The last commit that any mount was told is durable.
+    committed: Arc<AtomicU64>,
+    processes: u64,
+    is_short_lived: bool,
+    /// Segments may lie about that no record knows of.
+    may_litter: bool,
+    outcome: Outcome,
+}
+
+pub fn factors() -> Vec<Factor> {
+    vec![Factor::KeyFile(Secret::new(b"the key file of the simulation".to_vec()))]
+}
+
+pub fn spec() -> NewVolumeSpec {
+    let header = NewVolume { compression: Compression::None, kdf_cost: KdfCost::Fixed { log_n: 15 } };
+    NewVolumeSpec { header, quota_bytes: 0, owner: (0, 0) }
+}
+
+pub fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+}
+
+/// The objects of a new volume; every seed begins with a copy.
+pub fn template() -> Objects {
+    let clock = Arc::new(SimClock::default());
+    let disk = Arc::new(Disk::new(Objects::new(), Arc::clone(&clock)));
+    let faultless = FaultStore::new(disk.clone(), FaultPlan::default(), clock.clone());
+    let bucket = Bucket::from_store(Arc::new(faultless));
+    let entropy = Arc::new(SeededEntropy::new(1));
+    runtime().block_on(volume::create(&bucket, &spec(), &factors(), entropy, clock)).unwrap();
+    disk.objects.lock().clone()
+}
+
+/// One process that mounts the volume.
+struct Process {
+    door: Arc<Door>,
+    bucket: Bucket,
+    options: OpenOptions,
+}
+
+impl World {
+    pub fn new(seed: u64, template: &Objects, log: Log) -> Self {
+        let clock = Arc::new(SimClock::default());
+        let disk = Arc::new(Disk::new(template.clone(), Arc::clone(&clock)));
+        let faults = FaultStore::new(disk.clone(), FaultPlan::default(), clock.clone());
+        Self {
+            rng: SmallRng::seed_from_u64(seed),
+            trace: Arc::new(Trace::new(clock.clone(), log)),
+            clock,
+            disk,
+            faults,
+            entropy: Arc::new(SeededEntropy::new(seed)),
+            history: Rc::new(RefCell::new(History::new(Tree::default()))),
+            versions: Rc::default(),
+            operations: Rc::default(),
+            committed: Arc::default(),
+            processes: 0,
+            is_short_lived: false,
+            may_litter: false,
+            outcome: Outcome::default(),
+        }
+    }
+
+    /// A few lives in all weathers, and a last one in which everything is looked at.
+    pub fn run(mut self) -> Outcome {
+        // Many short lives make many tables, which are merged, and garbage, which is collected.
+        self.is_short_lived = self.rng.random_bool(0.06);
+        let lives = if self.is_short_lived { 10..16 } else { 2..6 };
+        for _ in 0..self.rng.random_range(lives) {
+            self.live();
+        }
+        self.look_at_everything();
+        self.outcome.operations = self.operations.get();
+        self.outcome.trace = self.trace.hash();
+        self.outcome.log = std::mem::take(&mut *self.trace.kept.lock());
+        self.outcome
+    }
+
+    fn process(&mut self, mortal: bool) -> Process {
+        self.processes += 1;
+        let death = if mortal { weather::death(&mut self.rng) } else { None };
+        let inner = Arc::new(self.faults.clone());
+        let door = Arc::new(Door::new(inner, self.processes, death, Arc::clone(&self.trace)));
+        let store = StoreOptions { pause_seed: Some(self.rng.random()), ..StoreOptions::default() };
+        let bucket = Bucket::with_options(Arc::new(DoorStore(door.clone())), "simulated", &store);
+        let skew_secs = if self.rng.random_bool(0.2) { self.rng.random_range(-900..900) } else { 0 };
+        let mut vfs = weather::options(&mut self.rng);
+        let committed = Arc::clone(&self.committed);
+        let told: OnCommit = Arc::new(move |commit, _| {
+            committed.fetch_max(commit, Ordering::SeqCst);
+        });
+        vfs.on_commit = Some(told);
+        let table_cache_bytes = if self.rng.random_bool(0.2) { 0 } else { 16 << 20 };
+        let cache_bytes = if self.rng.random_bool(0.3) { 100_000 } else { 16 << 20 };
+        let options = OpenOptions {
+            takeover: true,
+            cache_bytes,
+            table_cache_bytes,
+            vfs,
+            clock: Arc::new(SkewedClock { truth: Arc::clone(&self.clock), skew_secs }),
+            entropy: Arc::clone(&self.entropy),
+            ..OpenOptions::default()
+        };
+        Process { door, bucket, options }
+    }
+
+    fn live(&mut self) {
+        self.outcome.lives += 1;
+        let plan = weather::faults(&mut self.rng);
+        self.may_litter |= weather::leaves_stragglers(&plan);
+        self.faults.set_plan(plan);
+        let runtime = runtime();
+        runtime.block_on(async {
+            self.clock.begin_life();
+            if self.rng.random_bool(0.25) {
+                self.two_mounts().await
+            } else {
+                self.one_mount().await
+            }
+            // Before the runtime goes, and with it its time: what dies with it dies now.
+            self.clock.end_life();
+        });
+        drop(runtime);
+        self.clock.pass(Duration::from_secs(self.rng.random_range(0..1200)));
+    }
+
+    async fn one_mount(&mut self) {
+        let process = self.process(true);
+        let door = Arc::clone(&process.door);
+        let end = if self.rng.random_bool(0.5) { End::Close } else { End::Cut };
+        let has_died = tokio::select! {
+            biased;
+            () = door.died.notified() => true,
+            () = self.life_of(process, end) => false,
+        };
+        self.bury(&door, has_died, end);
+    }
+
+    fn bury(&mut self, door: &Door, has_died: bool, end: End) {
+        self.outcome.requests += door.requests();
+        door.shut();
+        match (has_died, end) {
+            (true, _) => self.outcome.deathbeds.extend(door.deathbed.lock().take()),
+            (false, End::Cut) => self.outcome.cuts += 1,
+            (false, End::Close) => {}
+        }
+    }
+
+    async fn life_of(&mut self, process: Process, end: End) {
+        let opened = self.open(&process).await;
+        let actors = self.actors(&opened.vfs, self.history.clone());
+        work(actors).await;
+        if end == End::Close {
+            self.close(opened).await;
+        }
+    }
+
+    /// Opens the volume, however often that takes, and compares what is there with what must be.
+    async fn open(&mut self, process: &Process) -> Opened {
+        let (factors, mut attempts) = (factors(), 0);
+        let (opened, told) = loop {
+            attempts += 1;
+            if attempts > 20 {
+                self.faults.set_plan(FaultPlan::default());
+            }
+            let told = self.committed.load(Ordering::SeqCst);
+            match volume::open(process.bucket.clone(), &factors, process.options.clone()).await {
+                Ok(opened) => break (opened, told),
+                Err(error) if is_passing(&error) => tokio::time::sleep(Duration::from_secs(1)).await,
+                Err(error) => panic!("the volume cannot be opened: {error:?}"),
+            }
+        };
+        let (commit, _) = opened.vfs.head();
+        assert!(
+            commit > told,
+            "commit {told} was told to be durable, but the new mount begins with {commit}"
+        );
+        let found = read(&opened.vfs).await;
+        let at = self.history.borrow_mut().find(&found);
+        self.trace.event(&[b"found", &at.to_be_bytes()]);
+        let begun = self.history.borrow().states[at].clone();
+        self.history = Rc::new(RefCell::new(History::new(begun)));
+        opened
+    }
+
+    fn actors(&mut self, vfs: &Arc<Vfs>, history: Rc<RefCell<History>>) -> Vec<(Actor, usize, u32)> {
+        let count = self.rng.random_range(1..5);
+        let actor = |number| {
+            let habit = self.rng.random_range(0..HABITS.len());
+            let actor = Actor {
+                vfs: Arc::clone(vfs),
+                history: Rc::clone(&history),
+                trace: Arc::clone(&self.trace),
+                number,
+                rng: fork(&mut self.rng),
+                versions: Rc::clone(&self.versions),
+                operations: Rc::clone(&self.operations),
+            };
+            let steps = if self.is_short_lived { 1..6 } else { 3..30 };
+            (actor, habit, self.rng.random_range(steps))
+        };
+        (0..count).map(actor).collect()
+    }
+
+    /// Unmounts, after which everything is durable.
+    async fn close(&mut self, opened: Opened) {
+        let mark = self.history.borrow().mark();
+        match opened.close().await {
+            Ok(()) => self.history.borrow_mut().acknowledge(mark),
+            Err(error) => panic!("the volume cannot be closed: {error:?}"),
+        }
+    }
+
+    /// A second process takes the volume over while the first is at work.
+    async fn two_mounts(&mut self) {
+        let first = self.process(false);
+        let second = self.process(true);
+        let door = Arc::clone(&second.door);
+        let end = if self.rng.random_bool(0.5) { End::Close } else { End::Cut };
+        let first_door = Arc::clone(&first.door);
+        let has_died = tokio::select! {
+            biased;
+            () = door.died.notified() => true,
+            () = self.takeover(first, second, end) => false,
+        };
+        first_door.shut();
+        self.outcome.requests += first_door.requests();
+        self.bury(&door, has_died, end);
+    }
+
+    async fn takeover(&mut self, first: Process, second: Process, end: End) {
+        let old = self.open(&first).await;
+        // One that does nothing learns late that it is no longer the writer.
+        let is_idle = self.rng.random_bool(0.3);
+        let old_actors = if is_idle { Vec::new() } else { self.actors(&old.vfs, self.history.clone()) };
+        let wait = Duration::from_millis(self.rng.random_range(0..20_000));
+        let old_work = async {
+            work(old_actors).await;
+            // Whatever it still wants to save: it must fail or be a part of what the successor found.
+            let _ = old.vfs.sync_all().await;
+        };
+        let new_work = async {
+            tokio::time::sleep(wait).await;
+            self.history.borrow_mut().is_contested = true;
+            let new = self.open(&second).await;
+            self.outcome.takeovers += 1;
+            self.may_litter = true;
+            let actors = self.actors(&new.vfs, self.history.clone());
+            work(actors).await;
+            new
+        };
+        let ((), new) = futures::join!(old_work, new_work);
+        let closed = old.close().await;
+        assert!(closed.is_err(), "a mount that was taken over says that everything is saved");
+        if end == End::Close {
+            self.close(new).await;
+        }
+    }
+
+    /// In good weather: the tree is right, twice the same, and every number in the records counts what is there.
+    fn look_at_everything(&mut self) {
+        self.faults.set_plan(FaultPlan::default());
+        let runtime = runtime();
+        runtime.block_on(async {
+            self.clock.begin_life();
+            for _ in 0..2 {
+                let process = self.process(false);
+                let opened = self.open(&process).await;
+                // Long enough for what is late to arrive, and for what is left over to be swept.
+                tokio::time::sleep(Duration::from_secs(90)).await;
+                self.close(opened).await;
+            }
+            let inner = Arc::new(self.faults.clone());
+            let bucket = Bucket::from_store(inner);
+            let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as _;
+            let records = recount::records(&bucket, &factors(), &self.entropy, &clock).await;
+            let segments = recount::segments(self.disk.objects.lock().keys());
+            recount::check(&records, &segments, self.may_litter);
+            self.ask_the_checker(bucket).await;
+        });
+        let rewritten = self.disk.rewritten.lock();
+        assert!(rewritten.is_empty(), "objects were written twice, with other bytes: {rewritten:?}");
+    }
+}
+
+impl World {
+    /// `coffer check` has an opinion of its own.
+    async fn ask_the_checker(&self, bucket: Bucket) {
+        let (clock, entropy) = (Arc::clone(&self.clock) as _, Arc::clone(&self.entropy));
+        let options = OpenOptions { clock, entropy, ..OpenOptions::default() };
+        let examined = volume::examine(bucket, &factors(), options).await.unwrap();
+        let options = CheckOptions { read_data: self.processes.is_multiple_of(4), ..CheckOptions::default() };
+        let report = maint::check(&examined, &options, &|_| ()).await.unwrap();
+        examined.close().await;
+        let is_allowed =
+            |severity| severity == Severity::Note || self.may_litter && severity == Severity::Harmless;
+        let found: Vec<_> =
+            report.findings.iter().filter(|found| !is_allowed(found.problem.severity())).collect();
+        assert!(found.is_empty(), "{found:#?}");
+    }
+}
+
+/// Lets all actors live at once.
+async fn work(actors: Vec<(Actor, usize, u32)>) {
+    let lives: FuturesUnordered<_> =
+        actors.into_iter().map(|(actor, habit, steps)| actor.live(HABITS[habit], steps)).collect();
+    lives.collect::<()>().await;
+}
+
+async fn read(vfs: &Vfs) -> Tree {
+    loop {
+        match Tree::read(vfs).await {
+            Ok(tree) => return tree,
+            Err(error) if error.is_passing() => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => panic!("the tree cannot be read: {error:?}"),
+        }
+    }
+}
+
+/// Whether trying again may help: nobody answered in time.
+fn is_passing(error: &VolumeError) -> bool {
+    format!("{error:?}").contains("Unavailable")
+}
