@@ -26,6 +26,7 @@ fn set_times(path: &Path, atime: SystemTime, mtime: SystemTime) {
     fs::File::open(path).unwrap().set_times(times).unwrap();
 }
 
+/// > `relatime` (the default: a read changes an access time that is not after the last change, or is a day old)
 #[test]
 fn reading_moves_an_access_time_that_is_not_after_the_last_change() {
     let volume = Volume::local();
@@ -47,6 +48,7 @@ fn reading_moves_an_access_time_that_is_not_after_the_last_change() {
     mount.unmount();
 }
 
+/// > a read changes an access time that is not after the last change, or is a day old
 #[test]
 fn reading_moves_an_access_time_that_is_a_day_old() {
     let volume = Volume::local();
@@ -62,6 +64,7 @@ fn reading_moves_an_access_time_that_is_a_day_old() {
     mount.unmount();
 }
 
+/// > **Access times** follow the mount options
 #[test]
 fn with_noatime_reading_changes_nothing() {
     let volume = Volume::local();
@@ -75,6 +78,7 @@ fn with_noatime_reading_changes_nothing() {
     mount.unmount();
 }
 
+/// > Under `strictatime` each opening followed by a read counts
 #[test]
 fn with_strictatime_every_opening_and_reading_counts() {
     let volume = Volume::local();
@@ -91,6 +95,7 @@ fn with_strictatime_every_opening_and_reading_counts() {
     mount.unmount();
 }
 
+/// > `O_NOATIME` is honoured for files.
 #[test]
 fn a_file_opened_with_o_noatime_keeps_its_access_time() {
     let volume = Volume::local();
@@ -105,6 +110,7 @@ fn a_file_opened_with_o_noatime_keeps_its_access_time() {
     mount.unmount();
 }
 
+/// > `nodiratime` leaves directories out
 #[test]
 fn symlinks_and_directories_have_access_times_too() {
     let volume = Volume::local();
@@ -125,6 +131,9 @@ fn symlinks_and_directories_have_access_times_too() {
 }
 
 /// Reading is no change that anybody has to wait for: neither `coffer status` nor an unmount by others does.
+///
+/// > A new access time is shown at once, and reaches the bucket with the next commit that has another reason, at
+/// > unmount at the latest: by itself it is nothing unsaved.
 #[test]
 fn an_access_time_alone_is_nothing_unsaved() {
     let volume = Volume::local();
@@ -171,6 +180,8 @@ fn handles(words: &[&str]) -> String {
     run(python).ok().text()
 }
 
+/// > **File handles** (`name_to_handle_at(2)`) mean the same file after a remount, and are stale (`ESTALE`) when it is
+/// > gone
 #[test]
 fn a_file_handle_means_the_same_file_after_a_remount() {
     if !crate::support::tree::is_root() {

@@ -24,6 +24,7 @@ fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
 }
 
+/// > **Owners** are numbers; nothing is mapped.
 #[test]
 fn modes_and_owners_stay_as_they_were_set() {
     let modes = [0o000, 0o400, 0o644, 0o777, 0o1777, 0o2755, 0o4755, 0o7777];
@@ -61,6 +62,7 @@ fn modes_and_owners_stay_as_they_were_set() {
     );
 }
 
+/// > **Setgid directories** give their group to what is made in them, and setgid to the directories among it.
 #[test]
 fn a_new_file_takes_umask_and_a_setgid_directory_into_account() {
     on_a_mount(|root| {
@@ -80,6 +82,7 @@ fn a_new_file_takes_umask_and_a_setgid_directory_into_account() {
     });
 }
 
+/// > and all three by `chown`
 #[test]
 fn a_new_owner_does_not_inherit_setuid() {
     if !is_root() {
@@ -94,6 +97,7 @@ fn a_new_owner_does_not_inherit_setuid() {
     });
 }
 
+/// > **Permissions** are checked by the kernel (`default_permissions`), access lists included.
 #[test]
 fn modes_bind_other_users() {
     if !is_root() {
@@ -127,6 +131,7 @@ fn modes_bind_other_users() {
     mount.unmount();
 }
 
+/// > **Times** have nanoseconds
 #[test]
 fn times_are_kept_to_the_nanosecond() {
     let times =
@@ -152,6 +157,7 @@ fn times_are_kept_to_the_nanosecond() {
     );
 }
 
+/// > `mtime` and `ctime` are kept as POSIX asks.
 #[test]
 fn what_is_done_to_a_file_shows_in_its_times() {
     on_a_mount(|root| {
@@ -192,6 +198,7 @@ fn what_is_done_to_a_file_shows_in_its_times() {
     });
 }
 
+/// > **Extended attributes**: `user.`, `trusted.`, `security.` and the two lists
 #[test]
 fn extended_attributes_come_back_byte_for_byte() {
     let long_name = format!("user.{}", "n".repeat(250));
@@ -253,6 +260,8 @@ fn a_directory_and_a_device_can_carry_attributes_of_the_superuser() {
     );
 }
 
+/// > are stored, enforced by the kernel, kept in step with `chmod`, and handed down to new entries in the umask's
+/// > place.
 #[test]
 fn acls_are_kept_handed_down_and_part_of_the_mode() {
     across_a_remount(

@@ -26,6 +26,7 @@ pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
+/// > **Unlinked files** live on while they are open.
 #[test]
 fn a_deleted_file_lives_as_long_as_it_is_open() {
     on_a_mount(|root| {
@@ -47,6 +48,7 @@ fn a_deleted_file_lives_as_long_as_it_is_open() {
     });
 }
 
+/// > A file that is replaced or removed while it is open lives on for those who have it open
 #[test]
 fn a_replaced_file_lives_as_long_as_it_is_open() {
     on_a_mount(|root| {
@@ -110,6 +112,7 @@ fn what_is_cut_off_never_comes_back() {
     );
 }
 
+/// > **`mmap`** works, shared and private.
 #[test]
 fn a_shared_mapping_and_the_file_are_one() {
     const LEN: usize = 200_000;
@@ -249,6 +252,7 @@ fn direct_and_synchronous_writes_are_ordinary_writes() {
     );
 }
 
+/// > What is not committed, not aligned, or a part of a block within the target goes through memory
 #[test]
 fn a_range_is_copied_within_the_volume() {
     across_a_remount(

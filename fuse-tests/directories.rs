@@ -66,6 +66,7 @@ fn removing_while_listing_removes_everything() {
     );
 }
 
+/// > entries that are neither added nor removed meanwhile are shown exactly once.
 #[test]
 fn what_stays_is_listed_once_while_others_come_and_go() {
     const COUNT: u32 = 6_000;

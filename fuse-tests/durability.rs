@@ -32,11 +32,13 @@ fn drains(end: impl FnOnce(Mount<'_>)) {
     mount.unmount();
 }
 
+/// > `coffer umount` syncs first, unmounts, waits for the last commit and for the end of the process, and says so.
 #[test]
 fn umount_returns_when_everything_is_in_the_bucket() {
     drains(|mount| mount.unmount());
 }
 
+/// > SIGTERM, SIGHUP and Ctrl-C unmount, even if files are open (they fail from then on), and save everything.
 #[test]
 fn sigterm_saves_everything_before_the_daemon_ends() {
     drains(|mount| {
@@ -46,6 +48,7 @@ fn sigterm_saves_everything_before_the_daemon_ends() {
     });
 }
 
+/// > When they succeed, everything is in the bucket.
 #[test]
 fn an_unmount_by_others_succeeds_only_when_everything_is_in_the_bucket() {
     drains(|mount| {
@@ -60,6 +63,8 @@ fn an_unmount_by_others_succeeds_only_when_everything_is_in_the_bucket() {
     });
 }
 
+/// > while changes are not in the bucket, the daemon keeps its own root directory open, and `fusermount3 -u` and
+/// > `umount` fail with «busy» (`EBUSY`).
 #[test]
 fn an_unmount_by_others_is_refused_while_something_is_not_saved() {
     let volume = Volume::local();
@@ -75,6 +80,8 @@ fn an_unmount_by_others_is_refused_while_something_is_not_saved() {
     mount.wait_until_gone();
 }
 
+/// > The mount option `nohold` gives this up: `fusermount3 -u` and `umount` then succeed at once, the process goes on
+/// > until everything is in the bucket, and only then ends.
 #[test]
 fn without_hold_the_daemon_outlives_an_unmount_by_others_until_everything_is_saved() {
     let volume = Volume::local();
@@ -87,6 +94,7 @@ fn without_hold_the_daemon_outlives_an_unmount_by_others_until_everything_is_sav
     mount.unmount();
 }
 
+/// > If files are open it fails with code 31 and the mount stays.
 #[test]
 fn an_unmount_that_fails_for_open_files_leaves_the_hold() {
     let volume = Volume::local();
@@ -101,6 +109,7 @@ fn an_unmount_that_fails_for_open_files_leaves_the_hold() {
     mount.unmount();
 }
 
+/// > `coffer sync DIR` returns when everything written so far is in the bucket.
 #[test]
 fn sync_returns_when_everything_is_in_the_bucket() {
     drains(|mount| {

@@ -53,6 +53,12 @@ fn replace_until_killed(dir: &Path, file: u32, noted: &AtomicU32, stop: &AtomicB
     assert!(quiet.is_ok() || stop.load(Ordering::SeqCst), "a write failed before the kill");
 }
 
+/// > **`fsync` and `fdatasync`** return when the file as it is now is in the bucket: contents, size, attributes, and
+/// > every name it was given before.
+///
+/// > **`fsync` of a directory** does the same for its entries.
+///
+/// > So a file that was written, synced and renamed over another is either the old or the new one, whole.
 #[test]
 fn what_was_synced_survives_a_kill_and_nothing_is_torn() {
     let mut dice = SmallRng::seed_from_u64(seed("kills"));

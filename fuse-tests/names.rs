@@ -18,6 +18,7 @@ fn rename(from: &Path, to: &Path) -> rustix::io::Result<()> {
     rustix::fs::rename(from, to)
 }
 
+/// > **`rename`** is atomic to everyone, over an existing target too, within and across directories
 #[test]
 fn rename_replaces_what_it_may_and_refuses_the_rest() {
     on_a_mount(|root| {
@@ -57,6 +58,7 @@ fn renaming_one_link_of_a_file_over_another_does_nothing() {
     });
 }
 
+/// > `RENAME_NOREPLACE` and `RENAME_EXCHANGE` work
 #[test]
 fn rename_can_spare_or_exchange_its_target() {
     let (one, two) = ("one", "two");
@@ -81,6 +83,7 @@ fn rename_can_spare_or_exchange_its_target() {
     );
 }
 
+/// > **Names** are bytes: 1 to 255 of them, any but `/` and NUL.
 #[test]
 fn every_byte_but_slash_and_nul_may_stand_in_a_name() {
     let names: Vec<OsString> = (1..=255u8)
@@ -123,6 +126,7 @@ fn a_name_of_256_bytes_is_too_long_everywhere() {
     });
 }
 
+/// > none for directories (`EPERM`).
 #[test]
 fn hard_links_are_names_of_one_file() {
     across_a_remount(
@@ -147,6 +151,7 @@ fn hard_links_are_names_of_one_file() {
     );
 }
 
+/// > **Symbolic links** have targets of up to 4,095 bytes.
 #[test]
 fn a_symlink_keeps_its_target_byte_for_byte() {
     let targets = [b"x".to_vec(), b"a\xff\xfe/../b".to_vec(), vec![b'l'; 4095]];

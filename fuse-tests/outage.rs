@@ -70,6 +70,8 @@ fn outage(volume: &Volume, name: Option<&str>, away: impl FnOnce(), back: impl F
     mount.unmount();
 }
 
+/// > A bucket in a local directory that goes away, as with an unplugged disk, is an outage too, until the same
+/// > directory is back.
 #[test]
 fn a_bucket_directory_that_vanishes_is_waited_for() {
     let volume = Volume::local();
@@ -93,6 +95,7 @@ fn a_bucket_directory_that_refuses_writes_is_waited_for() {
     outage(&volume, Some("denied"), || deny.set(true), || deny.set(false));
 }
 
+/// > A bucket that is merely away loses no write.
 #[test]
 fn a_server_that_is_killed_and_started_again_is_waited_for() {
     let server = RefCell::new(servers::seaweedfs());
@@ -144,6 +147,8 @@ fn without_bucket(args: &[&str], during: impl FnOnce(&Mount<'_>)) -> Volume {
     volume
 }
 
+/// > With `--fsync-timeout` they fail with `EIO` after that time, and the log says so: nothing is lost, and saving goes
+/// > on.
 #[test]
 fn an_fsync_with_a_time_limit_fails_and_loses_nothing() {
     let volume = without_bucket(&["--fsync-timeout", "1s"], |mount| {
@@ -169,6 +174,7 @@ except KeyboardInterrupt:
     sys.exit(42)
 ";
 
+/// > after five seconds in one call, those that ask it to end do (`SIGINT`, `SIGTERM`, `SIGHUP`, `SIGQUIT`: `EINTR`).
 #[test]
 fn a_program_that_handles_ctrl_c_gets_its_turn_during_an_outage() {
     let volume = without_bucket(&[], |mount| {

@@ -9,6 +9,7 @@ use crate::support::volume::Volume;
 /// The documented exit code of a volume that another mount writes to.
 const VOLUME_IN_USE: i32 = 18;
 
+/// > **One mount writes.** A second one is refused (code 18), or takes over (`--takeover`)
 #[test]
 fn a_second_mount_is_refused_and_told_who_holds_the_volume() {
     let volume = Volume::local();
@@ -27,6 +28,8 @@ fn a_second_mount_is_refused_and_told_who_holds_the_volume() {
     mount.unmount();
 }
 
+/// > from then on changes through the first fail with `EROFS`, and what it had not committed is lost when it ends (code
+/// > 30).
 #[test]
 fn a_mount_that_was_taken_over_turns_read_only_and_overwrites_nothing() {
     let volume = Volume::local();
@@ -53,6 +56,7 @@ fn a_mount_that_was_taken_over_turns_read_only_and_overwrites_nothing() {
     mount.unmount();
 }
 
+/// > **A reader** (`--read-only`) may run beside the writer.
 #[test]
 fn a_read_only_mount_follows_the_writer_and_changes_nothing() {
     let volume = Volume::local();

@@ -124,3 +124,32 @@ async fn an_idle_mount_is_all_but_silent() {
     assert!(requests <= 4 * 60, "{requests} requests in an hour");
     opened.close().await.unwrap();
 }
+
+/// A block that lies in a record goes through memory, and its neighbours in segments do not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_in_a_record_keeps_no_other_from_being_shared() {
+    const BLOCK: u64 = 65_536;
+    let world = World::new().await;
+    let (opened, bucket) = world.open(OpenOptions::default()).await;
+    let vfs = &opened.vfs;
+    let from = vfs.create(&CALLER, Ino::ROOT, b"from", 0o644, true).await.unwrap().ino;
+    let to = vfs.create(&CALLER, Ino::ROOT, b"to", 0o644, true).await.unwrap().ino;
+    vfs.write(from, 0, &[1; 32 * BLOCK as usize], true).await.unwrap();
+    vfs.sync_all().await.unwrap();
+    vfs.write(from, 3 * BLOCK, &[2; BLOCK as usize], true).await.unwrap();
+    vfs.fsync(from, true).await.unwrap();
+    let before = bucket.meter().snapshot();
+    let mut steps = Vec::new();
+    let mut at = 0;
+    while at < 32 * BLOCK {
+        let copied = vfs.copy_file_range(from, at, to, at, 32 * BLOCK - at).await.unwrap();
+        steps.push(copied / BLOCK);
+        at += copied;
+    }
+    assert_eq!(steps, [3, 1, 28], "blocks in each step");
+    assert_eq!(since(&bucket, &before), (0, 0));
+    let mut wanted = vec![1; 32 * BLOCK as usize];
+    wanted[3 * BLOCK as usize..4 * BLOCK as usize].fill(2);
+    assert!(vfs.read(Handle(0), to, 0, wanted.len()).await.unwrap() == wanted);
+    opened.close().await.unwrap();
+}

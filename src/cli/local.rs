@@ -138,6 +138,7 @@ mod tests {
             mtime: Time { secs: 1_000, nanos: 999_999_999 },
             ctime: time,
             btime: time,
+            is_unsettled: false,
         }
     }
 

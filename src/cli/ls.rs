@@ -217,6 +217,7 @@ mod tests {
             mtime: zero,
             ctime: zero,
             btime: zero,
+            is_unsettled: false,
         };
         for (kind, perm, text) in [
             (FileKind::Regular, 0o644, "-rw-r--r--"),

@@ -75,6 +75,9 @@ pub struct MountArgs {
     /// Changes wait no longer than this before they are sent [default: 5s]
     #[arg(long, value_name = "TIME", env = "COFFER_COMMIT_AGE", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
     pub commit_age: Option<Duration>,
+    /// With --read-only, nothing shown is older than this while the bucket answers [default: 5s]
+    #[arg(long, value_name = "TIME", env = "COFFER_POLL_INTERVAL", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
+    pub poll_interval: Option<Duration>,
     /// fsync fails with EIO if the bucket takes longer; saving goes on [default: wait without end]
     #[arg(long, value_name = "TIME", env = "COFFER_FSYNC_TIMEOUT", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
     pub fsync_timeout: Option<Duration>,
@@ -216,6 +219,7 @@ impl MountArgs {
             "memory" => self.memory = size()?,
             "dirty-limit" => self.dirty_limit = size()?,
             "commit-age" => self.commit_age = Some(parse_duration(value).map_err(wrong)?),
+            "poll-interval" => self.poll_interval = Some(parse_duration(value).map_err(wrong)?),
             "fsync-timeout" => self.fsync_timeout = Some(parse_duration(value).map_err(wrong)?),
             "state-dir" => self.state.state_dir = path(),
             "log-file" => self.log_file = path(),
@@ -235,6 +239,7 @@ impl MountArgs {
         options.vfs.fsync_timeout = self.fsync_timeout;
         options.vfs.atime = kernel.atime;
         options.vfs.directory_atime = kernel.directory_atime;
+        options.vfs.poll_interval = self.poll_interval.unwrap_or(options.vfs.poll_interval);
         options.vfs.commit_age = self.commit_age.unwrap_or(options.vfs.commit_age);
         budget::apply(&mut options, self.memory, self.cache_size, self.dirty_limit)?;
         Ok(options)
@@ -271,7 +276,7 @@ mod tests {
             let value = match name {
                 "takeover" => "",
                 "cache-size" | "memory" | "dirty-limit" => "64M",
-                "commit-age" | "fsync-timeout" | "read-timeout" => "3s",
+                "commit-age" | "poll-interval" | "fsync-timeout" | "read-timeout" => "3s",
                 _ => "/x",
             };
             let mut args = mount_args(&[]);

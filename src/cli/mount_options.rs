@@ -14,7 +14,7 @@ pub struct MountOptions {
 }
 
 /// Long flags of `coffer mount` that may be given as options.
-pub const SETTINGS: [&str; 15] = [
+pub const SETTINGS: [&str; 16] = [
     "passphrase-file",
     "passphrase-command",
     "key-file",
@@ -23,6 +23,7 @@ pub const SETTINGS: [&str; 15] = [
     "memory",
     "dirty-limit",
     "commit-age",
+    "poll-interval",
     "fsync-timeout",
     "state-dir",
     "log-file",

@@ -25,8 +25,9 @@ const CONVERSATIONS_MAX: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a long request tells how far it is; also how soon it notices that nobody listens any more.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
-/// How long conversations may go on after [`Server::stop`].
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long conversations may go on after [`Server::stop`]. The kernel tells that a mount has ended before umount(2)
+/// returns, and takes seconds to forget a million inodes; whoever asked for the unmount waits for that.
+const FAREWELL: Duration = Duration::from_secs(60);
 
 /// What the socket speaks for. All of these may be called at once, and dropped at any point.
 #[async_trait]

@@ -84,10 +84,14 @@ pub(super) async fn open(
         core.set_ids_cleared(node);
     }
     let mut how = core.open_flags(flags);
-    if how.contains(FopenFlags::FOPEN_DIRECT_IO) && permission::has_capabilities(&core.vfs, node).await? {
+    if core.writer
+        && how.contains(FopenFlags::FOPEN_DIRECT_IO)
+        && permission::has_capabilities(&core.vfs, node).await?
+    {
         how.remove(FopenFlags::FOPEN_DIRECT_IO);
     }
-    let handle = core.vfs.open(node, writes(flags), truncate).await?;
+    let opened = core.vfs.open(node, writes(flags), truncate).await;
+    let handle = opened.map_err(|error| core.about_inode(error))?;
     if flags.0 & libc::O_NOATIME == 0 && core.vfs.would_touch(node) {
         // Of what the kernel reads from its own cache we would not hear.
         how.remove(FopenFlags::FOPEN_KEEP_CACHE);

@@ -4,15 +4,17 @@ use std::ffi::OsStr;
 use std::future::Future;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fuser::{INodeNo, ReplyEmpty, ReplyEntry, ReplyWrite, Request};
 
 use super::births::{self, Kind};
 use super::convert::{Refusal, ino};
 use super::core::Core;
+use super::listing::Page;
 use super::serve::{Desk, Patience, Reply};
 use crate::base::Ino;
-use crate::vfs::Caller;
+use crate::vfs::{Caller, VfsError};
 
 type Shared = Arc<Core>;
 
@@ -36,6 +38,30 @@ impl Bridge {
         self.0.serve(reply, Patience::UntilKilled(request.pid()), operation, answer);
     }
 
+    /// One `vfs` call about an inode that the kernel knows. The answer is given for how long it may be remembered.
+    pub(super) fn ask<R, T, F>(
+        &self,
+        request: &Request,
+        reply: R,
+        operation: impl FnOnce(Shared) -> F,
+        answer: impl FnOnce(&Core, R, T, Duration) + Send + 'static,
+    ) where
+        R: Reply,
+        T: Send + 'static,
+        F: Future<Output = Result<T, VfsError>> + Send + 'static,
+    {
+        let lease = self.0.core.lease();
+        self.call(
+            request,
+            reply,
+            |core| {
+                let asked = operation(Arc::clone(&core));
+                async move { asked.await.map_err(|error| core.about_inode(error)) }
+            },
+            move |core, reply, value| answer(core, reply, value, core.ttl(lease)),
+        );
+    }
+
     /// One `vfs` call that yields nothing.
     pub(super) fn act<E, F>(&self, request: &Request, reply: ReplyEmpty, operation: impl FnOnce(Shared) -> F)
     where
@@ -57,6 +83,20 @@ impl Bridge {
         F: Future<Output = Result<T, Refusal>> + Send + 'static,
     {
         self.0.serve(reply, Patience::ToTheEnd, operation, answer);
+    }
+
+    /// The next entries of a follower's listing.
+    pub(super) fn page<R: Reply>(
+        &self,
+        request: &Request,
+        listing: (u64, Ino),
+        cookie: u64,
+        reply: R,
+        answer: impl FnOnce(&Core, R, Page, Duration) + Send + 'static,
+    ) {
+        let lease = self.0.core.lease();
+        let page = |core: Shared| async move { core.listings.page(&core.vfs, listing, cookie, lease).await };
+        self.ask(request, reply, page, answer);
     }
 
     /// `mknod`, `mkdir` and `symlink`.

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{Errno, FileAttr, FileType, INodeNo, RenameFlags, TimeOrNow};
+use fuser::{Errno, FileAttr, FileType, INodeNo, RenameFlags, ReplyStatfs, TimeOrNow};
 
-use crate::base::{BLOCK_BYTES, FileKind, Ino, Time};
-use crate::vfs::{Attr, RenameMode, SetTime, VfsError, XattrMode};
+use crate::base::{BLOCK_BYTES, FileKind, Ino, NAME_BYTES_MAX, Time};
+use crate::vfs::{Attr, RenameMode, SeekFor, SetTime, StatFs, VfsError, XattrMode};
 
 /// What `stat` reports as the best size for reads and writes.
 ///
@@ -89,6 +89,22 @@ pub(super) const fn node_kind(mode: u32) -> Option<FileKind> {
         libc::S_IFSOCK => Some(FileKind::Socket),
         _ => None,
     }
+}
+
+/// From where `lseek(2)` looks for what.
+pub(super) fn seek_for(offset: i64, whence: i32) -> Result<(u64, SeekFor), Errno> {
+    let what = match whence {
+        libc::SEEK_DATA => SeekFor::Data,
+        libc::SEEK_HOLE => SeekFor::Hole,
+        _ => return Err(Errno::EINVAL),
+    };
+    u64::try_from(offset).map(|offset| (offset, what)).map_err(|_| Errno::ENXIO)
+}
+
+pub(super) fn answer_statfs(reply: ReplyStatfs, about: &StatFs) {
+    let (block, name) = (about.block_bytes, NAME_BYTES_MAX as u32);
+    let (free, files_free) = (about.blocks_free, about.files_free);
+    reply.statfs(about.blocks, free, free, about.files, files_free, block, name, block);
 }
 
 pub(super) const fn perm(mode: u32) -> u16 {

@@ -6,19 +6,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fuser::{
-    FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, Notifier, OpenFlags, ReplyEntry, WriteFlags,
+    Errno, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, Notifier, OpenFlags, ReplyEntry,
+    WriteFlags,
 };
 
-use super::convert::file_attr;
+use super::convert::{Refusal, file_attr};
 use super::dirs::Fit;
+use super::listing::Listings;
 use super::permission::{PlainDirs, SetIds};
 use crate::base::Ino;
 use crate::vfs::{Attr, Vfs, VfsError};
 
 /// Nothing but this mount changes the volume, so the kernel may remember names and attributes for good (a year).
 const TTL_WRITER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// A read-only mount follows another's commits, which come every few seconds at most.
-const TTL_FOLLOWER: Duration = Duration::from_secs(1);
+/// Attributes of a file with contents that are not committed.
+const TTL_UNSETTLED: Duration = Duration::from_secs(1);
 
 /// Largest write in one request; larger ones measured no faster.
 const WRITE_BYTES_MAX: u32 = 1024 * 1024;
@@ -44,13 +46,20 @@ const WANTED_BY_WRITER: [InitFlags; 2] =
     [InitFlags::FUSE_CACHE_SYMLINKS, InitFlags::FUSE_EXPLICIT_INVAL_DATA];
 const WANTED_BY_FOLLOWER: [InitFlags; 1] = [InitFlags::FUSE_AUTO_INVAL_DATA];
 
+/// Until when the kernel may remember what an operation tells it, which is known before the operation reads: the writer
+/// tells what stays true, a follower what is true until it goes to a newer commit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lease(Option<Duration>);
+
 /// The state of one mount.
 pub(super) struct Core {
     pub(super) vfs: Arc<Vfs>,
-    pub(super) ttl: Duration,
     /// Whether this mount is the only one that writes; otherwise it follows one.
     pub(super) writer: bool,
+    /// Whether `fuser` refuses some users whom the kernel lets in. What the kernel remembers it shows to all of them.
+    pub(super) filters: bool,
     pub(super) fit: Fit,
+    pub(super) listings: Listings,
     pub(super) plain: PlainDirs,
     set_ids: SetIds,
     kernel_says_kill: AtomicBool,
@@ -58,12 +67,13 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(vfs: Arc<Vfs>, writer: bool) -> Self {
+    pub(super) fn new(vfs: Arc<Vfs>, writer: bool, filters: bool) -> Self {
         Self {
             vfs,
-            ttl: if writer { TTL_WRITER } else { TTL_FOLLOWER },
+            filters,
             writer,
             fit: Fit::default(),
+            listings: Listings::default(),
             plain: PlainDirs::default(),
             set_ids: SetIds::default(),
             kernel_says_kill: AtomicBool::new(false),
@@ -91,12 +101,47 @@ impl Core {
         let _ = self.notifier.set(notifier);
     }
 
+    /// To be asked before the operation reads.
+    pub(super) fn lease(&self) -> Lease {
+        match (self.filters, self.writer) {
+            (true, _) => Lease(Some(Duration::ZERO)),
+            (false, true) => Lease(None),
+            (false, false) => Lease(Some(self.vfs.lease())),
+        }
+    }
+
+    /// For attributes: `ttl`, or less if they change by themselves.
+    pub(super) fn attr_ttl(attr: &Attr, ttl: Duration) -> Duration {
+        if attr.is_unsettled { ttl.min(TTL_UNSETTLED) } else { ttl }
+    }
+
+    /// How long the kernel may remember what the writer has just done.
+    pub(super) fn ttl_done(&self) -> Duration {
+        self.ttl(self.lease())
+    }
+
+    /// What is left of a lease.
+    pub(super) fn ttl(&self, lease: Lease) -> Duration {
+        lease.0.map_or(TTL_WRITER, |until| self.vfs.lease_left(until))
+    }
+
     /// Looks a name up. That there is none is an answer here, for the kernel to remember.
     pub(super) async fn find(&self, dir: Ino, name: &[u8]) -> Result<Option<Attr>, VfsError> {
         match self.vfs.lookup(dir, name).await {
             Ok(attr) => Ok(Some(attr)),
-            Err(error) if error.errno() == libc::ENOENT => Ok(None),
+            Err(VfsError::NoEntry) if self.writer => Ok(None),
+            // A follower's directory may have gone meanwhile, which says nothing about the name.
+            Err(VfsError::NoEntry) => self.vfs.getattr(dir).await.map(|_| None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Why an operation on an inode failed that the kernel knows. To a follower's kernel, that there is none (any more)
+    /// means that names may lead elsewhere by now: it looks them up again, and tells the caller only of what is open.
+    pub(super) fn about_inode(&self, error: VfsError) -> Refusal {
+        match error {
+            VfsError::NoEntry if !self.writer => Refusal(Errno::ESTALE),
+            error => error.into(),
         }
     }
 
@@ -106,18 +151,18 @@ impl Core {
         file_attr(attr)
     }
 
+    /// Answers with a new name, which only a writer has.
     pub(super) fn entry(&self, reply: ReplyEntry, attr: &Attr) {
-        reply.entry(&self.ttl, &self.tell(attr), Generation(0));
+        reply.entry(&self.ttl_done(), &self.tell(attr), Generation(0));
     }
 
     /// How the kernel shall treat a newly opened file.
     ///
-    /// Files open for writing only bypass the page cache, which costs more than FUSE itself; NOFLUSH because closing a
-    /// file promises nothing here.
+    /// Files open for writing only bypass the page cache, which costs more than FUSE itself; so do all files of a
+    /// follower, because a read that finds some of its pages there and asks for the others would be of two commits.
+    /// NOFLUSH because closing a file promises nothing here.
     pub(super) fn open_flags(&self, flags: OpenFlags) -> FopenFlags {
-        if !self.writer {
-            FopenFlags::FOPEN_NOFLUSH
-        } else if writes_only(flags) {
+        if !self.writer || writes_only(flags) {
             FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_DIRECT_IO
         } else {
             FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_KEEP_CACHE

@@ -3,11 +3,13 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use fuser::{Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 
 use super::convert::file_type;
 use super::core::Core;
+use super::listing::Page;
 use crate::vfs::{Attr, DirEntry};
 
 const ASK_MIN: usize = 32;
@@ -52,9 +54,10 @@ pub(super) fn fill(fit: &Fit, mut reply: ReplyDirectory, entries: &[DirEntry]) {
 
 /// Each entry but `.` and `..` carries a kernel reference, which those that did not fit must not keep.
 pub(super) fn fill_plus(core: &Core, mut reply: ReplyDirectoryPlus, entries: &[(DirEntry, Attr)]) {
+    let ttl = core.ttl_done();
     let full = |(entry, attr): &(DirEntry, Attr)| {
         let name = OsStr::from_bytes(entry.name.as_ref());
-        reply.add(INodeNo(attr.ino.0), entry.next, name, &core.ttl, &core.tell(attr), Generation(0))
+        reply.add(INodeNo(attr.ino.0), entry.next, name, &ttl, &core.tell(attr), Generation(0))
     };
     let fitted = entries.iter().position(full).unwrap_or(entries.len());
     core.fit.learn(entries.len(), fitted);
@@ -62,6 +65,30 @@ pub(super) fn fill_plus(core: &Core, mut reply: ReplyDirectoryPlus, entries: &[(
         let name: &[u8] = entry.name.as_ref();
         if !matches!(name, b"." | b"..") {
             core.vfs.forget(attr.ino, 1);
+        }
+    }
+    reply.ok();
+}
+
+/// Fills a reply with a page of a follower's listing.
+pub(super) fn fill_page(_: &Core, mut reply: ReplyDirectory, page: Page, _: Duration) {
+    for (entry, _) in page.entries() {
+        let name = OsStr::from_bytes(entry.name.as_ref());
+        if reply.add(INodeNo(entry.ino.0), entry.next, file_type(entry.kind), name) {
+            break;
+        }
+    }
+    reply.ok();
+}
+
+/// The same with attributes.
+pub(super) fn fill_page_plus(core: &Core, mut reply: ReplyDirectoryPlus, page: Page, _: Duration) {
+    // The page may be older than the request.
+    let ttl = core.ttl(page.lease());
+    for (entry, attr) in page.entries() {
+        let name = OsStr::from_bytes(entry.name.as_ref());
+        if reply.add(INodeNo(attr.ino.0), entry.next, name, &ttl, &core.tell(attr), Generation(0)) {
+            break;
         }
     }
     reply.ok();

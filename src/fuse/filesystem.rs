@@ -16,12 +16,13 @@ use fuser::{
 
 use super::births::{self, Kind};
 use super::bridge::{Bridge, caller, owned};
-use super::convert::{absent, ino, node_kind, perm, rename_mode, set_time, time_from_kernel, xattr_mode};
-use super::core::durability;
-use super::dirs;
-use super::permission;
-use super::xattrs;
-use crate::vfs::{Handle, SeekFor, SetAttr};
+use super::convert::{
+    absent, answer_statfs, ino, node_kind, perm, rename_mode, seek_for, set_time, time_from_kernel,
+    xattr_mode,
+};
+use super::core::{Core, durability};
+use super::{dirs, permission, xattrs};
+use crate::vfs::{Handle, SetAttr};
 
 /// Most bytes one `copy_file_range` answer can count, in whole pages.
 const COPY_BYTES_MAX: u64 = 0xFFFF_F000;
@@ -34,13 +35,13 @@ impl Filesystem for Bridge {
 
     fn lookup(&self, request: &Request, dir: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (dir, name) = (ino(dir), owned(name));
-        self.call(
+        self.ask(
             request,
             reply,
             |core| async move { core.find(dir, &name).await },
-            |core, reply, found| match found {
-                Some(attr) => core.entry(reply, &attr),
-                None => reply.entry(&core.ttl, &absent(), Generation(0)),
+            |core, reply, found, ttl| {
+                let attr = found.map_or_else(absent, |attr| core.tell(&attr));
+                reply.entry(&ttl, &attr, Generation(0));
             },
         );
     }
@@ -50,11 +51,11 @@ impl Filesystem for Bridge {
     }
 
     fn getattr(&self, request: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.call(
+        self.ask(
             request,
             reply,
             |core| async move { core.vfs.getattr(ino(node)).await },
-            |core, reply, attr| reply.attr(&core.ttl, &core.tell(&attr)),
+            |core, reply, attr, ttl| reply.attr(&Core::attr_ttl(&attr, ttl), &core.tell(&attr)),
         );
     }
 
@@ -89,16 +90,16 @@ impl Filesystem for Bridge {
         self.steps(
             reply,
             |core| async move { permission::set_attr(&core.vfs, &caller, ino(node), &set).await },
-            |core, reply, attr| reply.attr(&core.ttl, &core.tell(&attr)),
+            |core, reply, attr| reply.attr(&Core::attr_ttl(&attr, core.ttl_done()), &core.tell(&attr)),
         );
     }
 
     fn readlink(&self, request: &Request, node: INodeNo, reply: ReplyData) {
-        self.call(
+        self.ask(
             request,
             reply,
             |core| async move { core.vfs.readlink(ino(node)).await },
-            move |core, reply, target| {
+            move |core, reply, target, _| {
                 core.vfs.touch(ino(node));
                 reply.data(&target);
             },
@@ -115,12 +116,10 @@ impl Filesystem for Bridge {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        match node_kind(mode) {
-            Some(kind) => {
-                self.make(caller(request, umask), dir, name, perm(mode), Kind::Node(kind, rdev), reply);
-            }
-            None => reply.error(Errno::EINVAL),
-        }
+        let Some(kind) = node_kind(mode) else {
+            return reply.error(Errno::EINVAL);
+        };
+        self.make(caller(request, umask), dir, name, perm(mode), Kind::Node(kind, rdev), reply);
     }
 
     fn mkdir(&self, request: &Request, dir: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
@@ -202,7 +201,7 @@ impl Filesystem for Bridge {
             },
             move |core, reply, (attr, Handle(handle))| {
                 let flags = core.open_flags(OpenFlags(flags));
-                reply.created(&core.ttl, &core.tell(&attr), Generation(0), FileHandle(handle), flags);
+                reply.created(&core.ttl_done(), &core.tell(&attr), Generation(0), FileHandle(handle), flags);
             },
         );
     }
@@ -218,11 +217,11 @@ impl Filesystem for Bridge {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.call(
+        self.ask(
             request,
             reply,
             |core| async move { core.vfs.read(Handle(handle.0), ino(node), offset, bytes as usize).await },
-            move |core, reply, data| {
+            move |core, reply, data, _| {
                 if flags.0 & libc::O_NOATIME == 0 {
                     core.vfs.touch(ino(node));
                 }
@@ -273,15 +272,30 @@ impl Filesystem for Bridge {
     /// To the writer's kernel `ENOSYS` says: directories need no opening, and their listings may be kept. It keeps
     /// them until it changes the directory itself, and never sends OPENDIR or RELEASEDIR again.
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        if self.0.core.writer {
+        if self.0.core.writer && !self.0.core.filters {
             reply.error(Errno::ENOSYS);
         } else {
-            reply.opened(FileHandle(0), fuser::FopenFlags::empty());
+            reply.opened(FileHandle(self.0.core.listings.open()), fuser::FopenFlags::empty());
         }
     }
 
-    fn readdir(&self, request: &Request, dir: INodeNo, _: FileHandle, cookie: u64, reply: ReplyDirectory) {
+    fn releasedir(&self, _: &Request, _: INodeNo, listing: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        self.0.core.listings.close(listing.0);
+        reply.ok();
+    }
+
+    fn readdir(
+        &self,
+        request: &Request,
+        dir: INodeNo,
+        listing: FileHandle,
+        cookie: u64,
+        reply: ReplyDirectory,
+    ) {
         let max = self.0.core.fit.ask();
+        if !self.0.core.writer {
+            return self.page(request, (listing.0, ino(dir)), cookie, reply, dirs::fill_page);
+        }
         self.call(
             request,
             reply,
@@ -297,11 +311,14 @@ impl Filesystem for Bridge {
         &self,
         request: &Request,
         dir: INodeNo,
-        _: FileHandle,
+        listing: FileHandle,
         cookie: u64,
         reply: ReplyDirectoryPlus,
     ) {
         let max = self.0.core.fit.ask();
+        if !self.0.core.writer {
+            return self.page(request, (listing.0, ino(dir)), cookie, reply, dirs::fill_page_plus);
+        }
         self.call(
             request,
             reply,
@@ -329,19 +346,7 @@ impl Filesystem for Bridge {
             request,
             reply,
             |core| async move { core.vfs.statfs().await },
-            |_, reply, s| {
-                let (block, name) = (s.block_bytes, crate::base::NAME_BYTES_MAX as u32);
-                reply.statfs(
-                    s.blocks,
-                    s.blocks_free,
-                    s.blocks_free,
-                    s.files,
-                    s.files_free,
-                    block,
-                    name,
-                    block,
-                );
-            },
+            |_, reply, about| answer_statfs(reply, &about),
         );
     }
 
@@ -368,20 +373,20 @@ impl Filesystem for Bridge {
 
     fn getxattr(&self, request: &Request, node: INodeNo, name: &OsStr, room: u32, reply: ReplyXattr) {
         let name = owned(name);
-        self.call(
+        self.ask(
             request,
             reply,
             |core| async move { core.vfs.get_xattr(ino(node), &name).await },
-            move |_, reply, value| xattrs::answer(reply, room, &value),
+            move |_, reply, value, _| xattrs::answer(reply, room, &value),
         );
     }
 
     fn listxattr(&self, request: &Request, node: INodeNo, room: u32, reply: ReplyXattr) {
-        self.call(
+        self.ask(
             request,
             reply,
             |core| async move { core.vfs.list_xattr(ino(node)).await },
-            move |_, reply, names| xattrs::answer(reply, room, &names),
+            move |_, reply, names, _| xattrs::answer(reply, room, &names),
         );
     }
 
@@ -425,19 +430,15 @@ impl Filesystem for Bridge {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let what = match whence {
-            libc::SEEK_DATA => SeekFor::Data,
-            libc::SEEK_HOLE => SeekFor::Hole,
-            _ => return reply.error(Errno::EINVAL),
+        let (offset, what) = match seek_for(offset, whence) {
+            Ok(sought) => sought,
+            Err(error) => return reply.error(error),
         };
-        let Ok(offset) = u64::try_from(offset) else {
-            return reply.error(Errno::ENXIO);
-        };
-        self.call(
+        self.ask(
             request,
             reply,
             |core| async move { core.vfs.seek(ino(node), offset, what).await },
-            |_, reply, found| reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
+            |_, reply, found, _| reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
         );
     }
 

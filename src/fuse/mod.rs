@@ -16,6 +16,7 @@ mod filesystem;
 mod hold;
 mod kernel;
 mod killed;
+mod listing;
 mod mount;
 mod mountinfo;
 mod options;

@@ -52,7 +52,7 @@ pub fn mount(
     runtime: &Handle,
 ) -> Result<Mounted, MountError> {
     let point = check_mount_point(mountpoint, options.nonempty)?;
-    let core = Arc::new(Core::new(vfs, !options.read_only));
+    let core = Arc::new(Core::new(vfs, !options.read_only, options.filters()));
     let connection = kernel::attach(&point, options)?;
     let desk = Desk::new(Arc::clone(&core), runtime.clone());
     let begun = begin(Bridge(desk), connection, options, &core, &point).map(|mounted| Mounted {

@@ -108,6 +108,11 @@ impl MountOptions {
         }
     }
 
+    /// Whether the kernel lets users in whom `fuser` then refuses.
+    pub(super) fn filters(&self) -> bool {
+        self.acl() == SessionACL::RootAndOwner
+    }
+
     /// The words that fusermount3 takes for these options.
     pub(super) fn words(&self) -> Vec<&'static str> {
         let mut words = vec!["default_permissions"];

@@ -47,6 +47,8 @@ pub struct Attr {
     pub ctime: Time,
     /// Birth.
     pub btime: Time,
+    /// Whether `blocks` will be another number after the next commit.
+    pub is_unsettled: bool,
 }
 
 impl Attr {
@@ -65,6 +67,7 @@ impl Attr {
             mtime: inode.mtime,
             ctime: inode.ctime,
             btime: inode.btime,
+            is_unsettled: dirty_bytes > 0,
         }
     }
 }

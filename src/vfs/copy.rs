@@ -25,6 +25,14 @@ struct Copy {
     len: u64,
 }
 
+/// What has been done, or is to be done otherwise.
+enum Step {
+    /// So many bytes share their blocks now.
+    Shared(u64),
+    /// So many must go through memory; what follows them may be shared again.
+    Unshareable(u64),
+}
+
 /// What a block is shared as.
 enum Shared {
     Hole,
@@ -53,18 +61,21 @@ impl Vfs {
         }
         let copy = Copy { from, from_offset, to, to_offset, len };
         let is_aligned = from_offset.is_multiple_of(BLOCK_LEN) && to_offset.is_multiple_of(BLOCK_LEN);
-        let shared = if is_aligned { self.update(|txn| share(txn, &copy)).await? } else { 0 };
-        if shared > 0 {
-            return Ok(shared);
-        }
-        let len = len.min(COPY_BYTES_MAX - from_offset % BLOCK_LEN) as usize;
-        let bytes = self.read(Handle(0), from, from_offset, len).await?;
+        let most = COPY_BYTES_MAX - from_offset % BLOCK_LEN;
+        let most = match is_aligned {
+            true => match self.update(|txn| share(txn, &copy)).await? {
+                Step::Shared(bytes) => return Ok(bytes),
+                Step::Unshareable(bytes) => bytes,
+            },
+            false => most,
+        };
+        let bytes = self.read(Handle(0), from, from_offset, len.min(most) as usize).await?;
         Ok(self.write(to, to_offset, &bytes, false).await? as u64)
     }
 }
 
-/// Shares blocks from the start of the range on, as many as can be. Gives the bytes.
-fn share(txn: &mut Txn, copy: &Copy) -> Result<u64, Halt> {
+/// Shares blocks from the start of the range on, as many as can be.
+fn share(txn: &mut Txn, copy: &Copy) -> Result<Step, Halt> {
     let source = txn.regular(copy.from)?;
     let mut target = txn.regular(copy.to)?;
     let len = copy.len.min(source.size.saturating_sub(copy.from_offset));
@@ -83,7 +94,15 @@ fn share(txn: &mut Txn, copy: &Copy) -> Result<u64, Halt> {
         bytes += rest.min(BLOCK_LEN);
     }
     if bytes == 0 {
-        return Ok(0);
+        let mut unshareable = BLOCK_LEN;
+        while unshareable < len.min(COPY_BYTES_MAX) {
+            let index = BlockIndex::of(copy.from_offset + unshareable).0;
+            if shareable(txn, copy.from, &source, index)?.is_some() {
+                break;
+            }
+            unshareable += BLOCK_LEN;
+        }
+        return Ok(Step::Unshareable(unshareable));
     }
     txn.state().check_quota(bytes)?;
     let (size, now) = (target.size, txn.now);
@@ -99,7 +118,7 @@ fn share(txn: &mut Txn, copy: &Copy) -> Result<u64, Halt> {
             Shared::Place(place) => txn.dirty().share(copy.to, index, place),
         }
     }
-    Ok(bytes)
+    Ok(Step::Shared(bytes))
 }
 
 fn shareable(txn: &mut Txn, ino: Ino, inode: &Inode, index: u64) -> Result<Option<Shared>, Halt> {

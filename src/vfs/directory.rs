@@ -36,11 +36,22 @@ fn tag_after(cookie: u64) -> Option<Tag> {
 
 impl Vfs {
     /// Up to `max` entries of `dir` after `cookie`, which is 0 at first and then the
-    /// [`DirEntry::next`] of the last entry taken. An empty answer is the end.
+    /// [`DirEntry::next`] of the last entry taken. An empty answer is the end. A reader is shown
+    /// what one commit left.
     ///
     /// # Errors
     /// [`VfsError::NotDirectory`] for anything else.
     pub async fn readdir(&self, dir: Ino, cookie: u64, max: usize) -> Result<Vec<DirEntry>, VfsError> {
+        loop {
+            let seen = self.seen_commit();
+            let entries = self.entries(dir, cookie, max).await?;
+            if seen == self.seen_commit() {
+                return Ok(entries);
+            }
+        }
+    }
+
+    async fn entries(&self, dir: Ino, cookie: u64, max: usize) -> Result<Vec<DirEntry>, VfsError> {
         let parent = self.read_txn(|txn| Ok(txn.directory(dir)?.parent)).await?;
         let mut entries = Vec::new();
         let dot =
@@ -88,11 +99,11 @@ impl Vfs {
     ) -> Result<Vec<(DirEntry, Attr)>, VfsError> {
         let mut cookie = cookie;
         loop {
-            let entries = self.readdir(dir, cookie, max).await?;
+            let entries = self.entries(dir, cookie, max).await?;
             let Some(last) = entries.last() else { return Ok(Vec::new()) };
             cookie = last.next;
             let inodes = self.inodes(entries.iter().map(|entry| entry.ino)).await?;
-            let listed = self.refer_listed(entries, &inodes);
+            let listed = self.with_attributes(entries, &inodes, true);
             // An empty answer would be the end, which this need not be.
             if !listed.is_empty() {
                 return Ok(listed);
@@ -100,11 +111,33 @@ impl Vfs {
         }
     }
 
+    /// As [`Vfs::readdir_plus`], of one commit and without taking references: for readers, to whom they mean nothing.
+    ///
+    /// # Errors
+    /// As [`Vfs::readdir`].
+    pub async fn readdir_unreferred(
+        &self,
+        dir: Ino,
+        cookie: u64,
+        max: usize,
+    ) -> Result<Vec<(DirEntry, Attr)>, VfsError> {
+        loop {
+            let seen = self.seen_commit();
+            let entries = self.entries(dir, cookie, max).await?;
+            let inodes = self.inodes(entries.iter().map(|entry| entry.ino)).await?;
+            let listed = self.with_attributes(entries, &inodes, false);
+            if seen == self.seen_commit() {
+                return Ok(listed);
+            }
+        }
+    }
+
     /// Gives entries their attributes, as they are by now, and takes the references.
-    fn refer_listed(
+    fn with_attributes(
         &self,
         entries: Vec<DirEntry>,
         inodes: &BTreeMap<Ino, Arc<Inode>>,
+        refer: bool,
     ) -> Vec<(DirEntry, Attr)> {
         let mut state = self.state.lock();
         let mut listed = Vec::with_capacity(entries.len());
@@ -118,7 +151,7 @@ impl Vfs {
                     None => continue,
                 },
             };
-            if !matches!(entry.name.as_slice(), b"." | b"..") {
+            if refer && !matches!(entry.name.as_slice(), b"." | b"..") {
                 *state.refs.entry(entry.ino).or_default() += 1;
             }
             let inode = state.with_atime(entry.ino, inode);

@@ -1,57 +1,118 @@
-//! A reader follows the writer: when it is used, and not more often than every few seconds.
+//! A reader follows the writer: when it is used, and in whole commits only.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{RwLock, RwLockReadGuard};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 
-use crate::meta::{Key, MetaError, Record, decode};
+use crate::meta::engine::View;
+use crate::meta::{Key, MetaError, Record, Superblock, decode};
 
 use super::state::Phase;
 use super::{Vfs, VfsError};
 
-/// A reader that is used looks for new commits after this time.
-const FOLLOW_AGE: Duration = Duration::from_secs(5);
-
-/// Keeps what a reader loads to one commit.
+/// Keeps all that a reader knows, and all that it lets others remember, to one commit.
 #[derive(Debug, Default)]
 pub(super) struct Follow {
     /// Held for reading by loads, for writing while the engine goes to a newer commit, so that no
     /// record of the one is remembered beside records of the other.
     gate: RwLock<()>,
-    looked_at_ms: AtomicU64,
+    /// What the engine showed when the records in memory were loaded.
+    view: Mutex<View>,
+    /// When the last look was over, and when the last one began, by the clock's `elapsed`.
+    looked_at_us: AtomicU64,
+    began_at_us: AtomicU64,
     is_looking: AtomicBool,
+    has_looked: Notify,
+    /// Until when others may remember what they were told.
+    leased_until_us: AtomicU64,
 }
 
 impl Follow {
+    /// What was read up to now came from `view`, at this time.
+    pub(super) fn starting_with(view: View, now: Duration) -> Self {
+        let follow = Self { view: Mutex::new(view), ..Self::default() };
+        follow.looked_at_us.store(micros(now), Ordering::Relaxed);
+        follow
+    }
+
     /// Lets a load pass.
     pub(super) async fn pass(&self) -> RwLockReadGuard<'_, ()> {
         self.gate.read().await
     }
+
+    fn looked_at(&self) -> Duration {
+        Duration::from_micros(self.looked_at_us.load(Ordering::Acquire))
+    }
 }
 
 impl Vfs {
-    /// Looks for new commits beside the operation that calls it, if it is time to.
-    pub(super) fn follow_if_due(&self) {
+    /// At this age of the last look the next one begins, beside whatever asks for it; once it is
+    /// as old as the interval, operations wait for it.
+    fn look_age(&self) -> Duration {
+        self.options.poll_interval * 3 / 4
+    }
+
+    /// Until when (by the clock's `elapsed`) what an operation that begins now tells may be
+    /// remembered: no newer commit is gone to before that. To be asked before the operation reads.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        let until = self.follow.looked_at() + self.look_age() - self.options.poll_interval / 4;
+        self.follow.leased_until_us.fetch_max(micros(until), Ordering::AcqRel);
+        until
+    }
+
+    /// What is left of a lease.
+    #[must_use]
+    pub fn lease_left(&self, until: Duration) -> Duration {
+        until.saturating_sub(self.clock.elapsed())
+    }
+
+    /// Looks for new commits, if it is time to: beside the operation that calls it, or, if nothing
+    /// has been asked for so long that what is known may be older than the interval, before it.
+    pub(super) async fn keep_up(&self) {
         if !self.options.read_only {
             return;
         }
-        let now_ms = self.clock.elapsed().as_millis() as u64;
-        let looked_at_ms = self.follow.looked_at_ms.load(Ordering::Relaxed);
-        if now_ms.saturating_sub(looked_at_ms) < FOLLOW_AGE.as_millis() as u64
-            || self.follow.is_looking.swap(true, Ordering::AcqRel)
-        {
+        let age = self.clock.elapsed().saturating_sub(self.follow.looked_at());
+        if age < self.look_age() {
             return;
         }
+        self.begin_look();
+        if age >= self.options.poll_interval {
+            self.await_look().await;
+        }
+    }
+
+    fn begin_look(&self) {
+        if self.follow.is_looking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.follow.began_at_us.store(micros(self.clock.elapsed()), Ordering::Release);
         let Some(this) = self.me.upgrade() else { return };
         tokio::spawn(async move {
             if let Err(error) = this.follow().await {
                 tracing::warn!(%error, "the writer's commits cannot be followed at the moment");
             }
-            let now_ms = this.clock.elapsed().as_millis() as u64;
-            this.follow.looked_at_ms.store(now_ms, Ordering::Relaxed);
+            this.follow.looked_at_us.store(micros(this.clock.elapsed()), Ordering::Release);
             this.follow.is_looking.store(false, Ordering::Release);
+            this.follow.has_looked.notify_waiters();
         });
+    }
+
+    /// A bucket that does not answer holds operations up for one interval in all, not each of them.
+    async fn await_look(&self) {
+        let looked = self.follow.has_looked.notified();
+        tokio::pin!(looked);
+        looked.as_mut().enable();
+        if !self.follow.is_looking.load(Ordering::Acquire) {
+            return;
+        }
+        let began_at = Duration::from_micros(self.follow.began_at_us.load(Ordering::Acquire));
+        let patience = (began_at + self.options.poll_interval).saturating_sub(self.clock.elapsed());
+        // Late or not: what is known is the best there is.
+        let _ = tokio::time::timeout(patience, looked).await;
     }
 
     /// Goes to the newest commit; says whether there was a newer one.
@@ -61,20 +122,59 @@ impl Vfs {
     pub async fn follow(&self) -> Result<bool, VfsError> {
         let _gate = self.follow.gate.write().await;
         self.engine.refresh().await.map_err(MetaError::from)?;
-        let key = Key::Super;
-        let bytes = self.engine.get(&key.encode()).await.map_err(MetaError::from)?;
-        let Record::Super(newest) = decode(&key, &bytes.ok_or(MetaError::Missing(key))?)? else {
-            return Err(MetaError::Missing(key).into());
-        };
+        let (newest, view) = self.newest_superblock().await?;
         let mut state = self.state.lock();
-        if state.phase != Phase::ReadOnly || newest.commit == state.superblock.commit {
+        if state.phase != Phase::ReadOnly {
             return Ok(false);
         }
         if newest.commit < state.superblock.commit {
-            return Err(MetaError::Inconsistent { key, why: "it is older than what was read before" }.into());
+            let (key, why) = (Key::Super, "it is older than what was read before");
+            return Err(MetaError::Inconsistent { key, why }.into());
+        }
+        // Only now: whoever is dropped or fails before this leaves loads that do not fit, and they notice.
+        *self.follow.view.lock() = view;
+        if newest.commit == state.superblock.commit {
+            return Ok(false);
         }
         state.overlay.forget_committed();
-        state.superblock = (*newest).clone();
+        state.superblock = newest;
         Ok(true)
     }
+
+    async fn newest_superblock(&self) -> Result<(Superblock, View), VfsError> {
+        let key = Key::Super;
+        loop {
+            let view = self.engine.view();
+            let bytes = self.engine.get(&key.encode()).await.map_err(MetaError::from)?;
+            let Record::Super(newest) = decode(&key, &bytes.ok_or(MetaError::Missing(key))?)? else {
+                return Err(MetaError::Missing(key).into());
+            };
+            if self.engine.view() == view {
+                return Ok(((*newest).clone(), view));
+            }
+        }
+    }
+
+    /// Follows out of turn, because what is known cannot be read any more; but not before all that others
+    /// were told may be remembered no longer.
+    pub(super) async fn follow_early(&self) -> Result<(), VfsError> {
+        let until = Duration::from_micros(self.follow.leased_until_us.load(Ordering::Acquire));
+        tokio::time::sleep(self.lease_left(until)).await;
+        self.follow().await.map(drop)
+    }
+
+    /// Whether what the engine has just been asked for is of the commit that is in memory. To be asked while
+    /// [`Follow::pass`] is held.
+    pub(super) fn is_current(&self) -> bool {
+        !self.options.read_only || *self.follow.view.lock() == self.engine.view()
+    }
+
+    /// The commit that a reader is at. A writer is at none: its own commits change nothing of what it sees.
+    pub(super) fn seen_commit(&self) -> Option<u64> {
+        self.options.read_only.then(|| self.state.lock().superblock.commit)
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -130,7 +130,7 @@ impl Vfs {
         &self,
         mut op: impl FnMut(&mut Txn) -> Result<T, Halt> + Send,
     ) -> Result<T, VfsError> {
-        self.follow_if_due();
+        self.keep_up().await;
         loop {
             let missing = {
                 let mut state = self.state.lock();
@@ -219,10 +219,15 @@ impl Vfs {
 
     async fn load_one(&self, key: Key) -> Result<(), VfsError> {
         let bytes = key.encode();
-        let _pass = self.follow.pass().await;
         loop {
+            let pass = self.follow.pass().await;
             let guard = LoadGuard::begin(&self.state, key);
             let found = self.engine.get(&bytes).await.map_err(|error| self.told(error))?;
+            if !self.is_current() {
+                drop((guard, pass));
+                self.follow_early().await?;
+                continue;
+            }
             let record = found.map(|bytes| decode(&key, &bytes)).transpose()?;
             if guard.end(record) == Load::Kept {
                 return Ok(());
@@ -238,13 +243,20 @@ impl Vfs {
         to: Key,
         limit: usize,
     ) -> Result<(Vec<(Key, Record)>, Option<Key>), VfsError> {
-        let _pass = self.follow.pass().await;
-        let (changes, settled_count) = {
-            let state = self.state.lock();
-            (state.overlay.changes_between(&from, &to, limit), state.overlay.settled_count())
+        let (_pass, changes, settled_count, rows) = loop {
+            let pass = self.follow.pass().await;
+            let (changes, settled_count) = {
+                let state = self.state.lock();
+                (state.overlay.changes_between(&from, &to, limit), state.overlay.settled_count())
+            };
+            let scanning = self.engine.scan(from.encode(), to.encode(), limit).boxed();
+            let rows = scanning.await.map_err(|error| self.told(error))?;
+            if self.is_current() {
+                break (pass, changes, settled_count, rows);
+            }
+            drop(pass);
+            self.follow_early().await?;
         };
-        let scanning = self.engine.scan(from.encode(), to.encode(), limit).boxed();
-        let rows = scanning.await.map_err(|error| self.told(error))?;
         let last_row =
             (rows.len() >= limit).then(|| rows.last().and_then(|(key, _)| Key::decode(key))).flatten();
         let last_change = (changes.len() >= limit).then(|| changes.last().map(|(key, _)| *key)).flatten();
@@ -285,6 +297,7 @@ impl Vfs {
         let overlay = Overlay::new(options.record_cache_bytes);
         let state = State::new(overlay, superblock, phase, options.clean.slack_bytes);
         let progress = Progress::of(&state);
+        let follow = Follow::starting_with(engine.view(), clock.elapsed());
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             state: Mutex::new(state),
@@ -307,7 +320,7 @@ impl Vfs {
             },
             uploads: Arc::new(Semaphore::new(options.uploads_max)),
             commit_turn: tokio::sync::Mutex::new(None),
-            follow: Follow::default(),
+            follow,
             clean_turn: tokio::sync::Mutex::new(()),
             options,
         })

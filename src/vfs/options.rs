@@ -45,6 +45,8 @@ pub struct VfsOptions {
     pub atime: Atime,
     /// Whether listing a directory does.
     pub directory_atime: bool,
+    /// What a reader shows is at most this old, while the bucket answers.
+    pub poll_interval: Duration,
     /// Told of every commit, after it is durable.
     pub on_commit: Option<OnCommit>,
 }
@@ -96,6 +98,7 @@ impl Default for VfsOptions {
             fsync_timeout: None,
             atime: Atime::default(),
             directory_atime: true,
+            poll_interval: Duration::from_secs(5),
             on_commit: None,
         }
     }

@@ -64,7 +64,7 @@ impl Vfs {
                 // the first.
                 Err(error @ VfsError::Data(DataError::Missing { .. })) => {
                     if self.options.read_only {
-                        self.follow().await?;
+                        self.follow_early().await?;
                     }
                     plan = self.read_txn(|txn| self::plan(txn, ino, offset, len, None)).await?;
                     if plan.places() == places {

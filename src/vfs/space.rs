@@ -71,6 +71,16 @@ impl Vfs {
     /// # Errors
     /// [`VfsError::NoData`] past the end of the file, or of its last data.
     pub async fn seek(&self, ino: Ino, offset: u64, what: SeekFor) -> Result<u64, VfsError> {
+        loop {
+            let seen = self.seen_commit();
+            let found = self.seek_step_by_step(ino, offset, what).await;
+            if seen == self.seen_commit() {
+                return found;
+            }
+        }
+    }
+
+    async fn seek_step_by_step(&self, ino: Ino, offset: u64, what: SeekFor) -> Result<u64, VfsError> {
         let mut at = offset;
         loop {
             match self.read_txn(|txn| step(txn, ino, at, what)).await? {

@@ -103,6 +103,16 @@ impl Vfs {
     /// # Errors
     /// [`VfsError::TooBig`] if they are more than a list can hold.
     pub async fn list_xattr(&self, ino: Ino) -> Result<Vec<u8>, VfsError> {
+        loop {
+            let seen = self.seen_commit();
+            let names = self.xattr_names(ino).await;
+            if seen == self.seen_commit() {
+                return names;
+            }
+        }
+    }
+
+    async fn xattr_names(&self, ino: Ino) -> Result<Vec<u8>, VfsError> {
         let mut names = Vec::new();
         if self.read_txn(|txn| Ok(txn.inode(ino)?.xattrs)).await? == 0 {
             return Ok(names);

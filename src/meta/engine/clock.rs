@@ -70,6 +70,11 @@ impl EngineClock {
         pauses.begun + if pauses.resting { 1 } else { 2 }
     }
 
+    /// Pauses between polls so far. Each poll ends with one.
+    pub(super) fn pauses(&self) -> u64 {
+        self.pauses.borrow().begun
+    }
+
     /// Waits until a poll that began after the call is over.
     pub(super) async fn polled(&self, number: u64) {
         let mut pauses = self.pauses.subscribe();

@@ -8,12 +8,13 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use parking_lot::{Mutex, RwLock};
 use slatedb::db_cache::DbCache;
-use slatedb::{DbReader, DbReaderMode, ErrorKind};
+use slatedb::{DbReader, DbReaderMode, DbStatus, ErrorKind};
+use tokio::sync::watch;
 
 use super::clock::EngineClock;
 use super::error::NothingHere;
 use super::seeds::Seeds;
-use super::{DATABASE, settings};
+use super::{DATABASE, View, settings};
 use crate::base::{Clock, Time};
 
 /// A database opened for reading. Writes nothing to the store.
@@ -34,6 +35,9 @@ struct Handle {
     clock: Arc<EngineClock>,
     /// When it was surely up to date: by the time of day, and by the monotonic clock.
     looked_at: Arc<Mutex<(Time, Duration)>>,
+    status: watch::Receiver<DbStatus>,
+    /// Handles opened before this one.
+    number: u64,
 }
 
 impl Follower {
@@ -67,6 +71,16 @@ impl Follower {
         self.current.read().db.clone()
     }
 
+    /// What reads see at present.
+    ///
+    /// The sequence number is raised before a new state is put in place, so a read that saw the new state is never
+    /// given the old view; the pauses tell states apart that differ in nothing but their tables.
+    pub(super) fn view(&self) -> View {
+        let handle = self.current.read();
+        let sequence = handle.status.borrow().durable_seq;
+        View { handle: handle.number, pauses: handle.clock.pauses(), sequence }
+    }
+
     /// Catches up with the writer.
     pub(super) async fn refresh(&self) -> Result<(), slatedb::Error> {
         if self.checkpoint.is_some() {
@@ -98,7 +112,8 @@ impl Follower {
             return Ok(());
         }
         let checkpoint = self.checkpoint.as_deref();
-        let fresh = Handle::open(&self.store, &self.cache, &self.clock, &self.seeds, checkpoint).await?;
+        let mut fresh = Handle::open(&self.store, &self.cache, &self.clock, &self.seeds, checkpoint).await?;
+        fresh.number = self.current.read().number + 1;
         *self.current.write() = fresh;
         if let Err(error) = lost.close().await {
             tracing::debug!(%error, "the lost reader did not close cleanly");
@@ -137,7 +152,8 @@ impl Handle {
             .with_seed(seeds.next())
             .build()
             .await?;
-        Ok(Self { db: Arc::new(db), clock, looked_at })
+        let status = db.subscribe();
+        Ok(Self { db: Arc::new(db), clock, looked_at, status, number: 0 })
     }
 
     /// SlateDB finds newer manifests by asking for the number after the newest it knows. If that one

@@ -82,6 +82,15 @@ impl Default for EngineOptions {
     }
 }
 
+/// A state of the database that a reader looks at. Reads between two equal views saw one state; a state may have
+/// several views.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    handle: u64,
+    pauses: u64,
+    sequence: u64,
+}
+
 /// An ordered map from keys to values with atomic, durable batches. Clones share it.
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
@@ -248,6 +257,16 @@ impl Engine {
                 self.refresh().await
             }
             Access::Read(_) => Ok(()),
+        }
+    }
+
+    /// What a reader sees at present. It changes with [`Engine::refresh`], also when that was given up and completes
+    /// later, and when a read has to open the database anew. Always the same for a writer.
+    #[must_use]
+    pub fn view(&self) -> View {
+        match &self.0.access {
+            Access::Write(_) => View::default(),
+            Access::Read(follower) => follower.view(),
         }
     }
 

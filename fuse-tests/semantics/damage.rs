@@ -1,0 +1,124 @@
+//! Damage in the bucket and the limit of a quota: what cannot be read or stored is told, and nothing else suffers.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use rand::rngs::SmallRng;
+use rand::{RngCore, SeedableRng};
+use rustix::io::Errno;
+
+use crate::support::command::run;
+use crate::support::volume::Volume;
+
+const BLOCK: usize = 65_536;
+
+fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    SmallRng::seed_from_u64(seed).fill_bytes(&mut bytes);
+    bytes
+}
+
+fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
+    result.expect_err("an error").raw_os_error()
+}
+
+/// The objects that hold contents.
+fn segments(volume: &Volume) -> Vec<PathBuf> {
+    let dirs = fs::read_dir(volume.bucket().join("d")).unwrap().map(|entry| entry.unwrap().path());
+    dirs.flat_map(|dir| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path())).collect()
+}
+
+/// A volume with two files in two segments, the first of which has a wrong byte in the second of its three blocks.
+fn damaged() -> Volume {
+    let volume = Volume::local();
+    let mount = volume.mount();
+    fs::write(mount.path("damaged"), noise(3 * BLOCK, 1)).unwrap();
+    mount.sync();
+    let [segment] = segments(&volume).try_into().unwrap();
+    fs::write(mount.path("sound"), noise(3 * BLOCK, 2)).unwrap();
+    mount.unmount();
+    let mut bytes = fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(&segment).unwrap();
+    fs::write(&segment, bytes).unwrap();
+    volume
+}
+
+/// > **Damage.** A block that is not what was written is `EIO` for reads that touch it, never zeros and never older bytes;
+/// > the rest of the file and of the volume stays usable.
+#[test]
+fn a_damaged_block_is_an_error_and_the_rest_is_readable() {
+    let volume = damaged();
+    let mount = volume.mount();
+    let file = File::open(mount.path("damaged")).unwrap();
+    let wanted = noise(3 * BLOCK, 1);
+    let mut back = vec![0; BLOCK];
+    assert_eq!(errno(file.read_at(&mut back, BLOCK as u64)), Some(Errno::IO.raw_os_error()));
+    for at in [0, 2 * BLOCK] {
+        // Straight from the daemon: read-ahead of the kernel would touch the damaged block too.
+        let mut options = File::options();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true), libc::O_DIRECT);
+        let file = options.open(mount.path("damaged")).unwrap();
+        assert_eq!(file.read_at(&mut back, at as u64).unwrap(), BLOCK);
+        assert!(back == wanted[at..at + BLOCK], "at {at}");
+    }
+    assert!(fs::read(mount.path("sound")).unwrap() == noise(3 * BLOCK, 2));
+    fs::write(mount.path("new"), "works").unwrap();
+    drop(file);
+    mount.unmount();
+}
+
+/// > **A write that cannot be stored** because the older contents of its block are damaged in the bucket is dropped and
+/// > reported: the next `fsync` of that file fails once with `EIO`, and `coffer status` counts the file.
+#[test]
+fn a_write_into_a_damaged_block_is_reported_by_the_next_fsync() {
+    let volume = damaged();
+    let mount = volume.mount_spec().args(&["--commit-age", "1h"]).mount();
+    let file = File::options().write(true).open(mount.path("damaged")).unwrap();
+    file.write_all_at(b"into the damaged block", BLOCK as u64 + 100).unwrap();
+    fs::write(mount.path("other"), "saved with it").unwrap();
+    assert_eq!(errno(file.sync_all()), Some(Errno::IO.raw_os_error()));
+    file.sync_all().expect("reported once");
+    file.write_all_at(&noise(BLOCK, 3), BLOCK as u64).unwrap();
+    file.sync_all().expect("a whole block needs no older contents");
+    drop(file);
+    mount.unmount();
+    let mount = volume.mount();
+    let back = fs::read(mount.path("damaged")).unwrap();
+    assert!(back[BLOCK..2 * BLOCK] == noise(BLOCK, 3) && back[..BLOCK] == noise(3 * BLOCK, 1)[..BLOCK]);
+    assert_eq!(fs::read_to_string(mount.path("other")).unwrap(), "saved with it");
+    mount.unmount();
+}
+
+/// > Without a quota `df` shows 1 PiB less what is stored, with one (`coffer init --quota`) the quota; inodes are 2^40. The
+/// > quota counts stored plaintext bytes and unsent ones. It is asked by `write` and `fallocate`, which fail with `ENOSPC`
+#[test]
+fn a_quota_is_what_df_shows_and_what_writes_keep_to() {
+    const MIB: usize = 1 << 20;
+    let volume = Volume::local();
+    let mount = volume.mount();
+    let about = rustix::fs::statvfs(&mount.dir).unwrap();
+    assert_eq!((about.f_blocks * about.f_frsize, about.f_files), (1 << 50, 1 << 40));
+    mount.unmount();
+
+    let volume = Volume::local_without_init();
+    let mut init = volume.init_command();
+    init.args(["--quota", "10M"]);
+    run(init).ok();
+    let mount = volume.mount();
+    let about = || rustix::fs::statvfs(&mount.dir).unwrap();
+    assert_eq!(about().f_blocks * about().f_frsize, 10 * MIB as u64);
+    let mut file = File::create(mount.path("file")).unwrap();
+    file.write_all(&noise(9 * MIB, 4)).unwrap();
+    assert_eq!(about().f_bavail * about().f_frsize, MIB as u64, "unsent bytes count");
+    assert_eq!(errno(file.write_all(&noise(2 * MIB, 5))), Some(Errno::NOSPC.raw_os_error()));
+    mount.sync();
+    drop(file);
+    fs::remove_file(mount.path("file")).unwrap();
+    mount.sync();
+    fs::write(mount.path("again"), noise(9 * MIB, 6)).unwrap();
+    mount.unmount();
+}

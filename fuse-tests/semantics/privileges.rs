@@ -1,0 +1,154 @@
+//! Set-id bits, capabilities, setgid and sticky directories: what an owner keeps and what others cannot take.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+use std::path::Path;
+
+use crate::support::command::{Finished, command, run, run_ok};
+use crate::support::mount::Mount;
+use crate::support::tree::is_root;
+use crate::support::volume::Volume;
+
+const STRANGER: u32 = 65_534;
+
+/// A shell script as a user without privileges.
+fn as_stranger(dir: &Path, script: &str) -> Finished {
+    let mut setpriv = command("setpriv", ["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    setpriv.args(["sh", "-ec", script]).current_dir(dir);
+    run(setpriv)
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+}
+
+/// A mount that other users may use.
+fn shared(check: impl FnOnce(&Mount<'_>)) {
+    if !is_root() {
+        return println!("only root can become another user");
+    }
+    let volume = Volume::local();
+    volume.let_others_through();
+    let mount = volume.mount_spec().args(&["-o", "allow_other"]).mount();
+    chmod(&mount.dir, 0o777);
+    check(&mount);
+    mount.unmount();
+}
+
+fn has_capability(path: &Path) -> bool {
+    run_ok("getcap", [path]).text().contains("cap_net_raw")
+}
+
+/// > **Setuid, setgid, capabilities** are cleared when an unprivileged process writes or truncates, and all three by
+/// > `chown`; capabilities by anybody's write. Setgid stays where the group may not execute.
+#[test]
+fn writing_truncating_and_chown_take_set_id_bits_and_capabilities() {
+    shared(|mount| {
+        let file = mount.path("file");
+        let make = |perm: u32| {
+            fs::write(&file, "#!/bin/true\n").unwrap();
+            lchown(&file, None, None).unwrap();
+            run_ok("setcap", ["cap_net_raw+ep".as_ref(), file.as_os_str()]);
+            chmod(&file, perm);
+            assert_eq!(mode(&file), perm);
+            assert!(has_capability(&file));
+        };
+        let takes = [
+            "printf x >> file",
+            "printf x > file",
+            "truncate -s 3 file",
+            "printf x | dd of=file conv=notrunc oflag=direct status=none",
+            "fallocate -l 100 file",
+        ];
+        for script in takes {
+            make(0o6777);
+            as_stranger(&mount.dir, script).ok();
+            assert_eq!(mode(&file), 0o777, "{script}");
+            assert!(!has_capability(&file), "{script}");
+        }
+        make(0o6767);
+        as_stranger(&mount.dir, takes[0]).ok();
+        assert_eq!(mode(&file), 0o2767, "without group execution it is no set-id bit");
+        make(0o6777);
+        as_stranger(&mount.dir, "cat file > /dev/null").ok();
+        assert!(mode(&file) == 0o6777 && has_capability(&file), "reading takes nothing");
+        drop(OpenOptions::new().write(true).open(&file).unwrap());
+        assert!(mode(&file) == 0o6777 && has_capability(&file), "opening takes nothing");
+        lchown(&file, Some(STRANGER), Some(STRANGER)).unwrap();
+        assert!(mode(&file) == 0o777 && !has_capability(&file));
+        make(0o777);
+        let append = || run_ok("sh", ["-c", "printf x >> \"$1\"", "sh", file.to_str().unwrap()]);
+        append();
+        assert!(!has_capability(&file), "a capability belongs to what the program was");
+        chmod(&file, 0o6777);
+        append();
+        assert_eq!(mode(&file), 0o6777, "root keeps the bits, as on a local disk");
+    });
+}
+
+/// > Mounts are `nosuid` and `nodev` unless asked otherwise.
+#[test]
+fn set_id_programs_and_devices_do_nothing_unless_asked_for() {
+    if !is_root() {
+        return println!("only root can become another user");
+    }
+    let volume = Volume::local();
+    volume.let_others_through();
+    for (options, uid) in [("allow_other", "65534"), ("allow_other,suid,dev", "0")] {
+        let mount = volume.mount_spec().args(&["-o", options]).mount();
+        chmod(&mount.dir, 0o755);
+        fs::copy("/usr/bin/id", mount.path("id")).unwrap();
+        chmod(&mount.path("id"), 0o4755);
+        assert_eq!(as_stranger(&mount.dir, "./id -u").ok().text().trim(), uid, "{options}");
+        if !mount.path("null").exists() {
+            run_ok("mknod", [mount.path("null").as_os_str(), "c".as_ref(), "1".as_ref(), "3".as_ref()]);
+        }
+        assert_eq!(fs::read(mount.path("null")).is_ok(), uid == "0", "{options}");
+        mount.unmount();
+    }
+}
+
+/// > **Setgid directories** give their group to what is made in them, and setgid to the directories among it.
+#[test]
+fn what_is_made_in_a_setgid_directory_has_its_group() {
+    shared(|mount| {
+        let dir = mount.path("dir");
+        fs::create_dir(&dir).unwrap();
+        lchown(&dir, None, Some(4_321)).unwrap();
+        chmod(&dir, 0o2777);
+        as_stranger(&dir, "touch file; mkdir sub; mkfifo pipe; ln -s x link; touch sub/file; mkdir sub/sub")
+            .ok();
+        for name in ["file", "sub", "pipe", "link", "sub/file", "sub/sub"] {
+            let about = fs::symlink_metadata(dir.join(name)).unwrap();
+            assert_eq!((about.uid(), about.gid()), (STRANGER, 4_321), "{name}");
+            assert_eq!(about.mode() & 0o2000 != 0, about.is_dir(), "{name}");
+        }
+        as_stranger(&mount.dir, "touch plain; mv plain dir/moved").ok();
+        assert_eq!(fs::metadata(dir.join("moved")).unwrap().gid(), STRANGER, "moving is not making");
+    });
+}
+
+/// > **The sticky bit** of a directory keeps everybody but root and the owners of the entry and of the directory from
+/// > removing or renaming the entry, and from replacing it.
+#[test]
+fn a_sticky_directory_protects_what_belongs_to_others() {
+    shared(|mount| {
+        let dir = mount.path("dir");
+        fs::create_dir(&dir).unwrap();
+        chmod(&dir, 0o1777);
+        fs::write(dir.join("mine"), "x").unwrap();
+        as_stranger(&dir, "echo y > theirs").ok();
+        for script in ["rm -f mine", "mv mine other", "mv -f theirs mine", "mv mine ../mine"] {
+            let tried = as_stranger(&dir, script);
+            assert!(!tried.status.success() && tried.stderr.contains("Operation not permitted"), "{tried}");
+        }
+        as_stranger(&dir, "mv theirs renamed; rm renamed; echo z > again").ok();
+        fs::remove_file(dir.join("again")).unwrap();
+        lchown(&dir, Some(STRANGER), None).unwrap();
+        as_stranger(&dir, "rm -f mine").ok();
+    });
+}
