@@ -185,6 +185,10 @@ fn a_program_that_handles_ctrl_c_gets_its_turn_during_an_outage() {
         std::io::BufRead::read_line(&mut std::io::BufReader::new(waiting.stdout.take().unwrap()), &mut line)
             .unwrap();
         assert_eq!(line.trim(), "waiting");
+        let call = format!("/proc/{}/syscall", waiting.id());
+        crate::support::command::wait_until("the fsync", Duration::from_secs(60), || {
+            fs::read_to_string(&call).unwrap().starts_with(&format!("{} ", libc::SYS_fsync))
+        });
         let pid = rustix::process::Pid::from_child(&waiting);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
         let (status, late) = crate::support::command::wait_within(&mut waiting, Duration::from_secs(60));
