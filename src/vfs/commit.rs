@@ -244,13 +244,7 @@ impl Vfs {
             ..before
         };
         records.insert(Key::Super, Some(Record::Super(Arc::new(superblock.clone()))));
-        Ok(Batch {
-            written: records.into_iter().collect(),
-            layout,
-            superblock,
-            repack,
-            segments,
-        })
+        Ok(Batch { written: records.into_iter().collect(), layout, superblock, repack, segments })
     }
 
     /// The batch is durable: it becomes the past.

@@ -108,7 +108,9 @@ impl Vfs {
         // completes and packs.
         let needs_commit = |state: &State| {
             let waiting = state.dirty.bytes().saturating_sub(state.dirty.in_flight_bytes());
-            !has_records(state) || waiting > self.options.dirty_bytes_max / 2 || state.dirty.in_flight_bytes() == 0
+            !has_records(state)
+                || waiting > self.options.dirty_bytes_max / 2
+                || state.dirty.in_flight_bytes() == 0
         };
         loop {
             let eased = self.signals.eased.notified();

@@ -12,8 +12,8 @@ use crate::base::{BlockIndex, Ino};
 use crate::data::Unsent;
 use crate::meta::{Inode, Key, Record};
 
-use super::state::State;
 use super::Vfs;
+use super::state::State;
 
 /// Who waits for what, and what has been put off for them.
 #[derive(Debug, Default)]
@@ -178,7 +178,8 @@ impl State {
             _ => return None,
         };
         let sent = BlockIndex(unsent.first).start().min(size);
-        let grows = unsent.is_plain && committed <= sent && self.dirty.is_sealed_below(unsent.ino, unsent.first);
+        let grows =
+            unsent.is_plain && committed <= sent && self.dirty.is_sealed_below(unsent.ino, unsent.first);
         (grows && sent > 0).then_some(sent)
     }
 }

@@ -106,7 +106,10 @@ impl History {
         let (Some(found), Some(ceiling)) = (&self.successor, self.ceiling) else { return };
         if let Some(node) = found.0.get(&ino) {
             let is_there = self.is_one_of(ino, &node.data, mark, ceiling);
-            assert!(is_there, "contents of {ino} as of state {mark} were acknowledged, which the successor lacks");
+            assert!(
+                is_there,
+                "contents of {ino} as of state {mark} were acknowledged, which the successor lacks"
+            );
         }
     }
 
