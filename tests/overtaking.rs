@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use coffer::base::{Ino, OsEntropy, SystemClock};
 use coffer::store::fault::{Fault, FaultPlan, FaultStore, KeyClass, Rule, Verb};
-use coffer::vfs::{Handle, RenameMode, SetAttr, Vfs};
+use coffer::vfs::{Handle, RenameMode, SetAttr, Vfs, XattrMode};
 use coffer::volume::{self, OpenOptions, Opened};
 use object_store::memory::InMemory;
 
@@ -139,8 +139,28 @@ async fn a_stream_is_committed_as_far_as_it_has_come() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_cut_and_written_anew_is_the_old_one_until_the_new_one_comes() {
+    let dammed = Dammed::new().await;
+    let opened = dammed.mount().await;
+    let ino = make(&opened.vfs, b"file", &[1; 2 * MIB]).await;
+    opened.vfs.sync_all().await.unwrap();
+    dammed.shut();
+    let cut = SetAttr { size: Some(0), ..SetAttr::default() };
+    opened.vfs.setattr(&CALLER, ino, &cut).await.unwrap();
+    for part in 0..9 {
+        opened.vfs.write(ino, part * MIB as u64, &[2; MIB], true).await.unwrap();
+    }
+    let small = make(&opened.vfs, b"small", b"small").await;
+    opened.vfs.fsync(small, false).await.unwrap();
+
+    let after_a_crash = dammed.mount().await;
+    assert!(contents(&after_a_crash.vfs, b"file").await == [1; 2 * MIB]);
+    after_a_crash.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_gives_contents_a_name_or_an_attribute_waits_for_them() {
-    for case in ["rename", "link", "chmod", "truncate"] {
+    for case in ["rename", "link", "chmod", "attribute"] {
         let dammed = Dammed::new().await;
         let opened = dammed.mount().await;
         let small = make(&opened.vfs, b"small", b"small").await;
@@ -159,8 +179,7 @@ async fn whatever_gives_contents_a_name_or_an_attribute_waits_for_them() {
                 opened.vfs.setattr(&CALLER, ino, &set).await.unwrap();
             }
             _ => {
-                let set = SetAttr { size: Some(data.len() as u64 - 1), ..SetAttr::default() };
-                opened.vfs.setattr(&CALLER, ino, &set).await.unwrap();
+                opened.vfs.set_xattr(ino, b"user.name", b"value", XattrMode::Set).await.unwrap();
             }
         }
         opened.vfs.write(small, 0, b"SMALL", true).await.unwrap();
@@ -174,8 +193,7 @@ async fn whatever_gives_contents_a_name_or_an_attribute_waits_for_them() {
 
         let after_a_crash = dammed.mount().await;
         let name = if matches!(case, "rename" | "link") { &b"named"[..] } else { b"stream" };
-        let len = data.len() - usize::from(case == "truncate");
-        assert_eq!(contents(&after_a_crash.vfs, name).await, data[..len], "{case}");
+        assert!(contents(&after_a_crash.vfs, name).await == data, "{case}");
         assert_eq!(contents(&after_a_crash.vfs, b"small").await, b"SMALL", "{case}");
         after_a_crash.close().await.unwrap();
     }
