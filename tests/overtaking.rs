@@ -67,6 +67,9 @@ fn stream(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at / 4096) as u8 ^ at as u8).collect()
 }
 
+/// > **An `fsync` does not wait for strangers.** Contents and sizes of files that nobody waits for are left to the next
+/// > commit, if there are more than 128 KiB of them. After a crash in between such a file is as the commit before had it, a
+/// > new one empty;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_fsync_is_done_while_nothing_of_another_files_stream_gets_through() {
     let dammed = Dammed::new().await;
@@ -117,6 +120,7 @@ async fn what_was_put_off_is_saved_with_the_next_commit() {
     later.close().await.unwrap();
 }
 
+/// > one that only grew is there as far as it had come, cut between two blocks of 64 KiB.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_is_committed_as_far_as_it_has_come() {
     let dammed = Dammed::new().await;
@@ -158,6 +162,8 @@ async fn a_file_that_is_cut_and_written_anew_is_the_old_one_until_the_new_one_co
     after_a_crash.close().await.unwrap();
 }
 
+/// > **What gives contents a name waits for them.** A file that was renamed, linked, or given another owner, mode, time or
+/// > attribute since the last commit is committed with its contents, whoever waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_gives_contents_a_name_or_an_attribute_waits_for_them() {
     for case in ["rename", "link", "chmod", "attribute"] {
@@ -199,6 +205,7 @@ async fn whatever_gives_contents_a_name_or_an_attribute_waits_for_them() {
     }
 }
 
+/// > So are all files by `coffer sync` and at an unmount.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_waits_for_everything_gets_everything() {
     let dammed = Dammed::new().await;
