@@ -21,6 +21,7 @@ mod names;
 mod outage;
 mod place;
 mod programs;
+mod recover;
 mod restic;
 mod rsync;
 mod secrecy;

@@ -28,6 +28,8 @@ mod state;
 mod status;
 mod survey;
 mod txn;
+mod unsent;
+mod whereabouts;
 mod xattr;
 
 use std::collections::HashMap;
@@ -54,6 +56,7 @@ pub use error::VfsError;
 pub use options::{CleanOptions, OnCommit, VfsOptions};
 pub use reclaim::{Amount, Reclaimable, Reclaimed};
 pub use status::{OnSafety, Status};
+pub use unsent::{OnFenced, Part, Rescue, Unsent, UnsentChange, UnsentFile};
 
 use file::OpenFile;
 use follow::Follow;
@@ -80,6 +83,9 @@ pub struct Vfs {
     follow: Follow,
     /// Held by whoever cleans, one round at a time.
     clean_turn: tokio::sync::Mutex<()>,
+    /// What became of what was not sent when another writer took over. Saved by one at a time.
+    rescue: Mutex<Option<Rescue>>,
+    rescue_turn: tokio::sync::Mutex<()>,
 }
 
 /// How operations and the committer wake each other.
@@ -202,9 +208,15 @@ impl Vfs {
     fn told(&self, error: EngineError) -> VfsError {
         if matches!(error, EngineError::Fenced) {
             self.fence();
-            return VfsError::Fenced;
         }
         MetaError::from(error).into()
+    }
+
+    /// A read that was answered may have shown it as well.
+    fn notice_fence(&self) {
+        if self.engine.is_fenced() {
+            self.fence();
+        }
     }
 
     async fn load(&self, keys: Vec<Key>) -> Result<(), VfsError> {
@@ -223,6 +235,7 @@ impl Vfs {
             let pass = self.follow.pass().await;
             let guard = LoadGuard::begin(&self.state, key);
             let found = self.engine.get(&bytes).await.map_err(|error| self.told(error))?;
+            self.notice_fence();
             if !self.is_current() {
                 drop((guard, pass));
                 self.follow_early().await?;
@@ -251,6 +264,7 @@ impl Vfs {
             };
             let scanning = self.engine.scan(from.encode(), to.encode(), limit).boxed();
             let rows = scanning.await.map_err(|error| self.told(error))?;
+            self.notice_fence();
             if self.is_current() {
                 break (pass, changes, settled_count, rows);
             }
@@ -322,6 +336,8 @@ impl Vfs {
             commit_turn: tokio::sync::Mutex::new(None),
             follow,
             clean_turn: tokio::sync::Mutex::new(()),
+            rescue: Mutex::new(None),
+            rescue_turn: tokio::sync::Mutex::new(()),
             options,
         })
     }

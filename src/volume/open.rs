@@ -4,6 +4,8 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::FutureExt;
+
 use crate::base::{Clock, Entropy, OsEntropy, SystemClock, VolumeId};
 use crate::cache::BlockCache;
 use crate::crypto::KeyRing;
@@ -13,9 +15,10 @@ use crate::meta::engine::{Engine, EngineMode, EngineOptions, Seeds};
 use crate::meta::{Key, MetaError, Record, Superblock, chain, decode};
 use crate::store::Bucket;
 use crate::vault::{Vault, VaultError, header};
-use crate::vfs::{Vfs, VfsOptions};
+use crate::vfs::{OnFenced, Vfs, VfsOptions};
 
 use super::pin::{LocalState, Pin};
+use super::unsent::{self, About, Shelf};
 use super::{VolumeError, holder};
 
 /// How a volume is opened.
@@ -174,6 +177,9 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
             }
         }));
     }
+    if let Some(state) = &options.state_dir {
+        vfs_options.on_fenced = Some(on_fenced(Shelf::of(state, volume), &vault, Arc::clone(&options.clock)));
+    }
     let hold = holder::this(vfs_options.device, options.entropy.as_ref(), options.clock.now());
     let vfs = Vfs::new(engine, vault.clone(), blocks, cache, options.clock, found, vfs_options);
     vfs.take_hold(hold).await?;
@@ -185,6 +191,16 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
         }
     });
     Ok(Opened { vfs, volume, vault, lock })
+}
+
+/// Keeps on this machine what the mount had not sent when another writer took over.
+fn on_fenced(shelf: Shelf, vault: &Vault, clock: Arc<dyn Clock>) -> OnFenced {
+    let vault = vault.clone();
+    Arc::new(move |vfs| {
+        let (shelf, vault) = (shelf.clone(), vault.clone());
+        let about = About { host: holder::host(), saved: clock.now(), commit: vfs.head().0 };
+        async move { unsent::save(&vfs, &shelf, vault.ring(), vault.entropy(), about).await }.boxed()
+    })
 }
 
 async fn superblock(engine: &Engine) -> Result<Superblock, VolumeError> {

@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use object_store::ObjectStore;
 use slatedb::admin::AdminBuilder;
 use slatedb::config::{CheckpointOptions, CheckpointScope, ReadOptions, ScanOptions};
@@ -105,7 +107,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     written: Arc<Written>,
     /// What a fenced writer goes on reading from.
-    past: tokio::sync::OnceCell<Follower>,
+    past: tokio::sync::OnceCell<Option<Follower>>,
     is_fenced: AtomicBool,
 }
 
@@ -218,25 +220,26 @@ impl Engine {
         self.0.is_fenced.load(Ordering::Relaxed)
     }
 
-    /// The database as this fenced writer left it, to the last write that it acknowledged and no further.
-    async fn past(&self, writer: &Writer) -> Result<&Follower, EngineError> {
+    /// The database as this fenced writer left it, to the last write that it acknowledged and no further. Boxed, so that
+    /// those who read do not carry its state on their stacks.
+    fn past<'a>(&'a self, writer: &'a Writer) -> BoxFuture<'a, Result<&'a Follower, EngineError>> {
         self.0.is_fenced.store(true, Ordering::Relaxed);
         let open = async {
             let store = Arc::new(PastStore::new(self.0.store.clone(), Arc::clone(&self.0.written)));
             let cache: Arc<dyn DbCache> = Arc::new(BlockCache::new(self.0.options.cache_bytes));
             let (clock, seeds) = (self.0.clock.clone(), self.0.options.seeds.clone());
-            let past = self.read(Follower::open(store, cache, clock, seeds, None)).await?;
-            if past.sequence() == writer.sequence() {
-                return Ok(past);
+            match self.read(Follower::open(store, cache, clock, seeds, None)).await {
+                Ok(past) if past.sequence() == writer.sequence() => Ok(Some(past)),
+                Err(error @ (EngineError::Denied(_) | EngineError::Unavailable(_))) => Err(error),
+                // It is gone, and stays so.
+                found => {
+                    let error = found.err();
+                    tracing::warn!(?error, "what this mount had last committed cannot be read any more");
+                    Ok(None)
+                }
             }
-            tracing::warn!(
-                found = past.sequence(),
-                wanted = writer.sequence(),
-                "what this mount had last committed cannot be read any more"
-            );
-            Err(EngineError::Fenced)
         };
-        self.0.past.get_or_try_init(|| open).await
+        async move { self.0.past.get_or_try_init(|| open).await?.as_ref().ok_or(EngineError::Fenced) }.boxed()
     }
 
     /// Writes all of `records` at once, `None` removing one, and returns when they are in the bucket: one

@@ -73,7 +73,10 @@ impl PastStore {
     }
 
     fn refusal(&self) -> RawError {
-        RawError::NotImplemented { operation: "writing to the past".to_owned(), implementer: self.to_string() }
+        RawError::NotImplemented {
+            operation: "writing to the past".to_owned(),
+            implementer: self.to_string(),
+        }
     }
 }
 
@@ -104,10 +107,7 @@ impl ObjectStore for PastStore {
         self.inner.get_opts(path, options).await
     }
 
-    fn delete_stream(
-        &self,
-        _: BoxStream<'static, RawResult<Path>>,
-    ) -> BoxStream<'static, RawResult<Path>> {
+    fn delete_stream(&self, _: BoxStream<'static, RawResult<Path>>) -> BoxStream<'static, RawResult<Path>> {
         futures::stream::iter([Err(self.refusal())]).boxed()
     }
 
