@@ -7,7 +7,7 @@
 use futures::StreamExt;
 
 use crate::base::SegmentId;
-use crate::meta::{Key, Leftover, MetaError, Record};
+use crate::meta::{Key, Leftover, Record};
 
 use super::{Amount, Vfs, VfsError};
 
@@ -77,7 +77,7 @@ impl Vfs {
             self.follow().await?;
         } else {
             // Who is still the writer now was so when the list was made: nothing in it is a newer writer's.
-            self.engine.refresh().await.map_err(MetaError::from)?;
+            self.engine.refresh().await.map_err(|error| self.told(error))?;
         }
         // Asked again after the list was made: what has been on its way is known by now.
         for (id, bytes) in unknown {

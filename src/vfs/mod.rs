@@ -174,7 +174,11 @@ impl Vfs {
                     Err(Halt::Missing(keys)) => keys,
                 }
             };
-            self.load(missing).boxed().await?;
+            if let Err(error) = self.load(missing).boxed().await {
+                // That another writer took over counts before what cannot be read because of it.
+                self.state.lock().check_writable()?;
+                return Err(error);
+            }
         }
     }
 
