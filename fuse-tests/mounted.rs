@@ -13,6 +13,7 @@ mod cleaning;
 mod contents;
 mod directories;
 mod durability;
+mod gc_kills;
 mod harness;
 mod kills;
 mod mapping;
