@@ -148,7 +148,7 @@ impl Actor {
         let data = contents::bytes(ino, self.version(), offset, len);
         let written = self.vfs.write(Ino(ino), offset, &data, true).await;
         if self.outcome("write", written)?.is_some() {
-            self.history.borrow_mut().record(&[ino], |tree| tree.write(ino, offset, &data));
+            self.history.borrow_mut().record_write(&[ino], |tree| tree.write(ino, offset, &data));
         }
         Ok(())
     }
@@ -158,7 +158,7 @@ impl Actor {
         let synced = self.vfs.fsync(Ino(ino), false).await;
         let is_done = self.outcome("fsync", synced)?.is_some();
         if is_done {
-            self.history.borrow_mut().acknowledge(mark);
+            self.history.borrow_mut().acknowledge_of(ino, mark);
         }
         Ok(is_done)
     }
@@ -275,7 +275,7 @@ impl Actor {
                 let set = SetAttr { size: Some(size), ..SetAttr::default() };
                 let resized = self.vfs.setattr(&CALLER, Ino(ino), &set).await;
                 if self.outcome("resize", resized)?.is_some() {
-                    self.history.borrow_mut().record(&[ino], |tree| tree.resize(ino, size));
+                    self.history.borrow_mut().record_write(&[ino], |tree| tree.resize(ino, size));
                 }
                 Ok(())
             }
@@ -284,7 +284,9 @@ impl Actor {
                     (self.span(), libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE);
                 let punched = self.vfs.fallocate(Ino(ino), mode, offset, len as u64).await;
                 if self.outcome("punch", punched)?.is_some() {
-                    self.history.borrow_mut().record(&[ino], |tree| tree.punch(ino, offset, len as u64));
+                    self.history
+                        .borrow_mut()
+                        .record_write(&[ino], |tree| tree.punch(ino, offset, len as u64));
                 }
                 Ok(())
             }
