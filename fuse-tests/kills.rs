@@ -16,7 +16,7 @@ use crate::support::volume::Volume;
 use crate::support::{extended, seed};
 
 /// Rounds of a test of kills, of which a normal run takes a few and an extended one hundreds.
-fn rounds(few: u32) -> u32 {
+pub(crate) fn rounds(few: u32) -> u32 {
     if extended() { 200 } else { few }
 }
 
@@ -109,7 +109,7 @@ fn check_versions(dir: &Path, noted: &[AtomicU32], round: u32) {
 }
 
 /// Starts `command` and kills it after a random part of `span`, if it has not ended by then. Says whether it succeeded.
-fn kill_at_random(mut command: Command, dice: &mut SmallRng, span: Duration) -> bool {
+pub(crate) fn kill_at_random(mut command: Command, dice: &mut SmallRng, span: Duration) -> bool {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     // The pause is the fault that is injected, not a way to wait for anything.
@@ -119,7 +119,7 @@ fn kill_at_random(mut command: Command, dice: &mut SmallRng, span: Duration) -> 
 }
 
 /// How long a command takes when nobody kills it.
-fn time_of(command: Command) -> Duration {
+pub(crate) fn time_of(command: Command) -> Duration {
     let start = std::time::Instant::now();
     run(command).ok();
     start.elapsed()

@@ -441,9 +441,11 @@ async fn whoever_learns_that_the_volume_was_taken_over_tells_everyone() {
     let (old, _) = cold(&world).await;
     let _new = world.try_mount(true).await.unwrap();
     assert!(old.vfs.sweep(true).await.is_err(), "it must have noticed");
-    let looked = old.vfs.lookup(Ino::ROOT, b"other7").await;
-    assert!(matches!(looked, Err(VfsError::Fenced)), "{looked:?}");
     assert_eq!(old.vfs.status().state, "fenced");
+    let made = old.vfs.mkdir(&CALLER, Ino::ROOT, b"late", 0o755).await;
+    assert!(matches!(made, Err(VfsError::Fenced)), "{made:?}");
+    // It shows what it showed, also what it had not asked for before.
+    assert!(old.vfs.lookup(Ino::ROOT, b"other7").await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

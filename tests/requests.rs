@@ -87,6 +87,24 @@ async fn ten_thousand_small_files_take_few_requests_in_and_out() {
     opened.close().await.unwrap();
 }
 
+/// Of these, the proof that the store refuses to overwrite is one PUT and one GET, for writers only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mounting_takes_few_requests() {
+    let world = World::new().await;
+    for _ in 0..2 {
+        let (opened, bucket) = world.open(OpenOptions::default()).await;
+        let counted = since(&bucket, &MeterSnapshot::default());
+        println!("mounted for writing: {} PUTs, {} GETs", counted.0, counted.1);
+        assert_eq!(counted.0, 4, "PUTs: the proof, a manifest, a fence, the commit that says who holds it");
+        opened.close().await.unwrap();
+    }
+    let mut reading = OpenOptions::default();
+    reading.vfs.read_only = true;
+    let (opened, bucket) = world.open(reading).await;
+    assert_eq!(since(&bucket, &MeterSnapshot::default()).0, 0, "a reader writes nothing");
+    opened.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_small_fsync_is_one_put() {
     let world = World::new().await;

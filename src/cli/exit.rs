@@ -64,13 +64,15 @@ pub enum Exit {
     TreeDamaged = 35,
     /// A repair was not carried out.
     NotRepaired = 36,
+    /// Nothing of the volume is kept on this machine to be recovered.
+    NothingToRecover = 37,
     /// Ended by Ctrl-C.
     Interrupted = 130,
 }
 
 impl Exit {
     /// Every code with the line that documents it.
-    pub const ALL: [(Self, &'static str); 31] = [
+    pub const ALL: [(Self, &'static str); 32] = [
         (Self::Success, "done"),
         (Self::Failure, "something else went wrong"),
         (Self::Usage, "the command line cannot be understood"),
@@ -101,6 +103,7 @@ impl Exit {
         (Self::FilesDamaged, "check: contents of files are damaged"),
         (Self::TreeDamaged, "check: the tree itself is damaged"),
         (Self::NotRepaired, "the repair was not carried out"),
+        (Self::NothingToRecover, "recover: nothing is kept on this machine"),
         (Self::Interrupted, "ended by Ctrl-C"),
     ];
 

@@ -20,6 +20,10 @@ const DAMAGED_HEADER: &str =
 const TAMPERED: &str =
     "somebody or something has altered or removed an object in the bucket; `coffer inspect` shows it";
 
+/// What to do about what a mount could not send.
+pub const TAKEN_OVER: &str =
+    "`coffer recover URL` lists what is kept, and writes it to a directory with --to DIR";
+
 /// An error of the bucket. Its message carries its advice after the last semicolon.
 #[must_use]
 pub fn store(error: &StoreError) -> CommandError {
@@ -148,6 +152,8 @@ pub fn volume(error: &VolumeError, given: &[Factor]) -> CommandError {
             .hint("somebody has put an old or another copy of the volume into the bucket; nothing was opened"),
         VolumeError::NewerFeatures(_) => plain(Exit::NewerFormat).hint(NEWER),
         VolumeError::State { .. } | VolumeError::BadPin { .. } => plain(Exit::StateDir),
+        VolumeError::BadUnsent { .. } => plain(Exit::Tampered)
+            .hint("what came before the damage is authentic; `coffer recover --discard` removes it"),
         VolumeError::Key(source) => keys(source, given),
         VolumeError::Store(source) => store(source),
         VolumeError::Vault(source) => vault(source, "this URL"),
@@ -254,6 +260,7 @@ pub fn control(error: &ControlError) -> CommandError {
         ControlError::Failed(failure) => match failure.kind {
             FailureKind::Busy => plain(Exit::NotUnmounted)
                 .hint("close what uses it (`fuser -vm DIR` lists it), or take it away with --lazy"),
+            FailureKind::TakenOver => plain(Exit::TakenOver).hint(TAKEN_OVER),
             FailureKind::NotSaved | FailureKind::NotUnmounted => plain(Exit::NotUnmounted),
             FailureKind::BadRequest | FailureKind::NotCleaned | FailureKind::Other => plain(Exit::Failure),
         },

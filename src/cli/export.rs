@@ -63,7 +63,11 @@ pub fn run(args: &ExportArgs) -> CommandResult {
     })
 }
 
-fn check_destination(dir: &Path) -> CommandResult {
+/// Refuses a directory in which something might be overwritten.
+///
+/// # Errors
+/// It is not empty, or cannot be made.
+pub fn check_destination(dir: &Path) -> CommandResult {
     match std::fs::read_dir(dir) {
         Ok(mut entries) => match entries.next() {
             None => Ok(()),

@@ -262,10 +262,11 @@ impl Shared {
 }
 
 /// A file that is not whole yet; removed when dropped before it is.
-struct Partial(PathBuf);
+pub(super) struct Partial(pub(super) PathBuf);
 
 impl Partial {
-    fn become_whole(self, to: &Path, replace: bool) -> io::Result<()> {
+    /// Gives the file its name.
+    pub(super) fn become_whole(self, to: &Path, replace: bool) -> io::Result<()> {
         if replace {
             return std::fs::rename(&self.0, to);
         }

@@ -25,6 +25,7 @@ pub mod mount_options;
 pub mod open;
 pub mod passphrase;
 pub mod progress;
+pub mod recover;
 pub mod repair;
 pub mod runtime;
 pub mod serve;
@@ -84,6 +85,7 @@ fn dispatch(cli: Cli) -> CommandResult {
         Command::Key(command) => key::run(&command),
         Command::Check(args) => check::run(&args),
         Command::Repair(args) => repair::run(&args),
+        Command::Recover(args) => recover::run(&args),
         Command::Inspect(args) => inspect::run(&args),
     }
 }

@@ -14,13 +14,14 @@ use super::explain;
 use super::mount::{Front, MountArgs};
 use super::progress::spinner;
 use super::signals::{Ask, Signals};
-use super::units::{show_duration, show_size};
+use super::units::{show_count, show_duration, show_size};
 use crate::base::{Clock, SystemClock};
 use crate::control::{Live, MountEntry, Registry, Server, Subject};
 use crate::fuse::{self, Mounted, Unmount};
 use crate::keys::Factor;
 use crate::store::{Meter, OutageKind};
 use crate::vfs::Vfs;
+use crate::volume::unsent::Shelf;
 use crate::volume::{self, OpenOptions, Opened};
 
 /// How often the log tells how far saving is.
@@ -61,6 +62,7 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
         kernel.source_name.clone_from(&url);
     }
     let meter = bucket.meter().clone();
+    let state_dir = options.state_dir.clone();
     let opened = volume::open(bucket, &factors, options).await.map_err(|e| explain::volume(&e, &factors))?;
     drop(factors);
     let signals = Signals::listen()?;
@@ -80,12 +82,15 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
         since: SystemClock::default().now().secs,
         socket: PathBuf::new(),
     };
-    let live = Live::new(Arc::clone(&vfs), mounted.clone(), entry.clone(), move || store_status(&meter));
+    let shelf = state_dir.map(|state| Shelf::of(&state, opened.volume));
+    let kept = move || shelf.as_ref().map_or(0, Shelf::count);
+    let ready = format!("Mounted {url} at {}\n{}", point.display(), to_recover(kept()));
+    let more = move || json!({ "store": store_status(&meter), "to_recover": kept() });
+    let live = Live::new(Arc::clone(&vfs), mounted.clone(), entry.clone(), more);
     let live = Arc::new(live);
     let listening = Registry::of_user().and_then(|registry| Server::start(&registry, entry, live.clone()));
-    let told = listening
-        .map_err(|e| explain::control(&e))
-        .and_then(|server| front.ready(&format!("Mounted {url} at {}\n", point.display())).map(|()| server));
+    let told =
+        listening.map_err(|e| explain::control(&e)).and_then(|server| front.ready(&ready).map(|()| server));
     let server = match told {
         Ok(server) => server,
         Err(error) => {
@@ -104,6 +109,18 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
     saved?;
     tracing::info!(point = %point.display(), "unmounted; everything is in the bucket");
     ended
+}
+
+/// What there is to say of changes that earlier mounts could not send; nothing if there are none.
+fn to_recover(count: u64) -> String {
+    match count {
+        0 => String::new(),
+        count => format!(
+            "Changes that {} could not send are kept on this machine: {}\n",
+            show_count(count, "earlier mount", "earlier mounts"),
+            explain::TAKEN_OVER
+        ),
+    }
 }
 
 /// What the status says of the bucket.
@@ -157,7 +174,10 @@ impl Keeper {
         if let Err(error) = &closed {
             let error = explain::volume(error, &[]);
             if error.exit() == Exit::TakenOver {
-                return Err(error);
+                let what = self.vfs.status().rescue.map_or_else(String::new, |rescue| rescue.clause());
+                return Err(
+                    CommandError::new(Exit::TakenOver, format!("{error}; {what}")).hint(explain::TAKEN_OVER)
+                );
             }
         }
         finished.map_err(|failure| failure.message).and(closed.map_err(|e| sentence(&e))).map_err(|why| {

@@ -12,8 +12,9 @@ use tokio::time::timeout;
 use super::client::{ask, mounts};
 use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
-use super::runtime;
+use super::ls::printable;
 use super::units::{show_count, show_duration, show_size};
+use super::{explain, runtime};
 use crate::base::{Clock, SystemClock};
 use crate::control::{MountEntry, Request};
 use crate::vfs::Amount;
@@ -84,6 +85,8 @@ struct Report {
     mount: Mount,
     volume: Volume,
     store: Store,
+    /// Mounts whose changes are kept on this machine.
+    to_recover: u64,
     error: Option<String>,
 }
 
@@ -118,6 +121,18 @@ struct Volume {
     waiting: Amount,
     dead_bytes: Option<u64>,
     cleaned: Cleaned,
+    rescue: Option<Rescue>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Rescue {
+    is_saved: bool,
+    files: u64,
+    bytes: u64,
+    changes: u64,
+    paths: Vec<String>,
+    error: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -230,6 +245,11 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
             hits.unwrap_or_default()
         ),
     ));
+    lines.extend(volume.rescue.iter().flat_map(rescued).map(|text| ("unsent", text)));
+    if report.to_recover > 0 {
+        let mounts = show_count(report.to_recover, "mount", "mounts");
+        lines.push(("recover", format!("changes of {mounts} are kept here; {}", explain::TAKEN_OVER)));
+    }
     lines.extend(cleaning(volume).map(|text| ("cleaning", text)));
     lines.push((
         "store",
@@ -241,6 +261,20 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
             show_count(store.errors, "failure", "failures")
         ),
     ));
+    lines
+}
+
+/// What this mount had not sent when another one took over, and what became of it.
+fn rescued(rescue: &Rescue) -> Vec<String> {
+    let files = show_count(rescue.files, "file", "files");
+    let changes = show_count(rescue.changes, "other change", "other changes");
+    let what = format!("{files}, {}, {changes}", show_size(rescue.bytes));
+    let mut lines = match &rescue.error {
+        Some(error) => vec![format!("{what}: could not be kept: {error}")],
+        None if rescue.is_saved => vec![format!("{what}: kept on this machine")],
+        None => vec!["nothing".to_owned()],
+    };
+    lines.extend(rescue.paths.iter().map(|path| printable(path.as_bytes())));
     lines
 }
 

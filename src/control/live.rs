@@ -23,8 +23,8 @@ pub struct Live {
 }
 
 impl Live {
-    /// `more` adds to the status what the `vfs` does not know, such as the state of the bucket, under the key
-    /// `store`.
+    /// `more` gives what the `vfs` does not know, such as the state of the bucket: an object whose keys are added to the
+    /// status.
     pub fn new(
         vfs: Arc<Vfs>,
         mounted: Mounted,
@@ -39,7 +39,7 @@ impl Live {
 #[async_trait]
 impl Subject for Live {
     fn status(&self) -> Value {
-        json!({
+        let mut status = json!({
             "mount": {
                 "mountpoint": self.entry.mountpoint.to_string_lossy(),
                 "url": self.entry.url,
@@ -49,8 +49,11 @@ impl Subject for Live {
                 "uptime": self.started.elapsed().as_secs_f64(),
             },
             "volume": self.vfs.status(),
-            "store": (self.more)(),
-        })
+        });
+        if let (Some(status), Value::Object(more)) = (status.as_object_mut(), (self.more)()) {
+            status.extend(more);
+        }
+        status
     }
 
     fn dirty_bytes(&self) -> u64 {
@@ -92,11 +95,22 @@ impl Subject for Live {
     }
 
     async fn finish(&self) -> Result<(), Failure> {
-        self.finished.get_or_init(|| async { self.vfs.shutdown().await.map_err(not_saved) }).await.clone()
+        let finish = async || {
+            let mut failure = self.vfs.shutdown().await.map_err(not_saved);
+            if let (Err(failure), Some(rescue)) = (&mut failure, self.vfs.status().rescue) {
+                failure.message = format!("another mount has taken this volume over; {}", rescue.clause());
+            }
+            failure
+        };
+        self.finished.get_or_init(finish).await.clone()
     }
 }
 
 #[allow(clippy::needless_pass_by_value)] // it is passed to `map_err`
 fn not_saved(error: VfsError) -> Failure {
-    Failure { kind: FailureKind::NotSaved, message: error.to_string() }
+    let kind = match error {
+        VfsError::Fenced => FailureKind::TakenOver,
+        _ => FailureKind::NotSaved,
+    };
+    Failure { kind, message: error.to_string() }
 }

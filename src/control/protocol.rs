@@ -82,6 +82,8 @@ pub enum FailureKind {
     Busy,
     /// Something could not be written to the bucket.
     NotSaved,
+    /// Another mount has taken the volume over.
+    TakenOver,
     /// Cleaning failed.
     NotCleaned,
     /// Unmounting failed for another reason.

@@ -108,8 +108,7 @@ impl Registry {
         let entry = read(path)?;
         // Nothing outside the directory is believed, or removed.
         let ours = entry.socket == path.with_extension("sock");
-        let running = Path::new("/proc").join(entry.pid.to_string()).exists();
-        if ours && running && entry.socket.exists() {
+        if ours && is_running(entry.pid) && entry.socket.exists() {
             return Some(entry);
         }
         let _ = fs::remove_file(path.with_extension("sock"));
@@ -160,6 +159,15 @@ impl Drop for Published {
         let _ = fs::remove_file(&self.0);
         let _ = fs::remove_file(self.0.with_extension("sock"));
     }
+}
+
+/// Whether there is such a process and it has not ended: where nobody fetches the dead, their numbers stay.
+fn is_running(pid: u32) -> bool {
+    let status =
+        fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap_or_default();
+    // The program's name, in brackets before it, may hold anything.
+    let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 fn read(path: &Path) -> Option<MountEntry> {
@@ -240,6 +248,19 @@ mod tests {
         drop(published);
         assert_eq!(registry.entries(), []);
         assert!(!entry.socket.exists());
+    }
+
+    #[test]
+    fn a_process_that_has_ended_and_was_not_fetched_is_not_running() {
+        assert!(is_running(std::process::id()));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        let flags = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        let id = rustix::process::WaitId::Pid(rustix::process::Pid::from_child(&child));
+        rustix::process::waitid(id, flags).unwrap();
+        assert!(Path::new("/proc").join(pid.to_string()).exists());
+        assert!(!is_running(pid));
+        child.wait().unwrap();
     }
 
     #[test]

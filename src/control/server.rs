@@ -152,7 +152,10 @@ impl Talk<'_> {
             }
             Request::Clean { dry_run } => self.step(Step::Cleaning, subject.clean(dry_run)).await,
             Request::Unmount { detach } => {
-                if let Err(failure) = self.step(Step::Syncing, subject.sync()).await? {
+                // What was taken over cannot be synced any more, and has to be unmounted all the same.
+                if let Err(failure) = self.step(Step::Syncing, subject.sync()).await?
+                    && failure.kind != FailureKind::TakenOver
+                {
                     return Ok(Err(failure));
                 }
                 if let Err(failure) = self.step(Step::Unmounting, subject.unmount(detach)).await? {

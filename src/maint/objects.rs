@@ -50,6 +50,7 @@ impl Listing {
                     Ok(number) if number.to_string() == rest => listing.headers.push(number),
                     _ => findings.add(Subject::Object(path), Problem::ObjectStray),
                 },
+                "probe" if rest == "kept" => {}
                 _ => findings.add(Subject::Object(path), Problem::ObjectStray),
             }
         }

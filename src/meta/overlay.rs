@@ -261,6 +261,11 @@ impl Overlay {
         self.cache_bytes
     }
 
+    /// The committed records that are in memory, in no particular order.
+    pub fn cached(&self) -> impl Iterator<Item = (&Key, &Record)> {
+        self.cache.iter().filter_map(|(key, record)| Some((key, record.as_ref()?)))
+    }
+
     /// Up to `limit` uncommitted changes with keys in `from..to`, in order.
     #[must_use]
     pub fn changes_between(&self, from: &Key, to: &Key, limit: usize) -> Vec<(Key, Option<Record>)> {

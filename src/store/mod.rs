@@ -23,7 +23,7 @@ pub use error::StoreError;
 pub use meter::{Meter, MeterSnapshot, OutageKind};
 pub use probe::ProbeReport;
 
-use crate::base::SystemClock;
+use crate::base::{Entropy, SystemClock};
 use fault::{FaultPlan, FaultStore};
 use meter::MeteredStore;
 use patience::{Patience, Pauses};
@@ -159,6 +159,15 @@ impl Bucket {
     /// What it cannot do, or why it cannot be reached; nothing is tried for long.
     pub async fn probe(&self) -> Result<ProbeReport, StoreError> {
         probe::probe(self).await
+    }
+
+    /// Proves that the bucket still refuses to overwrite, in two requests (three where nobody has done so before). Leaves
+    /// one small object of noise behind for the next time.
+    ///
+    /// # Errors
+    /// [`StoreError::IgnoresPreconditions`], or why it cannot be written to; nothing is tried for long.
+    pub async fn prove_create_only(&self, entropy: &dyn Entropy) -> Result<(), StoreError> {
+        probe::prove_create_only(self, entropy).await
     }
 
     /// Whether `error` may mean that a range lies past the object's end.

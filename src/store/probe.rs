@@ -11,6 +11,9 @@ use super::error::{Trouble, classify};
 use super::{Bucket, StoreError};
 use crate::base::{Entropy, OsEntropy, SegmentId};
 
+/// The object that stays, so that whoever mounts needs but one write to see that it is refused.
+const KEPT: &str = "kept";
+const DIRECTORY: &str = "probe";
 const FIRST: &[u8] = b"coffer probes whether this bucket keeps what it was given";
 const SECOND: &[u8] = b"this must not replace the object that is already there...";
 
@@ -30,12 +33,12 @@ pub(crate) async fn probe(bucket: &Bucket) -> Result<ProbeReport, StoreError> {
     let before = bucket.meter().snapshot().requests();
     let mut name = [0; 16];
     OsEntropy.fill(&mut name);
-    let directory = Path::from("probe");
+    let directory = Path::from(DIRECTORY);
     let path = directory.clone().join(SegmentId(name).to_string());
     let store = bucket.prompt();
 
     let started = Instant::now();
-    create(bucket, &path, FIRST).await?;
+    create(bucket, &path, PutPayload::from_static(FIRST)).await?;
     let put = started.elapsed();
     let found = examine(bucket, &directory, &path).await;
     let removed = store.delete(&path).await.map_err(|error| bucket.error(path.as_ref(), &error));
@@ -50,7 +53,7 @@ pub(crate) async fn probe(bucket: &Bucket) -> Result<ProbeReport, StoreError> {
 }
 
 async fn examine(bucket: &Bucket, directory: &Path, path: &Path) -> Result<Duration, StoreError> {
-    match create(bucket, path, SECOND).await {
+    match create(bucket, path, PutPayload::from_static(SECOND)).await {
         Err(StoreError::AlreadyExists { .. }) => {}
         Ok(()) => return Err(StoreError::IgnoresPreconditions { bucket: bucket.display_url().to_owned() }),
         Err(error) => return Err(error),
@@ -73,9 +76,25 @@ async fn examine(bucket: &Bucket, directory: &Path, path: &Path) -> Result<Durat
     if listed { Ok(get) } else { Err(misbehaves(bucket, "an object that was just written is not listed")) }
 }
 
-async fn create(bucket: &Bucket, path: &Path, bytes: &'static [u8]) -> Result<(), StoreError> {
+/// Tries to write over an object that is there or, in a bucket that has never been tried, is put there first. No two
+/// tries write the same bytes: a store's word that it wrote would prove nothing otherwise.
+pub(crate) async fn prove_create_only(bucket: &Bucket, entropy: &dyn Entropy) -> Result<(), StoreError> {
+    let path = Path::from(DIRECTORY).join(KEPT);
+    for _ in 0..2 {
+        let mut bytes = vec![0; 32];
+        entropy.fill(&mut bytes);
+        match create(bucket, &path, bytes.into()).await {
+            Ok(()) => {}
+            Err(StoreError::AlreadyExists { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(StoreError::IgnoresPreconditions { bucket: bucket.display_url().to_owned() })
+}
+
+async fn create(bucket: &Bucket, path: &Path, payload: PutPayload) -> Result<(), StoreError> {
     let opts = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-    match bucket.prompt().put_opts(path, PutPayload::from_static(bytes), opts).await {
+    match bucket.prompt().put_opts(path, payload, opts).await {
         Ok(_) => Ok(()),
         // The store knows that it cannot, which is as well as if it did not heed.
         Err(error) if classify(&error) == Trouble::Final => {

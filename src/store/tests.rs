@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 
 use super::fault::scripted::{Fault, FaultyStore};
 use super::*;
+use crate::base::SeededEntropy;
 
 fn create() -> PutOptions {
     PutOptions { mode: PutMode::Create, ..PutOptions::default() }
@@ -138,6 +139,39 @@ async fn a_store_that_overwrites_is_refused() {
     let error = bucket.probe().await.expect_err("refused");
     assert!(matches!(error, StoreError::IgnoresPreconditions { .. }), "{error}");
     assert_eq!(store.inner.list(None).count().await, 0, "the probe's object is removed all the same");
+}
+
+#[tokio::test]
+async fn a_mounts_proof_takes_two_requests_once_somebody_has_made_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let local = open(directory.path().to_str().expect("utf-8"), &StoreOptions::default()).expect("opens");
+    for bucket in [Bucket::memory(), local] {
+        for requests in [3, 2, 2] {
+            let before = bucket.meter().snapshot().requests();
+            bucket.prove_create_only(&SeededEntropy::new(requests)).await.expect("proved");
+            assert_eq!(bucket.meter().snapshot().requests() - before, requests);
+        }
+        assert_eq!(bucket.objects.list(None).count().await, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_overwrites_is_noticed_by_every_proof() {
+    let store = Arc::new(FaultyStore { overwrites: true, ..FaultyStore::default() });
+    let bucket = Bucket::from_store(store.clone());
+    for seed in 0..3 {
+        let error = bucket.prove_create_only(&SeededEntropy::new(seed)).await.expect_err("refused");
+        assert!(matches!(error, StoreError::IgnoresPreconditions { .. }), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_no_proof_against_a_good_store() {
+    let (store, bucket) = faulty();
+    for seed in 0..3 {
+        store.fail_writes([Fault::LoseAnswer]);
+        bucket.prove_create_only(&SeededEntropy::new(seed)).await.expect("proved");
+    }
 }
 
 #[tokio::test]

@@ -313,6 +313,7 @@ impl Vfs {
         drop(state);
         tracing::error!("another writer has taken this volume over; this mount is read-only now");
         self.tell_progress();
+        self.begin_rescue();
     }
 }
 

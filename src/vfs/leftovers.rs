@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 
 use crate::base::{SegmentId, Time};
-use crate::meta::{Key, Leftover, MetaError, Record};
+use crate::meta::{Key, Leftover, Record};
 
 use super::state::State;
 use super::{Amount, Vfs, VfsError};
@@ -83,7 +83,7 @@ impl Vfs {
             self.follow().await?;
         } else {
             // Who is still the writer now was so when the list was made: nothing in it is a newer writer's.
-            self.engine.refresh().await.map_err(MetaError::from)?;
+            self.engine.refresh().await.map_err(|error| self.told(error))?;
         }
         // Asked again after the list was made: what has been on its way is known by now.
         for (id, bytes) in unknown {

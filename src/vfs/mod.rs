@@ -30,6 +30,8 @@ mod state;
 mod status;
 mod survey;
 mod txn;
+mod unsent;
+mod whereabouts;
 mod xattr;
 
 use std::collections::HashMap;
@@ -56,6 +58,7 @@ pub use error::VfsError;
 pub use options::{CleanOptions, OnCommit, VfsOptions};
 pub use reclaim::{Amount, Reclaimable, Reclaimed};
 pub use status::{OnSafety, Status};
+pub use unsent::{OnFenced, Part, Rescue, Unsent, UnsentChange, UnsentFile};
 
 use file::OpenFile;
 use follow::Follow;
@@ -82,6 +85,9 @@ pub struct Vfs {
     follow: Follow,
     /// Held by whoever cleans, one round at a time.
     clean_turn: tokio::sync::Mutex<()>,
+    /// What became of what was not sent when another writer took over. Saved by one at a time.
+    rescue: Mutex<Option<Rescue>>,
+    rescue_turn: tokio::sync::Mutex<()>,
 }
 
 /// How operations and the committer wake each other.
@@ -172,7 +178,11 @@ impl Vfs {
                     Err(Halt::Missing(keys)) => keys,
                 }
             };
-            self.load(missing).boxed().await?;
+            if let Err(error) = self.load(missing).boxed().await {
+                // That another writer took over counts before what cannot be read because of it.
+                self.state.lock().check_writable()?;
+                return Err(error);
+            }
         }
     }
 
@@ -206,9 +216,15 @@ impl Vfs {
     fn told(&self, error: EngineError) -> VfsError {
         if matches!(error, EngineError::Fenced) {
             self.fence();
-            return VfsError::Fenced;
         }
         MetaError::from(error).into()
+    }
+
+    /// A read that was answered may have shown it as well.
+    fn notice_fence(&self) {
+        if self.engine.is_fenced() {
+            self.fence();
+        }
     }
 
     async fn load(&self, keys: Vec<Key>) -> Result<(), VfsError> {
@@ -227,6 +243,7 @@ impl Vfs {
             let pass = self.follow.pass().await;
             let guard = LoadGuard::begin(&self.state, key);
             let found = self.engine.get(&bytes).await.map_err(|error| self.told(error))?;
+            self.notice_fence();
             if !self.is_current() {
                 drop((guard, pass));
                 self.follow_early().await?;
@@ -255,6 +272,7 @@ impl Vfs {
             };
             let scanning = self.engine.scan(from.encode(), to.encode(), limit).boxed();
             let rows = scanning.await.map_err(|error| self.told(error))?;
+            self.notice_fence();
             if self.is_current() {
                 break (pass, changes, settled_count, rows);
             }
@@ -327,6 +345,8 @@ impl Vfs {
             commit_turn: tokio::sync::Mutex::new(None),
             follow,
             clean_turn: tokio::sync::Mutex::new(()),
+            rescue: Mutex::new(None),
+            rescue_turn: tokio::sync::Mutex::new(()),
             options,
         })
     }

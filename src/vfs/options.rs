@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Atime;
+use super::{Atime, OnFenced};
 use crate::data::{Compression, SEGMENT_ROOM_BYTES};
 
 /// Told of every commit: its number and its hash.
@@ -51,6 +51,8 @@ pub struct VfsOptions {
     pub poll_interval: Duration,
     /// Told of every commit, after it is durable.
     pub on_commit: Option<OnCommit>,
+    /// Saves what was not sent when another writer takes over; lost at the end if `None`.
+    pub on_fenced: Option<OnFenced>,
 }
 
 /// When and how fast segments are cleaned.
@@ -103,6 +105,7 @@ impl Default for VfsOptions {
             directory_atime: true,
             poll_interval: Duration::from_secs(5),
             on_commit: None,
+            on_fenced: None,
         }
     }
 }

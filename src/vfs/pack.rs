@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 use tokio::runtime::Handle;
 
@@ -12,6 +13,7 @@ use crate::data::{
     Batch, DataError, FinishedSegment, ReadHint, SEGMENT_BLOCKS_MAX, SEGMENT_ROOM_BYTES, SegmentBuilder,
     room_of,
 };
+use crate::meta::engine::EngineError;
 
 use super::locate::{self, Located};
 use super::state::Phase;
@@ -176,6 +178,11 @@ impl Vfs {
                 Ok(bytes) => self.state.lock().dirty.complete_sealed(ino, index, &bytes),
                 Err(error) if !error.is_damage() => return Err(error),
                 Err(error) => {
+                    // Whoever has taken over may have removed it, which is no damage.
+                    if self.engine.refresh().boxed().await == Err(EngineError::Fenced) {
+                        self.fence();
+                        return Err(VfsError::Fenced);
+                    }
                     // What lies under the block is lost already. Inventing it is worse than losing
                     // the write, of which the writer is told.
                     tracing::error!(%ino, index, %error, "a block cannot be completed; its new bytes are dropped");

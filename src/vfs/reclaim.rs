@@ -4,7 +4,7 @@ use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Ledger, Reason};
-use crate::meta::{Key, MetaError, Record};
+use crate::meta::{Key, Record};
 
 use super::account::weigh;
 use super::garbage::next_id;
@@ -181,6 +181,6 @@ impl Vfs {
     /// # Errors
     /// Another writer took over.
     pub async fn tidy_records(&self) -> Result<(), VfsError> {
-        Ok(self.engine.tidy().await.map_err(MetaError::from)?)
+        self.engine.tidy().await.map_err(|error| self.told(error))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
+
 use crate::base::Ino;
 use crate::meta::engine::EngineError;
 use crate::meta::{Holder, Key, Leftover, MetaError, Record};
@@ -91,6 +93,10 @@ impl Vfs {
             Phase::ReadOnly | Phase::ShutDown => Ok(()),
             Phase::Fenced => Err(VfsError::Fenced),
         };
+        // That another writer took over may have shown only now.
+        if self.state.lock().phase == Phase::Fenced {
+            self.rescue().boxed().await;
+        }
         // What a commit let go is deleted now rather than at the next mount, unless that takes long.
         let _ = tokio::time::timeout(COLLECT_WAIT, self.signals.collecting.write()).await;
         self.state.lock().phase = Phase::ShutDown;

@@ -6,7 +6,7 @@ use crate::base::Time;
 
 use super::clean::Cleaned;
 use super::state::Phase;
-use super::{Amount, Vfs};
+use super::{Amount, Rescue, Vfs};
 
 /// The state of a mounted volume at a glance. Sizes in bytes, times in seconds.
 #[derive(Clone, Debug, Serialize)]
@@ -53,6 +53,8 @@ pub struct Status {
     pub dead_bytes: Option<u64>,
     /// What the cleaner has done in this mount.
     pub cleaned: Cleaned,
+    /// What became of what was not sent when another writer took over.
+    pub rescue: Option<Rescue>,
 }
 
 /// Takes whether everything is in the bucket. Called under the filesystem's lock: it must be quick and never call back.
@@ -86,6 +88,7 @@ impl Vfs {
     #[must_use]
     pub fn status(&self) -> Status {
         let cache = self.cache.stats();
+        let rescue = self.rescue.lock().clone();
         let state = self.state.lock();
         Status {
             is_safe: state.is_clean() && state.phase != Phase::Fenced && state.lost.is_empty(),
@@ -116,6 +119,7 @@ impl Vfs {
             waiting: state.waiting.amount(),
             dead_bytes: state.ledger.is_complete().then(|| state.ledger.totals().dead),
             cleaned: state.cleaned.clone(),
+            rescue,
         }
     }
 }

@@ -43,6 +43,7 @@ pub async fn create(
     clock: Arc<dyn Clock>,
 ) -> Result<Created, VolumeError> {
     bucket.probe().await?;
+    bucket.prove_create_only(entropy.as_ref()).await?;
     if header::exists(bucket).await? {
         return Err(VolumeError::Exists { url: bucket.display_url().to_owned() });
     }

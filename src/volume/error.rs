@@ -79,6 +79,14 @@ pub enum VolumeError {
         /// Where.
         path: std::path::PathBuf,
     },
+    /// A file of unsent changes.
+    #[error("the unsent changes in {path} are damaged or of another volume: {what}")]
+    BadUnsent {
+        /// Where.
+        path: std::path::PathBuf,
+        /// How it shows.
+        what: String,
+    },
     /// The header or a key.
     #[error(transparent)]
     Key(#[from] KeyError),

@@ -32,7 +32,7 @@ pub(super) fn refusal(holder: &Holder) -> VolumeError {
     }
 }
 
-fn host() -> String {
+pub(super) fn host() -> String {
     let name = std::fs::read_to_string(HOST_NAME).unwrap_or_default();
     name.trim().chars().take(255).collect()
 }

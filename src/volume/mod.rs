@@ -7,6 +7,7 @@ mod holder;
 mod open;
 mod pin;
 mod seize;
+pub mod unsent;
 
 pub use create::{Created, NewVolumeSpec, create};
 pub use error::{VolumeError, utc};

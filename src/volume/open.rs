@@ -4,6 +4,8 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::FutureExt;
+
 use crate::base::{Clock, Entropy, OsEntropy, SystemClock, VolumeId};
 use crate::cache::BlockCache;
 use crate::crypto::KeyRing;
@@ -13,9 +15,10 @@ use crate::meta::engine::{Engine, EngineMode, EngineOptions, Seeds};
 use crate::meta::{Key, MetaError, Record, Superblock, chain, decode};
 use crate::store::Bucket;
 use crate::vault::{Vault, VaultError, header};
-use crate::vfs::{Vfs, VfsOptions};
+use crate::vfs::{OnFenced, Vfs, VfsOptions};
 
 use super::pin::{LocalState, Pin};
+use super::unsent::{self, About, Shelf};
 use super::{VolumeError, holder};
 
 /// How a volume is opened.
@@ -121,7 +124,16 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
     let open_engine =
         |mode| Engine::open(Arc::clone(&store), mode, engine_options.clone(), Arc::clone(&options.clock));
 
-    let reader = open_engine(EngineMode::Reader).await?;
+    // Whoever writes relies on it with every commit. Beside what takes at least as long.
+    let proof = async {
+        match is_writer {
+            true => bucket.prove_create_only(options.entropy.as_ref()).await,
+            false => Ok(()),
+        }
+    };
+    let (reader, proof) = futures::join!(open_engine(EngineMode::Reader), proof);
+    let reader = reader?;
+    proof?;
     let seen = superblock(&reader).await?;
     check_features(&seen)?;
     if let Some(local) = &local {
@@ -174,6 +186,9 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
             }
         }));
     }
+    if let Some(state) = &options.state_dir {
+        vfs_options.on_fenced = Some(on_fenced(Shelf::of(state, volume), &vault, Arc::clone(&options.clock)));
+    }
     let hold = holder::this(vfs_options.device, options.entropy.as_ref(), options.clock.now());
     let vfs = Vfs::new(engine, vault.clone(), blocks, cache, options.clock, found, vfs_options);
     vfs.take_hold(hold).await?;
@@ -185,6 +200,16 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
         }
     });
     Ok(Opened { vfs, volume, vault, lock })
+}
+
+/// Keeps on this machine what the mount had not sent when another writer took over.
+fn on_fenced(shelf: Shelf, vault: &Vault, clock: Arc<dyn Clock>) -> OnFenced {
+    let vault = vault.clone();
+    Arc::new(move |vfs| {
+        let (shelf, vault) = (shelf.clone(), vault.clone());
+        let about = About { host: holder::host(), saved: clock.now(), commit: vfs.head().0 };
+        async move { unsent::save(&vfs, &shelf, vault.ring(), vault.entropy(), about).await }.boxed()
+    })
 }
 
 async fn superblock(engine: &Engine) -> Result<Superblock, VolumeError> {
@@ -253,4 +278,37 @@ async fn hash_of(engine: &Engine, ring: &KeyRing, number: u64) -> Result<Option<
         });
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::crypto::{KdfCost, Secret};
+    use crate::keys::NewVolume;
+    use crate::store::StoreError;
+    use crate::store::fault::scripted::FaultyStore;
+    use crate::volume::{NewVolumeSpec, create};
+
+    /// A store may change its ways after `init`, or a copy of the bucket may be served by another.
+    #[tokio::test]
+    async fn a_store_that_overwrites_is_refused_when_mounting_for_writing_too() {
+        let inner = Arc::new(InMemory::new());
+        let good = Bucket::from_store(inner.clone());
+        let header =
+            NewVolume { compression: keys::Compression::None, kdf_cost: KdfCost::Fixed { log_n: 15 } };
+        let spec = NewVolumeSpec { header, quota_bytes: 0, owner: (0, 0) };
+        let factors = [Factor::KeyFile(Secret::new(b"the key file of a test".to_vec()))];
+        let clock = Arc::new(SystemClock::default());
+        create(&good, &spec, &factors, Arc::new(OsEntropy), clock).await.unwrap();
+
+        let bad = Bucket::from_store(Arc::new(FaultyStore { inner, overwrites: true, ..Default::default() }));
+        let refused = open(bad.clone(), &factors, OpenOptions::default()).await.map(drop);
+        assert!(matches!(refused, Err(VolumeError::Store(StoreError::IgnoresPreconditions { .. }))));
+        let mut reading = OpenOptions::default();
+        reading.vfs.read_only = true;
+        open(bad, &factors, reading).await.unwrap().close().await.unwrap();
+        open(good, &factors, OpenOptions::default()).await.unwrap().close().await.unwrap();
+    }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use coffer::base::{FileKind, Ino};
 use coffer::data::DataError;
+use coffer::meta::MetaError;
+use coffer::meta::engine::EngineError;
 use coffer::vfs::{Caller, Handle, RenameMode, SetAttr, Vfs, VfsError, XattrMode};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -98,6 +100,12 @@ impl Actor {
             Err(VfsError::Fenced | VfsError::ShutDown) => Err(Gone),
             Err(error) if error.is_passing() => Ok(None),
             Err(VfsError::Data(DataError::Missing { .. })) if self.history.borrow().is_contested => Err(Gone),
+            // So is what it had last committed, once its successor has let go of it.
+            Err(VfsError::Meta(MetaError::Engine(EngineError::Fenced)))
+                if self.history.borrow().is_contested =>
+            {
+                Err(Gone)
+            }
             Err(error) if matches!(errno, libc::EIO | libc::EROFS) => panic!("{what}: {error:?}"),
             Err(_) => Ok(None),
         }

@@ -309,6 +309,22 @@ impl Dirty {
         files.filter_map(|file| file.blocks.range(index..).next()).map(|(index, _)| *index).min()
     }
 
+    /// The blocks of `ino` that uncommitted layers have, in order.
+    #[must_use]
+    pub fn changed_blocks(&self, ino: Ino) -> BTreeSet<u64> {
+        let layers = [Some(&self.open), self.sealed.as_ref()];
+        let files = layers.into_iter().flatten().filter_map(|layer| layer.files.get(&ino));
+        files.flat_map(|file| file.blocks.keys().copied()).collect()
+    }
+
+    /// Whether an uncommitted layer changes the contents of `ino`, be it by making a hole.
+    #[must_use]
+    pub fn is_changed(&self, ino: Ino) -> bool {
+        let layers = [Some(&self.open), self.sealed.as_ref()];
+        let mut files = layers.into_iter().flatten().filter_map(|layer| layer.files.get(&ino));
+        files.any(|file| !file.blocks.is_empty() || !file.void.is_empty())
+    }
+
     /// A segment uploaded since the last commit.
     #[must_use]
     pub fn new_segment(&self, id: SegmentId) -> Option<NewSegment> {

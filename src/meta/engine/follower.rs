@@ -81,6 +81,11 @@ impl Follower {
         View { handle: handle.number, pauses: handle.clock.pauses(), sequence }
     }
 
+    /// The number of the last write that reads see.
+    pub(super) fn sequence(&self) -> u64 {
+        self.current.read().status.borrow().durable_seq
+    }
+
     /// Catches up with the writer.
     pub(super) async fn refresh(&self) -> Result<(), slatedb::Error> {
         if self.checkpoint.is_some() {

@@ -4,6 +4,7 @@ mod cache;
 mod clock;
 mod error;
 mod follower;
+mod past;
 mod seam;
 mod seeds;
 mod settings;
@@ -14,9 +15,12 @@ mod writer;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use object_store::ObjectStore;
 use slatedb::admin::AdminBuilder;
 use slatedb::config::{CheckpointOptions, CheckpointScope, ReadOptions, ScanOptions};
@@ -28,6 +32,7 @@ pub use seeds::Seeds;
 
 use cache::BlockCache;
 use follower::Follower;
+use past::{PastStore, Written};
 use seam::Seam;
 use writer::Writer;
 
@@ -99,6 +104,11 @@ struct Inner {
     access: Access,
     store: Arc<dyn ObjectStore>,
     options: EngineOptions,
+    clock: Arc<dyn Clock>,
+    written: Arc<Written>,
+    /// What a fenced writer goes on reading from.
+    past: tokio::sync::OnceCell<Option<Follower>>,
+    is_fenced: AtomicBool,
 }
 
 enum Access {
@@ -119,10 +129,12 @@ impl Engine {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, EngineError> {
         let may_create = options.create && mode == EngineMode::Writer;
-        let store: Arc<dyn ObjectStore> = Arc::new(Seam::new(store, may_create));
+        let written = Arc::new(Written::default());
+        let store: Arc<dyn ObjectStore> = Arc::new(Seam::new(store, may_create, Arc::clone(&written)));
         let cache: Arc<dyn DbCache> = Arc::new(BlockCache::new(options.cache_bytes));
-        let (at, seeds) = (store.clone(), options.seeds.clone());
+        let (at, seeds, opening_clock) = (store.clone(), options.seeds.clone(), clock.clone());
         let opening = async {
+            let clock = opening_clock;
             Ok(match mode {
                 EngineMode::Writer => Access::Write(Writer::open(at, cache, clock, seeds).await?),
                 EngineMode::Reader => Access::Read(Follower::open(at, cache, clock, seeds, None).await?),
@@ -132,17 +144,25 @@ impl Engine {
             })
         };
         let access = within(&options, true, opening).await?;
-        Ok(Self(Arc::new(Inner { access, store, options })))
+        let (past, is_fenced) = (tokio::sync::OnceCell::new(), AtomicBool::new(false));
+        Ok(Self(Arc::new(Inner { access, store, options, clock, written, past, is_fenced })))
     }
 
-    /// The value of `key`.
+    /// The value of `key`. A writer that was fenced goes on reading what it had written last.
     ///
     /// # Errors
-    /// The bucket does not answer in time, or the records are damaged.
+    /// The bucket does not answer in time, or the records are damaged; [`EngineError::Fenced`] if what a fenced writer
+    /// had written last is not there any more.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         let options = ReadOptions::default();
         let value = match &self.0.access {
-            Access::Write(writer) => self.read(writer.db.get_with_options(key, &options)).await?,
+            Access::Write(writer) => match self.read(writer.db.get_with_options(key, &options)).await {
+                Err(EngineError::Fenced) => {
+                    let past = self.past(writer).await?.db();
+                    self.read(past.get_with_options(key, &options)).await?
+                }
+                result => result?,
+            },
             Access::Read(follower) => {
                 let db = follower.db();
                 match self.limited(db.get_with_options(key, &options)).await? {
@@ -172,7 +192,15 @@ impl Engine {
             return Ok(Vec::new());
         }
         match &self.0.access {
-            Access::Write(writer) => self.read(scan(Source::Writer(&writer.db), &from, &to, limit)).await,
+            Access::Write(writer) => {
+                match self.read(scan(Source::Writer(&writer.db), &from, &to, limit)).await {
+                    Err(EngineError::Fenced) => {
+                        let past = self.past(writer).await?.db();
+                        self.read(scan(Source::Reader(&past), &from, &to, limit)).await
+                    }
+                    result => result,
+                }
+            }
             Access::Read(follower) => {
                 let db = follower.db();
                 match self.limited(scan(Source::Reader(&db), &from, &to, limit)).await? {
@@ -184,6 +212,34 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Whether a read has shown that another writer took over, although it was answered.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.0.is_fenced.load(Ordering::Relaxed)
+    }
+
+    /// The database as this fenced writer left it, to the last write that it acknowledged and no further. Boxed, so that
+    /// those who read do not carry its state on their stacks.
+    fn past<'a>(&'a self, writer: &'a Writer) -> BoxFuture<'a, Result<&'a Follower, EngineError>> {
+        self.0.is_fenced.store(true, Ordering::Relaxed);
+        let open = async {
+            let store = Arc::new(PastStore::new(self.0.store.clone(), Arc::clone(&self.0.written)));
+            let cache: Arc<dyn DbCache> = Arc::new(BlockCache::new(self.0.options.cache_bytes));
+            let (clock, seeds) = (self.0.clock.clone(), self.0.options.seeds.clone());
+            match self.read(Follower::open(store, cache, clock, seeds, None)).await {
+                Ok(past) if past.sequence() == writer.sequence() => Ok(Some(past)),
+                Err(error @ (EngineError::Denied(_) | EngineError::Unavailable(_))) => Err(error),
+                // It is gone, and stays so.
+                found => {
+                    let error = found.err();
+                    tracing::warn!(?error, "what this mount had last committed cannot be read any more");
+                    Ok(None)
+                }
+            }
+        };
+        async move { self.0.past.get_or_try_init(|| open).await?.as_ref().ok_or(EngineError::Fenced) }.boxed()
     }
 
     /// Writes all of `records` at once, `None` removing one, and returns when they are in the bucket: one

@@ -15,6 +15,7 @@ use object_store::{
 use slatedb_common::retry::NonRetryable;
 
 use super::error::{NothingHere, find};
+use super::past::Written;
 use crate::vault::VaultError;
 
 /// The first manifest of a database.
@@ -30,11 +31,12 @@ const FIRST_MANIFEST: &str = "00000000000000000001.manifest";
 pub(super) struct Seam {
     inner: Arc<dyn ObjectStore>,
     may_create: bool,
+    written: Arc<Written>,
 }
 
 impl Seam {
-    pub(super) const fn new(inner: Arc<dyn ObjectStore>, may_create: bool) -> Self {
-        Self { inner, may_create }
+    pub(super) const fn new(inner: Arc<dyn ObjectStore>, may_create: bool, written: Arc<Written>) -> Self {
+        Self { inner, may_create, written }
     }
 }
 
@@ -71,7 +73,9 @@ impl ObjectStore for Seam {
         if !self.may_create && path.filename() == Some(FIRST_MANIFEST) {
             return Err(never_retried(Box::new(NothingHere)));
         }
-        self.inner.put_opts(path, payload, opts).await.map_err(final_if_damaged)
+        let put = self.inner.put_opts(path, payload, opts).await.map_err(final_if_damaged)?;
+        self.written.note(path);
+        Ok(put)
     }
 
     async fn put_multipart_opts(

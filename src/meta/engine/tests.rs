@@ -167,6 +167,52 @@ async fn a_second_writer_fences_the_first_which_says_so_and_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fenced_writer_goes_on_reading_its_own_last_state_and_nothing_newer() {
+    let bench = Bench::new();
+    let first = bench.writer().await;
+    // Some of it in tables, the rest in logs.
+    for n in 0..600_u32 {
+        let record = put((n % 50).to_be_bytes(), vec![n as u8; 200]);
+        first.write_durable(record).await.expect("committed");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let before = all(&first).await.expect("scans");
+    let second = bench.writer().await;
+    for n in 0..300_u32 {
+        second.write_durable(put((n % 70).to_be_bytes(), "newer")).await.expect("committed");
+    }
+    second.write_durable(vec![(7_u32.to_be_bytes().to_vec(), None)]).await.expect("committed");
+    assert!(!first.is_fenced());
+    assert_eq!(first.write_durable(put("a", "lost")).await, Err(EngineError::Fenced));
+    assert_eq!(all(&first).await.expect("scans"), before);
+    assert_eq!(first.get(&7_u32.to_be_bytes()).await.expect("gets").as_deref(), Some(&before[7].1[..]));
+    assert_eq!(first.get(&69_u32.to_be_bytes()).await, Ok(None));
+    assert_eq!(first.get(b"a").await, Ok(None), "a write that failed never was");
+    assert!(first.is_fenced());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fenced_writer_whose_last_state_has_been_removed_says_so() {
+    let bench = Bench::new();
+    let first = bench.writer().await;
+    for n in 0..600_u32 {
+        first.write_durable(put((n % 50).to_be_bytes(), "then")).await.expect("committed");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let second = bench.writer().await;
+    for n in 0..3000_u32 {
+        second.write_durable(put((n % 50).to_be_bytes(), "newer")).await.expect("committed");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(3 * 3600)).await;
+    assert_eq!(first.write_durable(put("a", "lost")).await, Err(EngineError::Fenced));
+    for n in 0..50_u32 {
+        let found = first.get(&n.to_be_bytes()).await;
+        assert!(found.is_err(), "{n}: {found:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_writer_learns_that_it_was_fenced_by_refreshing() {
     let bench = Bench::new();
     let first = bench.writer().await;

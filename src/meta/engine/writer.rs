@@ -1,7 +1,7 @@
 //! The one writer: its batches, its clock, its end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use object_store::ObjectStore;
 use slatedb::config::{CloseOptions, FlushOptions, FlushType, WriteOptions};
@@ -25,6 +25,8 @@ pub(super) struct Writer {
     clock: Arc<dyn Clock>,
     /// Time of day of the last durable write.
     last_write_ms: AtomicI64,
+    /// The number of the last durable write.
+    sequence: AtomicU64,
     /// Batches are written one at a time, so that each flush carries one batch.
     turn: tokio::sync::Mutex<()>,
 }
@@ -49,7 +51,13 @@ impl Writer {
         let plain_clock = Arc::new(EngineClock::new(clock.clone()));
         let last_write_ms = AtomicI64::new(day_ms(&*clock));
         let upkeep = Upkeep::start(db.clone(), store, seeds, engine_clock, plain_clock);
-        Ok(Self { db, upkeep, clock, last_write_ms, turn: tokio::sync::Mutex::new(()) })
+        let sequence = AtomicU64::new(db.status().durable_seq);
+        Ok(Self { db, upkeep, clock, last_write_ms, sequence, turn: tokio::sync::Mutex::new(()) })
+    }
+
+    /// The number of the last durable write of this writer.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence.load(Ordering::Relaxed)
     }
 
     pub(super) async fn write(&self, batch: WriteBatch) -> Result<(), slatedb::Error> {
@@ -61,6 +69,7 @@ impl Writer {
         self.db.write_with_options(batch, &WriteOptions::default()).await?;
         self.db.flush_with_options(FlushOptions { flush_type: FlushType::Wal }).await?;
         self.last_write_ms.store(now_ms, Ordering::Relaxed);
+        self.sequence.store(self.db.status().durable_seq, Ordering::Relaxed);
         self.upkeep.committed();
         Ok(())
     }
