@@ -100,9 +100,10 @@ impl Vfs {
     /// Waits until `bytes` more may be written and there is room for more records.
     pub(super) async fn wait_for_room(&self, bytes: usize) -> Result<(), VfsError> {
         let has_room = |state: &State| {
-            let dirty = state.dirty.bytes();
+            let dirty = state.dirty.held_bytes();
             (dirty == 0 || dirty.saturating_add(bytes) <= self.options.dirty_bytes_max)
                 && state.overlay.open_count() <= self.options.dirty_records_max
+                && state.overlay.open_bytes() <= self.options.open_records_bytes_max()
         };
         loop {
             let eased = self.signals.eased.notified();

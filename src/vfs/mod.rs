@@ -22,6 +22,7 @@ mod pack;
 mod read;
 mod reclaim;
 mod recover;
+mod refs;
 mod rename;
 mod space;
 mod state;

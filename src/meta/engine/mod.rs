@@ -62,6 +62,8 @@ pub struct EngineOptions {
     pub create: bool,
     /// Bytes of decoded blocks kept in memory.
     pub cache_bytes: u64,
+    /// Bytes in memory of records that are durable but in no table yet.
+    pub write_bytes: u64,
     /// Reads fail after this.
     pub read_timeout: Duration,
     /// Tells why the bucket does not answer.
@@ -75,6 +77,7 @@ impl Default for EngineOptions {
         Self {
             create: false,
             cache_bytes: 64 * 1024 * 1024,
+            write_bytes: 128 * 1024 * 1024,
             read_timeout: Duration::from_secs(60),
             meter: None,
             seeds: Seeds::default(),
@@ -122,9 +125,10 @@ impl Engine {
         let store: Arc<dyn ObjectStore> = Arc::new(Seam::new(store, may_create));
         let cache: Arc<dyn DbCache> = Arc::new(BlockCache::new(options.cache_bytes));
         let (at, seeds) = (store.clone(), options.seeds.clone());
+        let table_bytes = settings::table_bytes(options.write_bytes);
         let opening = async {
             Ok(match mode {
-                EngineMode::Writer => Access::Write(Writer::open(at, cache, clock, seeds).await?),
+                EngineMode::Writer => Access::Write(Writer::open(at, cache, clock, seeds, table_bytes).await?),
                 EngineMode::Reader => Access::Read(Follower::open(at, cache, clock, seeds, None).await?),
                 EngineMode::Checkpoint(id) => {
                     Access::Read(Follower::open(at, cache, clock, seeds, Some(id)).await?)
