@@ -53,7 +53,10 @@ fn asked() -> Asked {
 fn main() {
     let asked = asked();
     let mut summary = Vec::new();
-    println!("{:>9}  {:>8}  {:<12} {:>9} {:>9} {:>8}", "files", "memory", "stage", "rss MiB", "peak MiB", "s");
+    println!(
+        "{:>9}  {:>8}  {:<12} {:>9} {:>9} {:>8}",
+        "files", "memory", "stage", "rss MiB", "peak MiB", "s"
+    );
     for memory in &asked.memory {
         for files in &asked.files {
             let peak = Session::start(&asked, memory, *files).run(asked.stream_bytes);
@@ -133,10 +136,14 @@ impl Session {
     }
 
     fn run(mut self, stream_bytes: u64) -> u64 {
-        self.stage("create", |session| session.each(|path, number| fs::write(path, contents(number)).unwrap()));
+        self.stage("create", |session| {
+            session.each(|path, number| fs::write(path, contents(number)).unwrap())
+        });
         self.stage("sync", |session| session.coffer(&["sync", "drive"]));
         self.stage("stat", |session| session.each(|path, _| drop(fs::metadata(path).unwrap())));
-        self.stage("read", |session| session.each(|path, number| assert!(fs::read(path).unwrap() == contents(number))));
+        self.stage("read", |session| {
+            session.each(|path, number| assert!(fs::read(path).unwrap() == contents(number)))
+        });
         self.stage("rename", |session| session.each(|path, _| fs::rename(path, renamed(path)).unwrap()));
         self.stage("overwrite", |session| {
             session.each(|path, number| fs::write(renamed(path), contents(number)).unwrap());
@@ -147,7 +154,8 @@ impl Session {
         self.unmount();
         self.mount();
         self.stage("cold list", |session| {
-            let listed = Command::new("ls").args(["-lRU", "--"]).arg(session.dir.join("drive")).output().unwrap();
+            let listed =
+                Command::new("ls").args(["-lRU", "--"]).arg(session.dir.join("drive")).output().unwrap();
             assert!(listed.status.success());
         });
         self.stage("cold read", |session| {
@@ -163,7 +171,8 @@ impl Session {
 
     fn stage(&mut self, name: &str, work: impl FnOnce(&Self)) {
         // From here on, the peak is that of this stage.
-        fs::write(format!("/proc/{}/clear_refs", self.pid), "5").expect("resetting the peak takes a superuser");
+        fs::write(format!("/proc/{}/clear_refs", self.pid), "5")
+            .expect("resetting the peak takes a superuser");
         let begun = Instant::now();
         work(self);
         self.tell(name, begun);

@@ -236,7 +236,9 @@ impl Record {
                 shared::<Page>() + runs.sum::<usize>() + size_of::<u32>() * page.inline.len()
             }
             Self::Garbage(_) | Self::Leftover(_) | Self::Orphan | Self::Reference | Self::Segment(_) => 0,
-            Self::History(history) => shared::<History>() + 24 * history.devices.len() + 16 * history.times.len(),
+            Self::History(history) => {
+                shared::<History>() + 24 * history.devices.len() + 16 * history.times.len()
+            }
             Self::Inode(inode) => {
                 shared::<Inode>()
                     + match &inode.body {

@@ -56,7 +56,8 @@ impl Budget {
         let share = |shares: u64| left / (SHARES + of_blocks + of_dirty) * shares;
         let reads = share(4).max(READS_BYTES_MIN);
         // What the least of a part takes beyond its share comes from the largest.
-        let extra = (reads - share(4)) + DIRTY_BYTES_MIN.saturating_sub(share(of_dirty)) * u64::from(dirty.is_none());
+        let extra =
+            (reads - share(4)) + DIRTY_BYTES_MIN.saturating_sub(share(of_dirty)) * u64::from(dirty.is_none());
         Some(Self {
             blocks: blocks.unwrap_or_else(|| share(of_blocks).saturating_sub(extra)),
             dirty: dirty.unwrap_or_else(|| share(of_dirty).max(DIRTY_BYTES_MIN)),

@@ -128,7 +128,9 @@ impl Engine {
         let table_bytes = settings::table_bytes(options.write_bytes);
         let opening = async {
             Ok(match mode {
-                EngineMode::Writer => Access::Write(Writer::open(at, cache, clock, seeds, table_bytes).await?),
+                EngineMode::Writer => {
+                    Access::Write(Writer::open(at, cache, clock, seeds, table_bytes).await?)
+                }
                 EngineMode::Reader => Access::Read(Follower::open(at, cache, clock, seeds, None).await?),
                 EngineMode::Checkpoint(id) => {
                     Access::Read(Follower::open(at, cache, clock, seeds, Some(id)).await?)
