@@ -16,6 +16,7 @@ mod durability;
 mod harness;
 mod kills;
 mod mapping;
+mod memory;
 mod model;
 mod names;
 mod outage;

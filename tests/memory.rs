@@ -164,7 +164,7 @@ fn changed_contents_weigh_what_they_take() {
         // A part is for the commit, which is still to come.
         assert!(counted <= measured * 2, "{what}: {counted} are counted and only {measured} taken");
         dirty.seal();
-        dirty.settle(&[]);
+        dirty.settle(&[], &[]);
         assert_eq!(dirty.held_bytes(), 0);
     }
 }
