@@ -11,7 +11,7 @@ pub type OnCommit = Arc<dyn Fn(u64, [u8; 32]) + Send + Sync>;
 
 /// A group's records are in memory so often while it is committed: the next group, the sealed one, its batch, the encoded
 /// batch, the engine's.
-const COMMIT_COPIES: usize = 6;
+const COMMIT_COPIES: usize = 5;
 /// What an access time makes of a group when it becomes a change of its inode.
 const ATIME_BYTES: usize = 2048;
 const ATIMES_MIN: usize = 64;

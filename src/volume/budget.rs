@@ -64,9 +64,9 @@ impl Budget {
             uploads: share(3),
             reads,
             records: share(2),
-            changes: share(5),
-            tables: share(2),
-            table_writes: share(4),
+            changes: share(4),
+            tables: share(4),
+            table_writes: share(3),
         })
     }
 
