@@ -140,7 +140,7 @@ impl Session {
             session.each(|path, number| fs::write(path, contents(number)).unwrap())
         });
         self.stage("sync", |session| session.coffer(&["sync", "drive"]));
-        self.stage("stat", |session| session.each(|path, _| drop(fs::metadata(path).unwrap())));
+        self.stage("stat", |session| session.each(|path, _| assert!(fs::metadata(path).unwrap().is_file())));
         self.stage("read", |session| {
             session.each(|path, number| assert!(fs::read(path).unwrap() == contents(number)))
         });
