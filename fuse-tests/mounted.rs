@@ -17,6 +17,7 @@ mod gc_kills;
 mod harness;
 mod kills;
 mod mapping;
+mod memory;
 mod model;
 mod names;
 mod outage;

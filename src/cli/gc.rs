@@ -110,7 +110,10 @@ fn with_volume<T>(
         let mut options = OpenOptions { state_dir: Some(state_dir), ..OpenOptions::default() };
         options.vfs.read_only = args.dry_run;
         options.vfs.clean.is_automatic = false;
+        let segment_room_bytes = options.vfs.segment_room_bytes;
         budget::apply(&mut options, Some(args.source.memory.unwrap_or(MEMORY_BYTES)), None, None)?;
+        // Nobody writes here, so that there is memory for segments of full size.
+        options.vfs.segment_room_bytes = segment_room_bytes;
         let opened =
             volume::open(bucket, factors, options).await.map_err(|e| explain::volume(&e, factors))?;
         let result = work(&opened.vfs).await;

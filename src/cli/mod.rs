@@ -71,6 +71,7 @@ fn dispatch(cli: Cli) -> CommandResult {
         cli.log.start(None)?;
     }
     sys::protect_memory();
+    sys::keep_pages_small();
     match cli.command {
         Command::Init(args) => init::run(&args),
         Command::Mount(args) => mount::run(*args, &cli.log),

@@ -63,7 +63,7 @@ pub struct MountArgs {
     /// The keys.
     #[command(flatten)]
     pub unlock: UnlockArgs,
-    /// Memory for everything together
+    /// Memory for caches, unsent data and buffers together, at least 64MiB; the program comes on top [default: 1GiB]
     #[arg(long, value_name = "SIZE", env = "COFFER_MEMORY", value_parser = parse_size, hide_env_values = true, help_heading = "This machine")]
     pub memory: Option<u64>,
     /// Part of it that holds blocks read before

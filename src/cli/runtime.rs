@@ -7,14 +7,23 @@ use tokio::runtime::{Builder, Runtime};
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 
+/// Threads for what blocks: files of a bucket that is a directory, sealing, mount(2). Each keeps some memory for itself,
+/// so that the runtime's own limit of 512 would cost more than any cache. Never fewer than can wait for the mount
+/// itself, which are three, and one more to serve them.
+const BLOCKING_THREADS_MAX: usize = 8;
+
 /// The runtime of a command: as many threads as cores, but two at least.
 ///
 /// # Errors
 /// When the system gives no threads.
 pub fn multi_thread() -> CommandResult<Runtime> {
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    let built =
-        Builder::new_multi_thread().worker_threads(cores.max(2)).thread_name("coffer").enable_all().build();
+    let built = Builder::new_multi_thread()
+        .worker_threads(cores.max(2))
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_name("coffer")
+        .enable_all()
+        .build();
     built.map_err(|e| no_threads(&e))
 }
 

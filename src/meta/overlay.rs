@@ -14,6 +14,11 @@ use super::{Key, Record};
 /// asked for.
 const KEPT_MIN: usize = 256;
 
+/// Bytes that a cached record takes beside what it points to: its place in the list, and in the table of keys.
+const CACHED_BYTES: usize = size_of::<(Key, Option<Record>)>() + 64;
+/// The same of a changed record. Nodes of the map are little more than half full.
+const CHANGED_BYTES: usize = size_of::<(Key, Change)>() * 11 / 6;
+
 /// One changed key.
 #[derive(Clone, Debug)]
 struct Change {
@@ -29,7 +34,9 @@ type Changes = BTreeMap<Key, Change>;
 #[derive(Debug)]
 pub struct Overlay {
     open: Changes,
+    open_bytes: usize,
     sealed: Option<Changes>,
+    sealed_bytes: usize,
     /// Records as the last commit left them; `None` says that there is none.
     cache: LruCache<Key, Option<Record>>,
     cache_bytes: usize,
@@ -60,7 +67,9 @@ impl Overlay {
     pub fn new(cache_bytes_max: usize) -> Self {
         Self {
             open: BTreeMap::new(),
+            open_bytes: 0,
             sealed: None,
+            sealed_bytes: 0,
             cache: LruCache::unbounded(),
             cache_bytes: 0,
             cache_bytes_max,
@@ -104,12 +113,15 @@ impl Overlay {
     }
 
     fn put_change(&mut self, key: Key, record: Option<Record>, fresh: bool) {
-        if fresh && record.is_none() {
-            self.open.remove(&key);
+        let old = if fresh && record.is_none() {
             self.remember(key, None);
+            self.evict();
+            self.open.remove(&key)
         } else {
-            self.open.insert(key, Change { record, fresh });
-        }
+            self.open_bytes += changed_bytes(record.as_ref());
+            self.open.insert(key, Change { record, fresh })
+        };
+        self.open_bytes -= old.map_or(0, |old| changed_bytes(old.record.as_ref()));
     }
 
     /// Whether the open group changes `key`.
@@ -136,10 +148,23 @@ impl Overlay {
         self.open.len()
     }
 
+    /// Bytes in memory of what the open group changes.
+    #[must_use]
+    pub const fn open_bytes(&self) -> usize {
+        self.open_bytes
+    }
+
+    /// Bytes in memory of all that is not committed.
+    #[must_use]
+    pub const fn changed_bytes(&self) -> usize {
+        self.open_bytes + self.sealed_bytes
+    }
+
     /// Closes the open group and opens the next.
     pub fn seal(&mut self) {
         debug_assert!(self.sealed.is_none(), "one group commits at a time");
         self.sealed = Some(std::mem::take(&mut self.open));
+        self.sealed_bytes = std::mem::take(&mut self.open_bytes);
     }
 
     /// The record under `key` as the sealed group leaves it.
@@ -153,12 +178,17 @@ impl Overlay {
     pub fn put_off(&mut self, key: Key, instead: Option<Record>) {
         let Some(sealed) = self.sealed.as_mut() else { return };
         let Some(change) = sealed.remove(&key) else { return };
+        self.sealed_bytes -= changed_bytes(change.record.as_ref());
         let fresh = change.fresh && instead.is_none();
         if let Some(record) = instead {
+            self.sealed_bytes += changed_bytes(Some(&record));
             sealed.insert(key, Change { record: Some(record), fresh: change.fresh });
         }
         match self.open.get_mut(&key) {
-            None => drop(self.open.insert(key, Change { record: change.record, fresh })),
+            None => {
+                self.open_bytes += changed_bytes(change.record.as_ref());
+                self.open.insert(key, Change { record: change.record, fresh });
+            }
             Some(newer) => newer.fresh = fresh,
         }
     }
@@ -173,20 +203,23 @@ impl Overlay {
     /// The sealed group is committed, as `written`: from now on it is the past.
     pub fn settle(&mut self, written: Vec<(Key, Option<Record>)>) {
         self.sealed = None;
+        self.sealed_bytes = 0;
         self.settled_count += 1;
         for (key, record) in written {
             if let Some(loading) = self.loading.get_mut(&key) {
                 loading.settled_at = self.settled_count;
             }
             self.remember(key, record);
+            self.evict();
         }
-        self.evict();
     }
 
     /// Gives the open group's copy of an inode what the commit decided about its contents.
     pub fn patch_open(&mut self, key: &Key, patch: impl FnOnce(&mut Record)) {
         if let Some(Change { record: Some(record), .. }) = self.open.get_mut(key) {
+            self.open_bytes -= changed_bytes(Some(record));
             patch(record);
+            self.open_bytes += changed_bytes(Some(record));
         }
     }
 
@@ -242,20 +275,20 @@ impl Overlay {
     }
 
     fn remember(&mut self, key: Key, record: Option<Record>) {
-        self.cache_bytes += weight(record.as_ref());
+        self.cache_bytes += cached_bytes(record.as_ref());
         if let Some(old) = self.cache.put(key, record) {
-            self.cache_bytes -= weight(old.as_ref());
+            self.cache_bytes -= cached_bytes(old.as_ref());
         }
     }
 
     fn evict(&mut self) {
         while self.cache_bytes > self.cache_bytes_max && self.cache.len() > KEPT_MIN {
             let Some((_, old)) = self.cache.pop_lru() else { return };
-            self.cache_bytes -= weight(old.as_ref());
+            self.cache_bytes -= cached_bytes(old.as_ref());
         }
     }
 
-    /// Bytes of the records that are cached, roughly.
+    /// Bytes in memory of the records that are cached.
     #[must_use]
     pub const fn cache_bytes(&self) -> usize {
         self.cache_bytes
@@ -292,8 +325,12 @@ impl Overlay {
     }
 }
 
-fn weight(record: Option<&Record>) -> usize {
-    96 + record.map_or(0, Record::weight)
+fn cached_bytes(record: Option<&Record>) -> usize {
+    CACHED_BYTES + record.map_or(0, Record::heap_bytes)
+}
+
+fn changed_bytes(record: Option<&Record>) -> usize {
+    CHANGED_BYTES + record.map_or(0, Record::heap_bytes)
 }
 
 #[cfg(test)]
@@ -403,6 +440,41 @@ mod tests {
         overlay.seal();
         assert!(!overlay.is_sealed_fresh(&key(2)));
         assert_eq!(overlay.sealed_changes().len(), 3);
+    }
+
+    #[test]
+    fn bytes_are_counted_along_with_every_change() {
+        fn recount(overlay: &Overlay) {
+            let sum =
+                |changes: &Changes| changes.values().map(|c| changed_bytes(c.record.as_ref())).sum::<usize>();
+            assert_eq!(overlay.open_bytes(), sum(&overlay.open));
+            let sealed = overlay.sealed.as_ref().map_or(0, sum);
+            assert_eq!(overlay.changed_bytes(), overlay.open_bytes() + sealed);
+        }
+        let named = |bytes: usize| {
+            Record::Entry(Arc::new(Entry { name: vec![1; bytes], ino: Ino(1), kind: FileKind::Regular }))
+        };
+        let mut overlay = Overlay::new(1 << 20);
+        for number in 0..20 {
+            overlay.put_new(key(number), named(10 * usize::from(number)));
+            overlay.put(key(number / 2), Some(named(7)));
+            overlay.put(key(number / 3), None);
+            recount(&overlay);
+        }
+        overlay.seal();
+        recount(&overlay);
+        for number in 0..20 {
+            if number % 3 == 0 {
+                overlay.put(key(number), Some(named(100)));
+            }
+            overlay.put_off(key(number), (number % 2 == 0).then(|| named(3)));
+            overlay.patch_open(&key(number), |record| *record = named(50));
+            recount(&overlay);
+        }
+        overlay.settle(overlay.sealed_changes());
+        recount(&overlay);
+        (0..20).for_each(|number| overlay.put(key(number), None));
+        recount(&overlay);
     }
 
     #[test]

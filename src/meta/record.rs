@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 
-use crate::base::{FileKind, Ino, Run, RunList, SegmentSeal, Time};
+use crate::base::{FileKind, Ino, Piece, Run, RunList, SegmentSeal, Time};
 
 /// Where an inode keeps its contents.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -177,6 +177,20 @@ pub struct Superblock {
     pub holder: Option<Holder>,
 }
 
+/// What the allocator adds to an allocation: its size is rounded up.
+const ALLOCATION_BYTES: usize = 16;
+
+const fn shared<T>() -> usize {
+    size_of::<T>() + 2 * size_of::<usize>() + ALLOCATION_BYTES
+}
+
+const fn run_bytes(run: &Run) -> usize {
+    match run.rest.capacity() {
+        0 => 0,
+        pieces => ALLOCATION_BYTES + pieces * size_of::<Piece>(),
+    }
+}
+
 /// A record. Large ones are shared, so that a copy costs a count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -209,18 +223,33 @@ pub enum Record {
 }
 
 impl Record {
-    /// Bytes in memory, roughly.
+    /// Bytes that it points to in memory, with what the allocator adds. Shared ones are counted by each that shares.
     #[must_use]
-    pub fn weight(&self) -> usize {
+    pub fn heap_bytes(&self) -> usize {
         match self {
-            Self::Inline(bytes) => 64 + bytes.len(),
-            Self::Commit(_) | Self::Segment(_) | Self::Super(_) => 160,
-            Self::Entry(entry) => 128 + entry.name.len(),
-            Self::Extents(page) => 96 + 64 * page.runs.runs().len(),
-            Self::Garbage(_) | Self::Leftover(_) | Self::Orphan | Self::Reference => 48,
-            Self::History(history) => 128 + 16 * history.times.len(),
-            Self::Inode(_) => 288,
-            Self::Xattr(xattr) => 128 + xattr.name.len() + xattr.value.len(),
+            Self::Inline(bytes) => ALLOCATION_BYTES + bytes.len(),
+            Self::Commit(_) => shared::<Commit>(),
+            Self::Super(_) => shared::<Superblock>(),
+            Self::Entry(entry) => shared::<Entry>() + ALLOCATION_BYTES + entry.name.len(),
+            Self::Extents(page) => {
+                let runs = page.runs.runs().iter().map(|run| size_of::<Run>() + run_bytes(run));
+                shared::<Page>() + runs.sum::<usize>() + size_of::<u32>() * page.inline.len()
+            }
+            Self::Garbage(_) | Self::Leftover(_) | Self::Orphan | Self::Reference | Self::Segment(_) => 0,
+            Self::History(history) => {
+                shared::<History>() + 24 * history.devices.len() + 16 * history.times.len()
+            }
+            Self::Inode(inode) => {
+                shared::<Inode>()
+                    + match &inode.body {
+                        Body::Link(target) => ALLOCATION_BYTES + target.len(),
+                        Body::Run(run) => run_bytes(run),
+                        Body::Empty | Body::Inline | Body::Pages => 0,
+                    }
+            }
+            Self::Xattr(xattr) => {
+                shared::<Xattr>() + 2 * ALLOCATION_BYTES + xattr.name.len() + xattr.value.len()
+            }
         }
     }
 }

@@ -10,8 +10,6 @@ use super::state::{Phase, State};
 
 /// With [`Atime::Relative`], an access time is never older than this after a read.
 const RELATIVE_AGE_SECS: i64 = 24 * 3600;
-/// Access times that wait for a commit. With more, they become a reason for one.
-const PENDING_MAX: usize = 50_000;
 
 /// When reading changes an access time, as the mount options of mount(8) have it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,12 +43,22 @@ impl Vfs {
             return;
         }
         let mut state = self.state.lock();
-        if let Some(now) = self.due(&mut state, ino) {
+        let Some(now) = self.due(&mut state, ino) else { return };
+        if state.atimes.len() < self.options.atimes_max() || state.atimes.contains_key(&ino) {
             state.atimes.insert(ino, now);
-            if state.atimes.len() > PENDING_MAX {
-                state.fold_atimes();
-                self.note_change(&mut state);
-            }
+            return;
+        }
+        if state.overlay.open_bytes() > self.options.open_records_bytes_max() {
+            // No reader waits for a commit: this reading is not noted, and the next one will be.
+            self.signals.wanted.notify_one();
+            return;
+        }
+        // The record is changed at once: of those that wait, many may have left memory and cannot be.
+        let key = Key::Inode(ino);
+        if let Some(Some(Record::Inode(mut inode))) = state.overlay.get(&key) {
+            Arc::make_mut(&mut inode).atime = now;
+            state.overlay.put(key, Some(Record::Inode(inode)));
+            self.note_change(&mut state);
         }
     }
 

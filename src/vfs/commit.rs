@@ -151,6 +151,9 @@ impl Vfs {
         state.group += 1;
         state.is_committing = true;
         state.is_tidying = is_tidying;
+        drop(state);
+        // The open group has room again.
+        self.signals.eased.notify_waiters();
         Ok(true)
     }
 

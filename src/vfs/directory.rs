@@ -152,7 +152,7 @@ impl Vfs {
                 },
             };
             if refer && !matches!(entry.name.as_slice(), b"." | b"..") {
-                *state.refs.entry(entry.ino).or_default() += 1;
+                state.refs.take(entry.ino);
             }
             let inode = state.with_atime(entry.ino, inode);
             let attr = Attr::of(entry.ino, &inode, state.dirty.bytes_of(entry.ino));

@@ -99,16 +99,19 @@ impl Vfs {
 
     /// Waits until `bytes` more may be written and there is room for more records.
     pub(super) async fn wait_for_room(&self, bytes: usize) -> Result<(), VfsError> {
-        let has_records = |state: &State| state.overlay.open_count() <= self.options.dirty_records_max;
+        let has_records = |state: &State| {
+            state.overlay.open_count() <= self.options.dirty_records_max
+                && state.overlay.open_bytes() <= self.options.open_records_bytes_max()
+        };
         let has_room = |state: &State| {
-            let dirty = state.dirty.bytes();
+            let dirty = state.dirty.held_bytes();
             has_records(state) && (dirty == 0 || dirty.saturating_add(bytes) <= self.options.dirty_bytes_max)
         };
         // Uploads make room without a commit, unless most of it is taken by blocks that only a commit completes and packs.
         let needs_commit = |state: &State| {
             let in_flight = state.dirty.in_flight_bytes();
             let going = in_flight.saturating_add(state.dirty.full_bytes());
-            let staying = state.dirty.bytes().saturating_sub(going);
+            let staying = state.dirty.held_bytes().saturating_sub(going);
             !has_records(state) || staying > self.options.dirty_bytes_max / 2 || in_flight == 0
         };
         loop {

@@ -71,13 +71,8 @@ impl Vfs {
     /// Gives back `count` references to `ino`. The last one to an inode without names frees it.
     pub fn forget(&self, ino: Ino, count: u64) {
         let mut state = self.state.lock();
-        let Some(refs) = state.refs.get_mut(&ino) else { return };
-        *refs = refs.saturating_sub(count);
-        if *refs > 0 {
-            return;
-        }
-        state.refs.remove(&ino);
-        if state.orphans.contains(&ino) && state.check_writable().is_ok() {
+        let is_last = state.refs.give_back(ino, count);
+        if is_last && state.orphans.contains(&ino) && state.check_writable().is_ok() {
             state.free(ino);
             self.note_change(&mut state);
         }

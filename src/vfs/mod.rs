@@ -24,6 +24,7 @@ mod pack;
 mod read;
 mod reclaim;
 mod recover;
+mod refs;
 mod rename;
 mod space;
 mod state;

@@ -9,6 +9,14 @@ use crate::data::{Compression, SEGMENT_ROOM_BYTES};
 /// Told of every commit: its number and its hash.
 pub type OnCommit = Arc<dyn Fn(u64, [u8; 32]) + Send + Sync>;
 
+/// A group's records are in memory so often while it is committed: the next group, the sealed one, its batch, the encoded
+/// batch, the engine's.
+const COMMIT_COPIES: usize = 5;
+/// What an access time makes of a group when it becomes a change of its inode.
+const ATIME_BYTES: usize = 2048;
+const ATIMES_MIN: usize = 64;
+const ATIMES_MAX: usize = 50_000;
+
 /// The limits that a filesystem keeps to.
 #[derive(Clone)]
 pub struct VfsOptions {
@@ -16,10 +24,12 @@ pub struct VfsOptions {
     pub read_only: bool,
     /// Age of the oldest uncommitted change at which a commit starts.
     pub commit_age: Duration,
-    /// Bytes of file contents in memory and not in the bucket, beyond which writers wait.
+    /// Bytes of file contents in memory and not in the bucket, with their tables, beyond which writers wait.
     pub dirty_bytes_max: usize,
     /// Uncommitted records beyond which changes wait.
     pub dirty_records_max: usize,
+    /// The same in bytes of memory, with what a commit of them takes.
+    pub dirty_records_bytes_max: usize,
     /// Bytes of committed records to keep in memory.
     pub record_cache_bytes: usize,
     /// Contents of one urgent commit, up to which they ride in its records.
@@ -83,6 +93,19 @@ impl Default for CleanOptions {
     }
 }
 
+impl VfsOptions {
+    /// Bytes of records that one group may change: while it is committed the next fills up, and what is written is a
+    /// third copy and a fourth.
+    pub(super) const fn open_records_bytes_max(&self) -> usize {
+        self.dirty_records_bytes_max / COMMIT_COPIES
+    }
+
+    /// Access times that may wait in memory: they become part of one group.
+    pub(super) fn atimes_max(&self) -> usize {
+        (self.open_records_bytes_max() / ATIME_BYTES).clamp(ATIMES_MIN, ATIMES_MAX)
+    }
+}
+
 impl Default for VfsOptions {
     fn default() -> Self {
         Self {
@@ -90,6 +113,7 @@ impl Default for VfsOptions {
             commit_age: Duration::from_secs(5),
             dirty_bytes_max: 256 * 1024 * 1024,
             dirty_records_max: 500_000,
+            dirty_records_bytes_max: 256 * 1024 * 1024,
             record_cache_bytes: 96 * 1024 * 1024,
             inline_commit_bytes: 128 * 1024,
             inline_file_bytes: 1024,

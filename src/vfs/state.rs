@@ -11,6 +11,7 @@ use super::VfsError;
 use super::clean::Cleaned;
 use super::garbage::Waiting;
 use super::overtake::Overtaking;
+use super::refs::Refs;
 
 /// Whether the filesystem takes changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +71,7 @@ pub(super) struct State {
     /// Whether the sealed group holds nothing that was not in the bucket before: it only tidies up.
     pub(super) is_tidying: bool,
     /// References to inodes from outside the tree: the kernel's lookups, open files.
-    pub(super) refs: HashMap<Ino, u64>,
+    pub(super) refs: Refs,
     /// Files of which a write could not be stored, and why.
     pub(super) lost: HashMap<Ino, String>,
     /// Why the last attempts to commit failed, if waiting does not cure that.
@@ -114,7 +115,7 @@ impl State {
             is_committing: false,
             is_tidying: false,
             superblock,
-            refs: HashMap::new(),
+            refs: Refs::default(),
             lost: HashMap::new(),
             stuck: None,
             atimes: HashMap::new(),

@@ -158,7 +158,7 @@ impl<'a> Txn<'a> {
 
     /// Whether someone refers to `ino` by other means than a name.
     pub(super) fn is_referred(&self, ino: Ino) -> bool {
-        self.state.refs.get(&ino).is_some_and(|count| *count > 0)
+        self.state.refs.holds(ino)
     }
 
     /// File contents. Changes to them are not kept aside: nothing may fail after the first.
@@ -173,7 +173,7 @@ impl<'a> Txn<'a> {
 
     /// Takes one reference to each of `inos`, as the kernel does with every entry it is given.
     pub(super) fn refer(&mut self, ino: Ino) {
-        *self.state.refs.entry(ino).or_default() += 1;
+        self.state.refs.take(ino);
     }
 
     /// Gives an inode that has lost its last name to its last users, or frees it.

@@ -53,6 +53,7 @@ pub async fn create(
     let options = EngineOptions {
         create: true,
         cache_bytes: RECORDS_CACHE_BYTES,
+        write_bytes: RECORDS_CACHE_BYTES,
         read_timeout: bucket.read_timeout(),
         meter: Some(bucket.meter().clone()),
         seeds: Seeds::new(Arc::clone(&entropy)),

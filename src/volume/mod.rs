@@ -1,5 +1,6 @@
 //! Makes and opens volumes: from a bucket and factors to a filesystem.
 
+mod budget;
 mod create;
 mod error;
 mod examine;
@@ -9,6 +10,7 @@ mod pin;
 mod seize;
 pub mod unsent;
 
+pub use budget::Budget;
 pub use create::{Created, NewVolumeSpec, create};
 pub use error::{VolumeError, utc};
 pub use examine::{Examined, examine};
@@ -26,6 +28,7 @@ fn engine_options(
     crate::meta::engine::EngineOptions {
         create: false,
         cache_bytes: options.table_cache_bytes / 2,
+        write_bytes: options.table_write_bytes,
         read_timeout: bucket.read_timeout(),
         meter: Some(bucket.meter().clone()),
         seeds: crate::meta::engine::Seeds::new(std::sync::Arc::clone(&options.entropy)),

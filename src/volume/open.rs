@@ -11,7 +11,7 @@ use crate::cache::BlockCache;
 use crate::crypto::KeyRing;
 use crate::data::{BlockReader, Compression};
 use crate::keys::{self, Factor, KeyError, Unlocked};
-use crate::meta::engine::{Engine, EngineMode, EngineOptions, Seeds};
+use crate::meta::engine::{Engine, EngineMode};
 use crate::meta::{Key, MetaError, Record, Superblock, chain, decode};
 use crate::store::Bucket;
 use crate::vault::{Vault, VaultError, header};
@@ -32,6 +32,8 @@ pub struct OpenOptions {
     pub read_buffer_bytes: u64,
     /// Bytes of the record engine's tables to keep in memory, sealed and opened.
     pub table_cache_bytes: u64,
+    /// Bytes of committed records in memory that are in none of its tables yet.
+    pub table_write_bytes: u64,
     /// Where this machine notes what it has seen; nowhere if `None`.
     pub state_dir: Option<PathBuf>,
     /// The filesystem's limits.
@@ -49,6 +51,7 @@ impl Default for OpenOptions {
             cache_bytes: 256 * 1024 * 1024,
             read_buffer_bytes: 96 * 1024 * 1024,
             table_cache_bytes: 64 * 1024 * 1024,
+            table_write_bytes: 128 * 1024 * 1024,
             state_dir: None,
             vfs: VfsOptions::default(),
             clock: Arc::new(SystemClock::default()),
@@ -114,13 +117,7 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
     };
     let vault = Vault::new(bucket.clone(), Arc::clone(&ring), Arc::clone(&options.entropy));
     let store = vault.meta_store(options.table_cache_bytes / 2);
-    let engine_options = EngineOptions {
-        create: false,
-        cache_bytes: options.table_cache_bytes / 2,
-        read_timeout: bucket.read_timeout(),
-        meter: Some(bucket.meter().clone()),
-        seeds: Seeds::new(Arc::clone(&options.entropy)),
-    };
+    let engine_options = super::engine_options(&bucket, &options);
     let open_engine =
         |mode| Engine::open(Arc::clone(&store), mode, engine_options.clone(), Arc::clone(&options.clock));
 

@@ -22,11 +22,14 @@ pub(crate) struct FileChange {
 }
 
 impl FileChange {
-    /// Drops the blocks in `range` and declares older ones void. Gives the bytes that left memory.
-    pub(crate) fn void_range(&mut self, range: Range<u64>) -> usize {
+    /// Drops the blocks in `range` and declares older ones void. Gives the bytes of contents that left memory, and the
+    /// number of blocks.
+    pub(crate) fn void_range(&mut self, range: Range<u64>) -> (usize, usize) {
         let gone: Vec<u64> = self.blocks.range(range.clone()).map(|(index, _)| *index).collect();
         self.void.insert(range);
-        gone.iter().filter_map(|index| self.blocks.remove(index)).map(|block| mem_len(&block)).sum()
+        let bytes =
+            gone.iter().filter_map(|index| self.blocks.remove(index)).map(|block| mem_len(&block)).sum();
+        (bytes, gone.len())
     }
 }
 

@@ -15,10 +15,17 @@ use super::{Move, Moved};
 use crate::base::{BLOCK_BYTES, BLOCK_LEN, BlockIndex, BlockPlace, Ino, NewSegment, RangeSet, SegmentId};
 
 pub(crate) use block::{Block, MemBlock, Under};
-pub(crate) use layer::Layer;
+pub(crate) use layer::{FileChange, Layer};
 pub use put_off::Unsent;
 
 use layer::mem_len;
+
+/// Bytes that a changed file takes beside its contents and blocks: its place in the layer, a map for its blocks of which
+/// the smallest node has room for eleven, and its edit while it is committed.
+const FILE_BYTES: usize =
+    11 * (size_of::<Block>() + 8) + 2 * size_of::<(Ino, FileChange)>() + 2 * size_of::<FileEdit>();
+/// The same of a block: its place in the file's map, which ranges were written, its place in the edit.
+const CHANGED_BLOCK_BYTES: usize = 2 * size_of::<Block>() + 128;
 
 /// A block taken for upload.
 #[derive(Clone, Debug)]
@@ -89,6 +96,8 @@ pub struct Dirty {
     open: Layer,
     sealed: Option<Layer>,
     bytes: usize,
+    /// Blocks in the layers, in memory or not.
+    blocks: usize,
     /// Segments on their way, and the bytes of their blocks.
     flights: BTreeMap<SegmentId, usize>,
     /// Segments in the bucket that no commit knows.
@@ -104,6 +113,14 @@ impl Dirty {
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes that all of it takes in memory, with the tables that say whose contents they are and what a commit adds to
+    /// those.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let files = self.open.files.len() + self.sealed.as_ref().map_or(0, |layer| layer.files.len());
+        self.bytes + files * FILE_BYTES + self.blocks * CHANGED_BLOCK_BYTES
     }
 
     /// Whether there is nothing to commit.
@@ -147,6 +164,7 @@ impl Dirty {
     fn change(&mut self, ino: Ino, index: u64, size: u64, edit: impl FnOnce(&mut MemBlock)) {
         let older = self.has_older(ino, index, size);
         let file = self.open.files.entry(ino).or_default();
+        self.blocks += usize::from(!file.blocks.contains_key(&index));
         let slot = file
             .blocks
             .entry(index)
@@ -218,7 +236,9 @@ impl Dirty {
 
     fn void(&mut self, ino: Ino, from: u64, to: u64) {
         let file = self.open.files.entry(ino).or_default();
-        self.bytes -= file.void_range(from..to);
+        let (bytes, blocks) = file.void_range(from..to);
+        self.bytes -= bytes;
+        self.blocks -= blocks;
     }
 
     /// Makes a block of `ino` a hole.
@@ -230,8 +250,9 @@ impl Dirty {
     pub fn share(&mut self, ino: Ino, index: u64, place: BlockPlace) {
         let file = self.open.files.entry(ino).or_default();
         file.shared.insert(index);
-        if let Some(old) = file.blocks.insert(index, Block::Stored(place)) {
-            self.bytes -= mem_len(&old);
+        match file.blocks.insert(index, Block::Stored(place)) {
+            Some(old) => self.bytes -= mem_len(&old),
+            None => self.blocks += 1,
         }
     }
 
@@ -396,6 +417,7 @@ impl Dirty {
                     && let Some(block) = file.blocks.remove(&sent.index)
                 {
                     self.bytes -= mem_len(&block);
+                    self.blocks -= 1;
                 }
             }
         }

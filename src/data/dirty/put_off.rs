@@ -64,10 +64,14 @@ impl Dirty {
             let is_shared = older.shared.contains(&index);
             let old_len = mem_len(&old);
             let merged = match newer.blocks.remove(&index) {
-                None if newer.void.contains(index) => None,
+                None if newer.void.contains(index) => {
+                    self.blocks -= 1;
+                    None
+                }
                 None => Some((old, is_shared)),
                 Some(new) => {
                     self.bytes -= mem_len(&new);
+                    self.blocks -= 1;
                     let stays_shared = newer.shared.contains(&index);
                     Some((lay_over(new, old), stays_shared))
                 }

@@ -81,6 +81,7 @@ impl Dirty {
         let file = self.sealed.as_mut().and_then(|layer| layer.files.get_mut(&ino));
         if let Some(block) = file.and_then(|file| file.blocks.remove(&index)) {
             self.bytes -= mem_len(&block);
+            self.blocks -= 1;
         }
     }
 
@@ -88,7 +89,9 @@ impl Dirty {
     pub fn void_sealed(&mut self, ino: Ino, index: u64) {
         let file = self.sealed.as_mut().and_then(|layer| layer.files.get_mut(&ino));
         if let Some(file) = file {
-            self.bytes -= file.void_range(index..index + 1);
+            let (bytes, blocks) = file.void_range(index..index + 1);
+            self.bytes -= bytes;
+            self.blocks -= blocks;
         }
     }
 
@@ -173,6 +176,7 @@ impl Dirty {
         if let Some(layer) = self.sealed.take() {
             let blocks = layer.files.values().flat_map(|file| file.blocks.values());
             self.bytes -= blocks.map(mem_len).sum::<usize>();
+            self.blocks -= layer.files.values().map(|file| file.blocks.len()).sum::<usize>();
         }
         self.repack.extend(inline);
     }
@@ -203,6 +207,7 @@ impl Dirty {
             return;
         }
         self.bytes += bytes.len();
+        self.blocks += 1;
         file.blocks.insert(index, Block::Mem(MemBlock::whole(bytes)));
     }
 }

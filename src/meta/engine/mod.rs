@@ -67,6 +67,8 @@ pub struct EngineOptions {
     pub create: bool,
     /// Bytes of decoded blocks kept in memory.
     pub cache_bytes: u64,
+    /// Bytes in memory of records that are durable but in no table yet.
+    pub write_bytes: u64,
     /// Reads fail after this.
     pub read_timeout: Duration,
     /// Tells why the bucket does not answer.
@@ -80,6 +82,7 @@ impl Default for EngineOptions {
         Self {
             create: false,
             cache_bytes: 64 * 1024 * 1024,
+            write_bytes: 128 * 1024 * 1024,
             read_timeout: Duration::from_secs(60),
             meter: None,
             seeds: Seeds::default(),
@@ -133,10 +136,13 @@ impl Engine {
         let store: Arc<dyn ObjectStore> = Arc::new(Seam::new(store, may_create, Arc::clone(&written)));
         let cache: Arc<dyn DbCache> = Arc::new(BlockCache::new(options.cache_bytes));
         let (at, seeds, opening_clock) = (store.clone(), options.seeds.clone(), clock.clone());
+        let table_bytes = settings::table_bytes(options.write_bytes);
         let opening = async {
             let clock = opening_clock;
             Ok(match mode {
-                EngineMode::Writer => Access::Write(Writer::open(at, cache, clock, seeds).await?),
+                EngineMode::Writer => {
+                    Access::Write(Writer::open(at, cache, clock, seeds, table_bytes).await?)
+                }
                 EngineMode::Reader => Access::Read(Follower::open(at, cache, clock, seeds, None).await?),
                 EngineMode::Checkpoint(id) => {
                     Access::Read(Follower::open(at, cache, clock, seeds, Some(id)).await?)

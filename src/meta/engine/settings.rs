@@ -7,18 +7,20 @@ use slatedb::config::{
     GarbageCollectorOptions, Settings, SizeTieredCompactionSchedulerOptions,
 };
 
-/// A table of the newest level is written when this many bytes of records wait in memory.
-const TABLE_BYTES: usize = 16 * 1024 * 1024;
-/// Writers wait when this many bytes of records are not in a table yet.
-const UNFLUSHED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A table of the newest level is written when this many bytes of encoded records wait in memory, at most and at least.
+const TABLE_BYTES_MAX: usize = 16 * 1024 * 1024;
+const TABLE_BYTES_MIN: usize = 1024 * 1024;
+/// Records in memory take four times their encoded bytes; a table may fill while another is written.
+const MEMORY_PER_TABLE: u64 = 8;
 /// Tables of the newest level that are never exceeded: writers wait for the compactor instead.
 pub(super) const NEWEST_TABLES_MAX: usize = 12;
 /// Tables of the newest level at which they are merged.
 pub(super) const NEWEST_TABLES_MERGED_AT: usize = 4;
 /// Sorted runs above which the smallest are merged whatever their sizes.
 const SORTED_RUNS_MAX: usize = 8;
-/// A merged table is closed at this size. Each is one PUT and is held in memory until sent.
-const MERGED_TABLE_BYTES: usize = 32 * 1024 * 1024;
+/// A merged table is closed at twice the size of a newest one, but not below this. Each is one PUT and is held in memory
+/// until sent.
+const MERGED_TABLE_BYTES_MIN: usize = 4 * 1024 * 1024;
 /// The writer looks for a newer writer this often even if it writes nothing.
 const WRITER_POLL: Duration = Duration::from_secs(15 * 60);
 /// Readers are polled by call (see `EngineClock::call`), not by time.
@@ -32,17 +34,24 @@ pub(super) const MANIFEST_AGE: Duration = Duration::from_secs(60 * 60);
 /// A fence refuses the commits of a writer that was taken over. It must outlive every machine's sleep.
 const FENCE_AGE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
+/// Size of a table of the newest level where records that are in no table may take `memory_bytes`.
+pub(super) fn table_bytes(memory_bytes: u64) -> usize {
+    let bytes = usize::try_from(memory_bytes / MEMORY_PER_TABLE).unwrap_or(usize::MAX);
+    bytes.clamp(TABLE_BYTES_MIN, TABLE_BYTES_MAX)
+}
+
 /// For the writer's handle. Merging and garbage collection are not part of it: `upkeep` starts them.
-pub(super) fn writer() -> Settings {
+pub(super) fn writer(table_bytes: usize) -> Settings {
     Settings {
         flush_interval: None,
         manifest_poll_interval: WRITER_POLL,
         min_filter_keys: 1,
-        l0_sst_size_bytes: TABLE_BYTES,
+        l0_sst_size_bytes: table_bytes,
         l0_max_ssts: NEWEST_TABLES_MAX,
         l0_max_ssts_per_key: NEWEST_TABLES_MAX,
         l0_flush_parallelism: 1,
-        max_unflushed_bytes: UNFLUSHED_BYTES_MAX,
+        // Writers wait when more is in no table yet.
+        max_unflushed_bytes: table_bytes * 2,
         compactor_options: None,
         garbage_collector_options: None,
         object_store_max_retries: None,
@@ -70,7 +79,7 @@ pub(super) enum Thoroughness {
 }
 
 /// For the compactor, which runs only while there is something to merge and may therefore poll often.
-pub(super) fn compactor(how: Thoroughness) -> CompactorOptions {
+pub(super) fn compactor(how: Thoroughness, table_bytes: usize) -> CompactorOptions {
     let scheduler = match how {
         Thoroughness::Usual => SizeTieredCompactionSchedulerOptions {
             min_compaction_sources: NEWEST_TABLES_MERGED_AT,
@@ -94,7 +103,7 @@ pub(super) fn compactor(how: Thoroughness) -> CompactorOptions {
         worker: Some(CompactionWorkerOptions {
             max_concurrent_compactions: 1,
             compactions_poll_interval: Duration::from_millis(500),
-            max_sst_size: MERGED_TABLE_BYTES,
+            max_sst_size: (table_bytes * 2).max(MERGED_TABLE_BYTES_MIN),
             max_fetch_tasks: 2,
             bytes_to_fetch: 1024 * 1024,
             max_subcompactions: 1,

@@ -49,6 +49,8 @@ struct Shared {
     clock: Arc<EngineClock>,
     /// For ages, which are compared with the store's own times.
     plain_clock: Arc<EngineClock>,
+    /// Of the newest level.
+    table_bytes: usize,
     commits: AtomicU64,
     /// One compactor at a time.
     merging: tokio::sync::Mutex<()>,
@@ -63,6 +65,7 @@ impl Upkeep {
         seeds: Seeds,
         clock: Arc<EngineClock>,
         plain_clock: Arc<EngineClock>,
+        table_bytes: usize,
     ) -> Self {
         let shared = Arc::new(Shared {
             db,
@@ -70,6 +73,7 @@ impl Upkeep {
             seeds,
             clock,
             plain_clock,
+            table_bytes,
             commits: AtomicU64::new(0),
             merging: tokio::sync::Mutex::new(()),
             wake: Notify::new(),
@@ -199,7 +203,7 @@ impl Shared {
     async fn merge(&self, how: Thoroughness, stop: impl Future<Output = ()>) {
         let _merging = self.merging.lock().await;
         let compactor = CompactorBuilder::new(DATABASE, self.store.clone())
-            .with_options(settings::compactor(how))
+            .with_options(settings::compactor(how, self.table_bytes))
             .with_system_clock(self.clock.clone())
             .with_seed(self.seeds.next())
             .build();

@@ -37,10 +37,11 @@ impl Writer {
         cache: Arc<dyn DbCache>,
         clock: Arc<dyn Clock>,
         seeds: Seeds,
+        table_bytes: usize,
     ) -> Result<Self, slatedb::Error> {
         let engine_clock = Arc::new(EngineClock::new(clock.clone()));
         let db = Db::builder(DATABASE, store.clone())
-            .with_settings(settings::writer())
+            .with_settings(settings::writer(table_bytes))
             .with_db_cache(cache, 0)
             .with_system_clock(engine_clock.clone())
             .with_seed(seeds.next())
@@ -50,7 +51,7 @@ impl Writer {
         engine_clock.raise(latest_tick(&db).await?);
         let plain_clock = Arc::new(EngineClock::new(clock.clone()));
         let last_write_ms = AtomicI64::new(day_ms(&*clock));
-        let upkeep = Upkeep::start(db.clone(), store, seeds, engine_clock, plain_clock);
+        let upkeep = Upkeep::start(db.clone(), store, seeds, engine_clock, plain_clock, table_bytes);
         let sequence = AtomicU64::new(db.status().durable_seq);
         Ok(Self { db, upkeep, clock, last_write_ms, sequence, turn: tokio::sync::Mutex::new(()) })
     }
