@@ -5,8 +5,9 @@
 mod in_memory;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use coffer::base::{Ino, OsEntropy, SystemClock};
+use coffer::base::{Ino, ManualClock, OsEntropy, SystemClock};
 use coffer::store::fault::{Fault, FaultPlan, FaultStore, KeyClass, Rule, Verb};
 use coffer::vfs::{Handle, RenameMode, SetAttr, Vfs, XattrMode};
 use coffer::volume::{self, OpenOptions, Opened};
@@ -45,8 +46,11 @@ impl Dammed {
     }
 
     async fn mount(&self) -> Opened {
-        let options = OpenOptions { takeover: true, ..OpenOptions::default() };
-        self.world.open(options).await.0
+        self.mount_with(OpenOptions::default()).await
+    }
+
+    async fn mount_with(&self, options: OpenOptions) -> Opened {
+        self.world.open(OpenOptions { takeover: true, ..options }).await.0
     }
 }
 
@@ -160,6 +164,30 @@ async fn a_file_that_is_cut_and_written_anew_is_the_old_one_until_the_new_one_co
     let after_a_crash = dammed.mount().await;
     assert!(contents(&after_a_crash.vfs, b"file").await == [1; 2 * MIB]);
     after_a_crash.close().await.unwrap();
+}
+
+/// > This lasts at most the commit age, and begins anew when a growing file has come further.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_put_off_for_longer_than_the_commit_age() {
+    let dammed = Dammed::new().await;
+    let clock = Arc::new(ManualClock::new(1 << 60));
+    let opened = dammed.mount_with(OpenOptions { clock: clock.clone(), ..OpenOptions::default() }).await;
+    dammed.shut();
+    make(&opened.vfs, b"stream", &stream(9 * MIB)).await;
+    let small = make(&opened.vfs, b"small", b"small").await;
+    for part in 0..5 {
+        opened.vfs.write(small, part, b"more", true).await.unwrap();
+        opened.vfs.fsync(small, false).await.unwrap();
+        clock.advance(Duration::from_secs(1));
+    }
+    opened.vfs.write(small, 0, b"last", true).await.unwrap();
+    let syncing = opened.vfs.fsync(small, false);
+    tokio::pin!(syncing);
+    assert!(futures::poll!(&mut syncing).is_pending());
+    dammed.open_gates();
+    syncing.await.unwrap();
+    assert!(opened.vfs.status().is_safe, "the stream was five seconds late, and has come with the rest");
+    opened.close().await.unwrap();
 }
 
 /// > **What gives contents a name waits for them.** A file that was renamed, linked, or given another owner, mode, time or
