@@ -58,7 +58,7 @@ fn replace_until_killed(dir: &Path, file: u32, noted: &AtomicU32, stop: &AtomicB
 ///
 /// > **`fsync` of a directory** does the same for its entries.
 ///
-/// > So a file that was written, synced and renamed over another is either the old or the new one, whole.
+/// > So a file that was written and renamed over another, synced or not, is either the old or the new one, whole.
 #[test]
 fn what_was_synced_survives_a_kill_and_nothing_is_torn() {
     let mut dice = SmallRng::seed_from_u64(seed("kills"));

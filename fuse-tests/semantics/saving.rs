@@ -62,7 +62,8 @@ fn sync_and_syncfs_are_not_coffer_sync() {
 }
 
 /// > **After a crash** of the process, the machine or the network the volume is as some commit left it: every change of
-/// > that commit and before, none after.
+/// > that commit and before, none after,
+/// > but for contents that the commit had put off (above).
 #[test]
 fn what_no_commit_has_taken_is_gone_after_a_kill_and_nothing_else_is() {
     let volume = Volume::local();

@@ -279,8 +279,6 @@ async fn hash_of(engine: &Engine, ring: &KeyRing, number: u64) -> Result<Option<
 
 #[cfg(test)]
 mod tests {
-    use object_store::memory::InMemory;
-
     use super::*;
     use crate::crypto::{KdfCost, Secret};
     use crate::keys::NewVolume;
@@ -291,8 +289,9 @@ mod tests {
     /// A store may change its ways after `init`, or a copy of the bucket may be served by another.
     #[tokio::test]
     async fn a_store_that_overwrites_is_refused_when_mounting_for_writing_too() {
-        let inner = Arc::new(InMemory::new());
-        let good = Bucket::from_store(inner.clone());
+        let store = FaultyStore::default();
+        let inner = Arc::clone(&store.inner);
+        let good = Bucket::from_store(Arc::new(store));
         let header =
             NewVolume { compression: keys::Compression::None, kdf_cost: KdfCost::Fixed { log_n: 15 } };
         let spec = NewVolumeSpec { header, quota_bytes: 0, owner: (0, 0) };
