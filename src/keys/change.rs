@@ -3,9 +3,9 @@
 use super::frame::{self, Frame};
 use super::header::{Role, SLOTS_MAX, Slot, is_label};
 use super::slot::{self, Keys, Wanted};
-use super::{Factor, KeyError, Unlocked};
+use super::{Factor, Header, KeyError, Unlocked};
 use crate::base::{Entropy, Time};
-use crate::crypto::{AdminKey, KdfCost};
+use crate::crypto::{AdminKey, KdfCost, KeyRing, SIGNATURE_BYTES};
 
 /// What is to be said of a slot that is added.
 #[derive(Debug)]
@@ -18,6 +18,20 @@ pub struct NewSlot<'a> {
     pub factors: &'a [Factor],
     /// How its passphrases are stretched.
     pub kdf_cost: KdfCost,
+}
+
+/// Signs in the admin's name, if the slot that was opened is an admin's.
+#[derive(Debug)]
+pub struct Signer(Option<AdminKey>);
+
+impl Signer {
+    /// Signs that a rollback, told by `parts`, is accepted.
+    ///
+    /// # Errors
+    /// [`KeyError::NotAdmin`]: only an admin slot holds the key.
+    pub fn sign_acceptance(&self, parts: &[&[u8]]) -> Result<[u8; SIGNATURE_BYTES], KeyError> {
+        Ok(self.0.as_ref().ok_or(KeyError::NotAdmin)?.sign_acceptance(parts))
+    }
 }
 
 /// None of these changes `self`: each gives the bytes of the header that follows, to be stored under
@@ -105,6 +119,12 @@ impl Unlocked {
         frame.verify(&self.ring)?;
         self.header = frame.header;
         Ok(())
+    }
+
+    /// What the header says, the working keys, and what the slot is able to sign.
+    #[must_use]
+    pub fn into_parts(self) -> (Header, KeyRing, Signer) {
+        (self.header, self.ring, Signer(self.admin))
     }
 
     fn keys(&self) -> Result<Keys<'_>, KeyError> {

@@ -31,6 +31,7 @@ pub fn encode(record: &Record) -> Result<Vec<u8>, MetaError> {
             out.extend_from_slice(bytes);
             Ok(out)
         }
+        Record::Acceptance(acceptance) => body(acceptance.as_ref()),
         Record::Commit(commit) => body(commit.as_ref()),
         Record::Entry(entry) => body(entry.as_ref()),
         Record::Extents(page) => body(page.as_ref()),
@@ -70,6 +71,7 @@ pub fn decode(key: &Key, bytes: &Bytes) -> Result<Record, MetaError> {
     let body = bytes.slice(1..);
     Ok(match key {
         Key::Inline(..) => Record::Inline(body),
+        Key::Acceptance => Record::Acceptance(Arc::new(parse(key, &body)?)),
         Key::Commit(_) => Record::Commit(Arc::new(parse(key, &body)?)),
         Key::Entry(..) => Record::Entry(Arc::new(parse(key, &body)?)),
         Key::Extents(..) => {
@@ -164,7 +166,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_the_decoder_panic(
-            letter in 0usize..13,
+            letter in 0usize..14,
             mut bytes in proptest::collection::vec(any::<u8>(), 0..400),
         ) {
             if let Some(first) = bytes.first_mut() {
@@ -175,6 +177,7 @@ mod tests {
                 Key::Garbage(SegmentId([0; 16])), Key::Inode(Ino(1)), Key::Orphan(Ino(1)),
                 Key::Segment(SegmentId([0; 16])), Key::Super, Key::Xattr(Ino(1), Tag([0; 16])),
                 Key::History(1), Key::Leftover(SegmentId([0; 16])), Key::Reference(SegmentId([0; 16]), Ino(1), 0),
+                Key::Acceptance,
             ];
             let _ = decode(&keys[letter], &Bytes::from(bytes));
         }

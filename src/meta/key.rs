@@ -6,6 +6,8 @@ use crate::base::{Ino, SegmentId, Tag};
 /// their encodings do. (`docs/FORMAT.md`, "Metadata records")
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
+    /// `A`: the newest rollback that an admin has accepted.
+    Acceptance,
     /// `B`: the bytes of one block of a file, kept as a record.
     Inline(Ino, u64),
     /// `C`: a commit.
@@ -40,6 +42,7 @@ impl Key {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(33);
         match self {
+            Self::Acceptance => put(&mut bytes, b'A', &[]),
             Self::Inline(ino, block) => put(&mut bytes, b'B', &[&be(ino.0), &be(*block)]),
             Self::Commit(number) => put(&mut bytes, b'C', &[&be(*number)]),
             Self::Entry(dir, tag) => put(&mut bytes, b'D', &[&be(dir.0), &tag.0]),
@@ -62,6 +65,7 @@ impl Key {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (letter, rest) = bytes.split_first()?;
         match letter {
+            b'A' => rest.is_empty().then_some(Self::Acceptance),
             b'B' => ino_and_number(rest).map(|(ino, block)| Self::Inline(ino, block)),
             b'C' => number(rest).map(Self::Commit),
             b'D' => ino_and_tag(rest).map(|(ino, tag)| Self::Entry(ino, tag)),
@@ -131,6 +135,7 @@ mod tests {
             ino.clone().prop_map(Key::Orphan),
             (id.clone(), ino.clone(), any::<u64>()).prop_map(|(s, i, p)| Key::Reference(s, i, p)),
             id.prop_map(Key::Segment),
+            Just(Key::Acceptance),
             Just(Key::Super),
             (ino, tag).prop_map(|(i, t)| Key::Xattr(i, t)),
         ]

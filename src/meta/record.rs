@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 
-use crate::base::{FileKind, Ino, Run, RunList, SegmentSeal, Time};
+use crate::base::{FileKind, Ino, Run, RunList, SegmentSeal, Time, VolumeId};
 
 /// Where an inode keeps its contents.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -139,6 +139,46 @@ pub struct History {
     pub times: Vec<(i64, u32)>,
 }
 
+/// A rollback that an admin has accepted: this machine had seen another state, and the history goes on
+/// from an older one. (`docs/FORMAT.md`, "Acceptance")
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Acceptance {
+    /// Counts up with every acceptance.
+    pub ordinal: u64,
+    /// The commit from which the history goes on.
+    pub commit: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+    /// Revision of the header that was accepted with it.
+    pub revision: u64,
+    /// The newest commit that had been seen, and is given up.
+    pub abandoned_commit: u64,
+    /// The newest revision of the header that had been seen.
+    pub abandoned_revision: u64,
+    /// When.
+    pub time: Time,
+    /// The admin key's, over [`Acceptance::parts`].
+    pub signature: [u8; 64],
+}
+
+impl Acceptance {
+    /// What is signed, in order.
+    #[must_use]
+    pub fn parts(&self, volume: VolumeId) -> [Vec<u8>; 8] {
+        let time = [&self.time.secs.to_be_bytes()[..], &self.time.nanos.to_be_bytes()].concat();
+        [
+            volume.0.to_vec(),
+            self.ordinal.to_be_bytes().to_vec(),
+            self.commit.to_be_bytes().to_vec(),
+            self.hash.to_vec(),
+            self.revision.to_be_bytes().to_vec(),
+            self.abandoned_commit.to_be_bytes().to_vec(),
+            self.abandoned_revision.to_be_bytes().to_vec(),
+            time,
+        ]
+    }
+}
+
 /// Who has the volume mounted for writing.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Holder {
@@ -180,6 +220,8 @@ pub struct Superblock {
 /// A record. Large ones are shared, so that a copy costs a count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
+    /// Under [`Key::Acceptance`](super::Key::Acceptance).
+    Acceptance(Arc<Acceptance>),
     /// Under [`Key::Inline`](super::Key::Inline).
     Inline(bytes::Bytes),
     /// Under [`Key::Commit`](super::Key::Commit).
@@ -214,6 +256,7 @@ impl Record {
     pub fn weight(&self) -> usize {
         match self {
             Self::Inline(bytes) => 64 + bytes.len(),
+            Self::Acceptance(_) => 256,
             Self::Commit(_) | Self::Segment(_) | Self::Super(_) => 160,
             Self::Entry(entry) => 128 + entry.name.len(),
             Self::Extents(page) => 96 + 64 * page.runs.runs().len(),
