@@ -294,7 +294,13 @@ async fn what_a_mount_does_beside_a_check_is_no_damage() {
     // After the commit that is checked, segments go and others come.
     let opened = world.mount(false).await;
     let segments = async || -> BTreeSet<String> {
-        world.objects().await.into_iter().map(|(path, _)| path).filter(|path| path.starts_with("d/")).collect()
+        world
+            .objects()
+            .await
+            .into_iter()
+            .map(|(path, _)| path)
+            .filter(|path| path.starts_with("d/"))
+            .collect()
     };
     let before = segments().await;
     for name in [&b"run"[..], b"clone", b"pages"] {

@@ -5,7 +5,9 @@ use clap::{Parser, Subcommand};
 
 use super::exit::Exit;
 use super::logging::LogArgs;
-use super::{cat, check, cp, export, gc, init, inspect, key, ls, mount, repair, status, sync, umount};
+use super::{
+    cat, check, cp, export, fingerprint, gc, init, inspect, key, ls, mount, repair, status, sync, umount,
+};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Yellow.on_default().bold())
@@ -73,6 +75,9 @@ pub enum Command {
     /// Put a volume back in order that a check has found something wrong with
     #[command(after_help = repair::EXAMPLES)]
     Repair(repair::RepairArgs),
+    /// Tell which volume it is, in words to be compared on another machine
+    #[command(after_help = fingerprint::EXAMPLES)]
+    Fingerprint(fingerprint::FingerprintArgs),
     /// List, add, change and remove the keys that open a volume
     #[command(subcommand, after_help = key::EXAMPLES)]
     Key(key::KeyCommand),

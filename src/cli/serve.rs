@@ -12,6 +12,7 @@ use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
 use super::explain;
 use super::mount::{Front, MountArgs};
+use super::open::greeting;
 use super::progress::spinner;
 use super::signals::{Ask, Signals};
 use super::units::{show_duration, show_size};
@@ -61,8 +62,10 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
         kernel.source_name.clone_from(&url);
     }
     let meter = bucket.meter().clone();
+    let trust = options.trust.clone();
     let opened = volume::open(bucket, &factors, options).await.map_err(|e| explain::volume(&e, &factors))?;
     drop(factors);
+    let greeting = greeting(&opened, &trust);
     let signals = Signals::listen()?;
     let vfs = Arc::clone(&opened.vfs);
     let mounted = match fuse::mount(Arc::clone(&vfs), &point, &kernel, &Handle::current()) {
@@ -76,6 +79,7 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
         mountpoint: mounted.point().to_owned(),
         url: url.clone(),
         volume: opened.volume.to_string(),
+        fingerprint: opened.identity.fingerprint().to_string(),
         pid: std::process::id(),
         since: SystemClock::default().now().secs,
         socket: PathBuf::new(),
@@ -83,9 +87,9 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
     let live = Live::new(Arc::clone(&vfs), mounted.clone(), entry.clone(), move || store_status(&meter));
     let live = Arc::new(live);
     let listening = Registry::of_user().and_then(|registry| Server::start(&registry, entry, live.clone()));
-    let told = listening
-        .map_err(|e| explain::control(&e))
-        .and_then(|server| front.ready(&format!("Mounted {url} at {}\n", point.display())).map(|()| server));
+    let told = listening.map_err(|e| explain::control(&e)).and_then(|server| {
+        front.ready(&format!("{greeting}Mounted {url} at {}\n", point.display())).map(|()| server)
+    });
     let server = match told {
         Ok(server) => server,
         Err(error) => {

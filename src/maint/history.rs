@@ -34,6 +34,16 @@ impl Survey<'_> {
         if self.superblock.is_none() {
             self.findings.add(Subject::Volume, Problem::SuperMissing);
         }
+        let mut rows = Rows::of(&engine, b'A');
+        while let Some(row) = rows.next().await? {
+            match (row.key, row.record) {
+                (Some(Key::Acceptance), Ok(_)) => {}
+                (Some(_), Err(why)) => {
+                    self.findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordBroken { why });
+                }
+                _ => self.findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordStray),
+            }
+        }
         let mut chain = Chain { next: 1, previous: vec![GENESIS] };
         let mut rows = Rows::of(&engine, b'H');
         while let Some(row) = rows.next().await? {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 
 use crate::base::{Ino, NewSegment, SegmentId};
 use crate::data::{FileEdit, Moves, Weight};
@@ -44,22 +45,35 @@ impl Vfs {
         self.start_keeping();
         let this = Arc::downgrade(self);
         let age = self.options.commit_age;
+        let heartbeat = self.options.heartbeat;
+        let mut beat = (self.head().0, Instant::now());
         tokio::spawn(async move {
             loop {
                 let Some(vfs) = this.upgrade() else { return };
                 if vfs.state.lock().phase == Phase::ShutDown {
                     return;
                 }
+                let (commit, _) = vfs.head();
+                if commit != beat.0 {
+                    beat = (commit, Instant::now());
+                }
                 let aged = async {
                     vfs.signals.dirtied.notified().await;
                     tokio::time::sleep(age).await;
                 };
-                let is_urgent = tokio::select! {
-                    biased;
-                    () = vfs.signals.wanted.notified() => true,
-                    () = aged => false,
+                let idle = async {
+                    match heartbeat {
+                        Some(every) => tokio::time::sleep_until(beat.1 + every).await,
+                        None => std::future::pending().await,
+                    }
                 };
-                match vfs.commit(is_urgent, false).await {
+                let (is_urgent, is_forced) = tokio::select! {
+                    biased;
+                    () = vfs.signals.wanted.notified() => (true, false),
+                    () = aged => (false, false),
+                    () = idle => (false, true),
+                };
+                match vfs.commit(is_urgent, is_forced).await {
                     Ok(()) => {}
                     Err(VfsError::Fenced) => return,
                     Err(_) => {

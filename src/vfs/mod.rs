@@ -24,6 +24,7 @@ mod reclaim;
 mod recover;
 mod rename;
 mod space;
+mod staleness;
 mod state;
 mod status;
 mod survey;

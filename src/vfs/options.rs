@@ -47,6 +47,10 @@ pub struct VfsOptions {
     pub directory_atime: bool,
     /// What a reader shows is at most this old, while the bucket answers.
     pub poll_interval: Duration,
+    /// Commit this often although nothing has changed.
+    pub heartbeat: Option<Duration>,
+    /// A reader warns when the newest commit that it finds is older.
+    pub max_staleness: Option<Duration>,
     /// Told of every commit, after it is durable.
     pub on_commit: Option<OnCommit>,
 }
@@ -99,6 +103,8 @@ impl Default for VfsOptions {
             atime: Atime::default(),
             directory_atime: true,
             poll_interval: Duration::from_secs(5),
+            heartbeat: None,
+            max_staleness: None,
             on_commit: None,
         }
     }

@@ -82,6 +82,8 @@ pub(super) struct State {
     pub(super) holder: Option<Holder>,
     /// When the last commit was made.
     pub(super) committed_at: Option<Time>,
+    /// When the newest commit was made that a reader has found, where that is watched.
+    pub(super) newest_made: Option<Time>,
 }
 
 impl State {
@@ -116,6 +118,7 @@ impl State {
             dirty_since: None,
             holder: None,
             committed_at: None,
+            newest_made: None,
         }
     }
 

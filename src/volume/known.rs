@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::VolumeError;
@@ -46,21 +46,29 @@ impl KnownVolumes {
 
     /// The volume that was last found in `bucket`.
     pub(super) fn at(&self, bucket: &Bucket) -> Result<Option<Identity>, VolumeError> {
-        Ok(self.all()?.remove(bucket.known_as()))
+        Ok(self.all()?.remove(bucket.known_as()).filter(|_| outlives_us(bucket)))
     }
 
     /// Notes that the volume `identity` was found in `bucket`.
     pub(super) fn note(&self, bucket: &Bucket, identity: Identity) -> Result<(), VolumeError> {
-        if self.at(bucket)? == Some(identity) {
+        if !outlives_us(bucket) || self.at(bucket)? == Some(identity) {
             return Ok(());
         }
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(&self.state).map_err(|error| self.fail(error))?;
         let lock = self.state.join("known-volumes.lock");
         let turn = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(lock);
         let turn = turn.map_err(|error| self.fail(error))?;
         turn.lock().map_err(|error| self.fail(error))?;
         let mut all = self.all()?;
         all.insert(bucket.known_as().to_owned(), identity);
-        let text = serde_json::to_vec_pretty(&all).map_err(|error| self.fail(std::io::Error::other(error)))?;
+        let text =
+            serde_json::to_vec_pretty(&all).map_err(|error| self.fail(std::io::Error::other(error)))?;
         replace(&self.state.join(FILE), &text).map_err(|error| self.fail(error))
     }
+}
+
+/// Whether the place will be the same when it is named again.
+fn outlives_us(bucket: &Bucket) -> bool {
+    bucket.known_as() != "memory:"
 }

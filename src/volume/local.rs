@@ -98,9 +98,10 @@ impl LocalState {
         };
         match Pin::decode(bytes, ring) {
             Ok(pin) => match found.device {
-                Some(device) if device != pin.device => {
-                    Err(foreign(format!("machine {}", short(&device)), format!("machine {}", short(&pin.device))))
-                }
+                Some(device) if device != pin.device => Err(foreign(
+                    format!("machine {}", short(&device)),
+                    format!("machine {}", short(&pin.device)),
+                )),
                 _ => Ok(Some(pin)),
             },
             Err(BadPin::Foreign(other)) => {
@@ -217,7 +218,10 @@ mod tests {
 
         fs::write(&path, &good[..100]).unwrap();
         let altered = checked(&state, false).unwrap_err();
-        assert!(matches!(&altered, VolumeError::PinAltered { what, .. } if what.contains("100")), "{altered}");
+        assert!(
+            matches!(&altered, VolumeError::PinAltered { what, .. } if what.contains("100")),
+            "{altered}"
+        );
         let moved = LocalState::new(folder.path(), VolumeId([2; 16]));
         moved.make().unwrap();
         fs::write(folder.path().join(VolumeId([2; 16]).to_string()).join("pin"), &good).unwrap();

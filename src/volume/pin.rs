@@ -112,7 +112,7 @@ impl Pin {
         if !ring.verify_mac(MacLabel::Pin, &[covered], mac) {
             return altered("its MAC");
         }
-        let mut number = |rest: &mut &[u8]| u64::from_be_bytes(take(rest));
+        let number = |rest: &mut &[u8]| u64::from_be_bytes(take(rest));
         let (commit, hash, device) = (number(&mut rest), take(&mut rest), take(&mut rest));
         let (counter, revision) = (number(&mut rest), number(&mut rest));
         let identity =
@@ -149,8 +149,7 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn pin(commit: u64) -> Pin {
-        let identity =
-            Identity { volume: VOLUME, admin_public_key: [4; 32], vmk_commitment: [5; 32] };
+        let identity = Identity { volume: VOLUME, admin_public_key: [4; 32], vmk_commitment: [5; 32] };
         let seen = HeaderSeen { identity, revision: 3, weakest: 1 << 20 };
         Pin { commit, hash: [commit as u8; 32], device: [7; 16], counter: commit / 2, seen, accepted: 0 }
     }
