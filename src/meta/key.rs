@@ -24,6 +24,8 @@ pub enum Key {
     Inode(Ino),
     /// `L`: a segment of which no other record knows, found by listing the bucket.
     Leftover(SegmentId),
+    /// `M`: how many commits a machine has made, by its id for the volume.
+    Machine([u8; 16]),
     /// `O`: an inode without names that is still in use.
     Orphan(Ino),
     /// `R`: a page of a file shares blocks of a segment that the segment's footer may not tell.
@@ -51,6 +53,7 @@ impl Key {
             Self::History(first) => put(&mut bytes, b'H', &[&be(*first)]),
             Self::Inode(ino) => put(&mut bytes, b'I', &[&be(ino.0)]),
             Self::Leftover(id) => put(&mut bytes, b'L', &[&id.0]),
+            Self::Machine(device) => put(&mut bytes, b'M', &[device]),
             Self::Orphan(ino) => put(&mut bytes, b'O', &[&be(ino.0)]),
             Self::Reference(id, ino, page) => put(&mut bytes, b'R', &[&id.0, &be(ino.0), &be(*page)]),
             Self::Segment(id) => put(&mut bytes, b'S', &[&id.0]),
@@ -74,6 +77,7 @@ impl Key {
             b'H' => number(rest).map(Self::History),
             b'I' => number(rest).map(|ino| Self::Inode(Ino(ino))),
             b'L' => Some(Self::Leftover(SegmentId(rest.try_into().ok()?))),
+            b'M' => Some(Self::Machine(rest.try_into().ok()?)),
             b'O' => number(rest).map(|ino| Self::Orphan(Ino(ino))),
             b'R' => {
                 let (id, rest) = rest.split_at_checked(16)?;
@@ -132,6 +136,7 @@ mod tests {
             any::<u64>().prop_map(Key::History),
             ino.clone().prop_map(Key::Inode),
             id.clone().prop_map(Key::Leftover),
+            any::<[u8; 16]>().prop_map(Key::Machine),
             ino.clone().prop_map(Key::Orphan),
             (id.clone(), ino.clone(), any::<u64>()).prop_map(|(s, i, p)| Key::Reference(s, i, p)),
             id.prop_map(Key::Segment),

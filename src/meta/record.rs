@@ -118,23 +118,45 @@ pub struct Leftover {
 }
 
 /// A commit: a link of the chain that shows rollback.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     /// What [`chain::link`](super::chain::link) makes of the commit before and this one.
     pub hash: [u8; 32],
     /// The device that made it.
     pub device: [u8; 16],
+    /// How many commits the device has made with this one; 0 where it does not count.
+    pub counter: u64,
     /// When.
     pub time: Time,
 }
 
+/// Commits that one device has made in a row, its counter going up by one with each, or staying 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeviceRun {
+    /// The device.
+    pub device: [u8; 16],
+    /// So many commits.
+    pub count: u32,
+    /// The counter of the first.
+    pub counter: u64,
+}
+
+/// What a machine has done, by its id for the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Machine {
+    /// Commits that it has made.
+    pub counter: u64,
+    /// The last of them.
+    pub commit: u64,
+}
+
 /// Old commits in a row, from which each one's hash is computed again.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     /// The hash of the commit before the first.
     pub before: [u8; 32],
-    /// Who made them: a device, and how many in a row.
-    pub devices: Vec<([u8; 16], u32)>,
+    /// Who made them, in order.
+    pub devices: Vec<DeviceRun>,
     /// When: seconds since the one before (of the first, since 1970), and nanoseconds.
     pub times: Vec<(i64, u32)>,
 }
@@ -238,6 +260,8 @@ pub enum Record {
     Inode(Arc<Inode>),
     /// Under [`Key::Leftover`](super::Key::Leftover).
     Leftover(Leftover),
+    /// Under [`Key::Machine`](super::Key::Machine).
+    Machine(Machine),
     /// Under [`Key::Orphan`](super::Key::Orphan).
     Orphan,
     /// Under [`Key::Reference`](super::Key::Reference).
@@ -260,7 +284,7 @@ impl Record {
             Self::Commit(_) | Self::Segment(_) | Self::Super(_) => 160,
             Self::Entry(entry) => 128 + entry.name.len(),
             Self::Extents(page) => 96 + 64 * page.runs.runs().len(),
-            Self::Garbage(_) | Self::Leftover(_) | Self::Orphan | Self::Reference => 48,
+            Self::Garbage(_) | Self::Leftover(_) | Self::Machine(_) | Self::Orphan | Self::Reference => 48,
             Self::History(history) => 128 + 16 * history.times.len(),
             Self::Inode(_) => 288,
             Self::Xattr(xattr) => 128 + xattr.name.len() + xattr.value.len(),

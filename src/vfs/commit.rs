@@ -13,9 +13,10 @@ use tokio::time::Instant;
 use crate::base::{Ino, NewSegment, SegmentId};
 use crate::data::{FileEdit, Moves, Weight};
 use crate::meta::engine::EngineError;
-use crate::meta::{Commit, Garbage, Key, MetaError, Record, Segment, Superblock, chain, encode};
+use crate::meta::{Commit, Garbage, Key, Machine, MetaError, Record, Segment, Superblock, chain, encode};
 
 use super::layout::Layout;
+use super::options::Committed;
 use super::state::Phase;
 use super::{Vfs, VfsError};
 
@@ -31,6 +32,8 @@ pub(super) struct Batch {
     written: Vec<(Key, Option<Record>)>,
     layout: Layout,
     superblock: Superblock,
+    /// How many commits this device has made with this one.
+    counter: u64,
     /// Segments that nothing refers to any more, and their lengths.
     dead: Vec<(SegmentId, u32)>,
     /// What segments weighed before, and weigh now.
@@ -222,11 +225,12 @@ impl Vfs {
         segments: Vec<(SegmentId, NewSegment)>,
         repack: Vec<(Ino, u64)>,
     ) -> Result<Batch, VfsError> {
-        let (changes, before, files_delta, next_ino, holder) = {
+        let (changes, before, files_delta, next_ino, holder, counted) = {
             let state = self.state.lock();
             let changes = state.overlay.sealed_changes();
             let (files_delta, next_ino) = (state.sealed_files_delta, state.sealed_next_ino);
-            (changes, state.superblock.clone(), files_delta, next_ino, state.holder.clone())
+            let (superblock, holder) = (state.superblock.clone(), state.holder.clone());
+            (changes, superblock, files_delta, next_ino, holder, state.counter)
         };
         let mut records = std::mem::take(&mut layout.records);
         records.extend(changes);
@@ -275,8 +279,14 @@ impl Vfs {
             records.insert(Key::Garbage(id), Some(Record::Garbage(garbage)));
         }
         let time = self.clock.now();
-        let hash = chain::link(self.ring(), &before.head, number, &self.options.device, time);
-        let commit = Commit { hash, device: self.options.device, time };
+        let device = self.options.device;
+        let counter = if device == [0; 16] { 0 } else { counted.saturating_add(1) };
+        let hash = chain::link(self.ring(), &before.head, number, (&device, counter), time);
+        let commit = Commit { hash, device, counter, time };
+        if counter > 0 {
+            let machine = Machine { counter, commit: number };
+            records.insert(Key::Machine(device), Some(Record::Machine(machine)));
+        }
         records.insert(Key::Commit(number), Some(Record::Commit(Arc::new(commit))));
         let superblock = Superblock {
             next_ino,
@@ -288,7 +298,8 @@ impl Vfs {
             ..before
         };
         records.insert(Key::Super, Some(Record::Super(Arc::new(superblock.clone()))));
-        Ok(Batch { written: records.into_iter().collect(), layout, superblock, dead, weights, repack })
+        let written = records.into_iter().collect();
+        Ok(Batch { written, layout, superblock, counter, dead, weights, repack })
     }
 
     /// The batch is durable: it becomes the past.
@@ -317,19 +328,20 @@ impl Vfs {
             state.waiting.dead(id, len.into(), due);
         }
         state.superblock = batch.superblock;
+        state.counter = batch.counter;
         state.is_committing = false;
         state.stuck = None;
         state.committed_at = Some(self.clock.now());
         if state.is_open_empty() {
             self.tell_safety(true);
         }
-        let head = (state.superblock.commit, state.superblock.head);
+        let (number, hash, counter) = (state.superblock.commit, state.superblock.head, batch.counter);
         if state.dirty.has_repack() && state.is_open_empty() {
             self.signals.dirtied.notify_one();
         }
         drop(state);
         if let Some(tell) = &self.options.on_commit {
-            tell(head.0, head.1);
+            tell(Committed { number, hash, counter });
         }
         self.tell_progress();
         self.collect_in_passing();

@@ -6,8 +6,19 @@ use std::time::Duration;
 use super::Atime;
 use crate::data::{Compression, SEGMENT_ROOM_BYTES};
 
-/// Told of every commit: its number and its hash.
-pub type OnCommit = Arc<dyn Fn(u64, [u8; 32]) + Send + Sync>;
+/// A commit that has become durable.
+#[derive(Clone, Copy, Debug)]
+pub struct Committed {
+    /// Its number.
+    pub number: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+    /// How many commits this device has made with it; 0 where it does not count.
+    pub counter: u64,
+}
+
+/// Told of every commit.
+pub type OnCommit = Arc<dyn Fn(Committed) + Send + Sync>;
 
 /// The limits that a filesystem keeps to.
 #[derive(Clone)]
@@ -35,8 +46,10 @@ pub struct VfsOptions {
     pub read_ahead_bytes: u64,
     /// How blocks are compressed before they are sealed.
     pub compression: Compression,
-    /// The device that commits are made by.
+    /// The device that commits are made by; it counts them unless it is all zeros.
     pub device: [u8; 16],
+    /// How many it has made before.
+    pub counter: u64,
     /// When and how fast segments are cleaned.
     pub clean: CleanOptions,
     /// How long an `fsync` waits for the bucket before it fails; for ever if there is no limit.
@@ -98,6 +111,7 @@ impl Default for VfsOptions {
             read_ahead_bytes: 32 * 1024 * 1024,
             compression: Compression::None,
             device: [0; 16],
+            counter: 0,
             clean: CleanOptions::default(),
             fsync_timeout: None,
             atime: Atime::default(),

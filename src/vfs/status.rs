@@ -86,6 +86,12 @@ impl Vfs {
         (state.superblock.commit, state.superblock.head)
     }
 
+    /// How many commits this device has made.
+    #[must_use]
+    pub fn counter(&self) -> u64 {
+        self.state.lock().counter
+    }
+
     /// The state of the volume at a glance.
     #[must_use]
     pub fn status(&self) -> Status {

@@ -12,6 +12,9 @@ use crate::crypto::KeyRing;
 use super::VolumeError;
 use super::pin::{BadPin, PIN_BYTES, Pin};
 
+/// Most sessions that are noted. Each is a mount that ended before it held the volume.
+const SESSIONS_MAX: usize = 64;
+
 /// The local state of one volume. Nothing is made before something is written.
 #[derive(Debug)]
 pub(super) struct LocalState {
@@ -56,6 +59,30 @@ impl LocalState {
         let path = self.folder.join(name);
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
         file.map_err(|source| self.fail(name, source))
+    }
+
+    /// The sessions that this machine may hold the volume by.
+    pub(super) fn sessions(&self) -> Result<Vec<[u8; 16]>, VolumeError> {
+        let bytes = self.read_file("sessions")?.unwrap_or_default();
+        Ok(bytes.chunks_exact(16).filter_map(|chunk| chunk.try_into().ok()).collect())
+    }
+
+    /// Notes that a session is about to hold the volume. Those before it stay: until it does, one of
+    /// them may.
+    pub(super) fn begin_session(&self, session: [u8; 16]) -> Result<(), VolumeError> {
+        let mut all = self.sessions()?;
+        all.truncate(SESSIONS_MAX - 1);
+        all.push(session);
+        self.write_sessions(&all)
+    }
+
+    /// Notes that a session holds the volume, and no other.
+    pub(super) fn hold_session(&self, session: [u8; 16]) -> Result<(), VolumeError> {
+        self.write_sessions(&[session])
+    }
+
+    fn write_sessions(&self, all: &[[u8; 16]]) -> Result<(), VolumeError> {
+        replace(&self.folder.join("sessions"), all.as_flattened()).map_err(|e| self.fail("sessions", e))
     }
 
     /// What lies in the folder. To be read before anything is read from the bucket, so that a mount
@@ -142,12 +169,17 @@ impl LocalState {
         let found = self.look()?;
         let current = found.pin.as_deref().and_then(|bytes| Pin::decode(bytes, ring).ok());
         let pin = pin(current);
+        let path = self.folder.join("device");
+        if found.device.is_some_and(|device| device != pin.device) {
+            // First, so that at no time there is the one machine's id beside the other's note.
+            fs::remove_file(&path).map_err(|e| self.fail("device", e))?;
+        }
         if Some(pin) != current {
             replace(&self.folder.join("pin"), &pin.encode(ring)).map_err(|e| self.fail("pin", e))?;
         }
         // Only now: an id without a pin says that the pin was lost.
         if found.device != Some(pin.device) {
-            replace(&self.folder.join("device"), &pin.device).map_err(|e| self.fail("device", e))?;
+            replace(&path, &pin.device).map_err(|e| self.fail("device", e))?;
         }
         Ok(())
     }

@@ -112,6 +112,11 @@ struct Opening {
 /// # Errors
 /// See [`VolumeError`].
 pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Result<Opened, VolumeError> {
+    // Boxed, so that callers do not carry its state on their stacks.
+    Box::pin(begin(bucket, factors, options)).await
+}
+
+async fn begin(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Result<Opened, VolumeError> {
     let met = meet(&bucket, factors, &options).await?;
     let (header, ring, signer) = met.unlocked.into_parts();
     let ring = Arc::new(ring);
@@ -125,8 +130,7 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
     if opening.options.vfs.read_only {
         return Ok(opening.read(reader, seen));
     }
-    reader.close().await?;
-    Box::pin(opening.write(seen, accepted)).await
+    opening.write(reader, seen, accepted).await
 }
 
 impl Opening {
@@ -188,11 +192,18 @@ impl Opening {
     }
 
     /// Becomes the volume's writer, unless somebody else is.
-    async fn write(self, seen: Superblock, accepted: Option<Acceptance>) -> Result<Opened, VolumeError> {
+    async fn write(
+        mut self,
+        reader: Engine,
+        seen: Superblock,
+        accepted: Option<Acceptance>,
+    ) -> Result<Opened, VolumeError> {
         let (cache, blocks, mut vfs_options) = self.parts();
-        vfs_options.device = self.memory.device;
         let lock = take_lock(self.memory.local(), &seen)?;
-        refuse_if_held(&seen, vfs_options.device, self.options.takeover)?;
+        vfs_options.counter = self.memory.settle_device(&reader, &self.ring, &self.options).await?;
+        vfs_options.device = self.memory.device;
+        reader.close().await?;
+        refuse_if_held(&seen, &self.memory, self.options.takeover)?;
         let engine = self.engine(EngineMode::Writer).await?;
         let found = superblock(&engine).await?;
         check_features(&found)?;
@@ -209,14 +220,21 @@ impl Opening {
         }
         let (entropy, clock) = (self.options.entropy.as_ref(), Arc::clone(&self.options.clock));
         let hold = holder::this(vfs_options.device, entropy, clock.now());
+        let session = hold.session;
+        if let Some(local) = self.memory.local() {
+            local.begin_session(session)?;
+        }
         let vfs = Vfs::new(engine, self.vault.clone(), blocks, cache, clock, found, vfs_options);
         let is_accepting = accepted.is_some();
         let also = accepted.map(|accepted| (Key::Acceptance, Record::Acceptance(Arc::new(accepted))));
         vfs.take_hold(hold, also).await?;
+        if let Some(local) = self.memory.local() {
+            local.hold_session(session)?;
+        }
         if is_accepting {
             // Durable by now: from here on this is what was seen.
-            let (commit, hash) = vfs.head();
-            self.memory.note(&self.bucket, &self.ring, Pin { commit, hash, ..pin }, true)?;
+            let ((commit, hash), counter) = (vfs.head(), vfs.counter());
+            self.memory.note(&self.bucket, &self.ring, Pin { commit, hash, counter, ..pin }, true)?;
         }
         vfs.start();
         let sweeping = Arc::clone(&vfs);
@@ -232,8 +250,9 @@ impl Opening {
 /// Notes each commit on this machine.
 fn noting(local: &Arc<LocalState>, ring: &Arc<KeyRing>, pin: Pin) -> OnCommit {
     let (local, ring) = (Arc::clone(local), Arc::clone(ring));
-    Arc::new(move |commit, hash| {
-        if let Err(error) = local.note(&ring, Pin { commit, hash, ..pin }) {
+    Arc::new(move |made| {
+        let pin = Pin { commit: made.number, hash: made.hash, counter: made.counter, ..pin };
+        if let Err(error) = local.note(&ring, pin) {
             tracing::warn!(%error, "the commit could not be noted on this machine");
         }
     })
@@ -252,10 +271,12 @@ pub(super) fn take_lock(
 }
 
 /// Refuses a volume that somebody else may be writing to.
-pub(super) fn refuse_if_held(seen: &Superblock, device: [u8; 16], takeover: bool) -> Result<(), VolumeError> {
-    match &seen.holder {
-        Some(held) if !takeover && !holder::is_gone(held, device) => Err(holder::refusal(held)),
-        _ => Ok(()),
+pub(super) fn refuse_if_held(seen: &Superblock, memory: &Memory, takeover: bool) -> Result<(), VolumeError> {
+    let Some(held) = seen.holder.as_ref().filter(|_| !takeover) else { return Ok(()) };
+    let sessions = memory.local().map_or(Ok(Vec::new()), |local| local.sessions())?;
+    match holder::is_gone(held, memory.device, &sessions) {
+        true => Ok(()),
+        false => Err(holder::refusal(held)),
     }
 }
 

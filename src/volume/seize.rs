@@ -40,7 +40,7 @@ pub struct Seized {
 /// cannot be read is none.
 pub async fn seize(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Result<Seized, VolumeError> {
     let met = meet(&bucket, factors, &options).await?;
-    let memory = met.memory;
+    let mut memory = met.memory;
     let (header, ring, _) = met.unlocked.into_parts();
     let (ring, volume) = (Arc::new(ring), header.volume);
     let vault = Vault::new(bucket.clone(), Arc::clone(&ring), Arc::clone(&options.entropy));
@@ -58,14 +58,19 @@ pub async fn seize(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> 
             return Err(error);
         }
     }
-    let (seen, device) = (seen.unwrap_or_default(), memory.device);
+    let seen = seen.unwrap_or_default();
     let lock = take_lock(memory.local(), &seen)?;
-    refuse_if_held(&seen, device, options.takeover)?;
+    memory.settle_device(&reader, &ring, &options).await?;
+    let device = memory.device;
+    refuse_if_held(&seen, &memory, options.takeover)?;
     let offer = Offer { engine: &reader, ring: &ring, header: &header, superblock: &seen };
     let pin = offer.pin(memory.pin.as_ref(), device, memory.pin.as_ref().map_or(0, |pin| pin.accepted));
     reader.close().await?;
     let engine = open_engine(EngineMode::Writer).await?;
     let holder = holder::this(device, options.entropy.as_ref(), options.clock.now());
+    if let Some(local) = memory.local() {
+        local.begin_session(holder.session)?;
+    }
     Ok(Seized { volume, vault, engine, holder, memory, pin, bucket, _lock: lock })
 }
 

@@ -16,6 +16,8 @@ use super::pin::Pin;
 use super::{OpenOptions, VolumeError};
 use crate::crypto::KeyRing;
 use crate::keys::{self, Factor, Fingerprint, Header, Identity, KeyError, Unlocked};
+use crate::meta::engine::Engine;
+use crate::meta::{Key, Record, decode};
 use crate::store::Bucket;
 use crate::vault::{VaultError, header};
 
@@ -99,6 +101,41 @@ impl Memory {
     /// Whether this machine has never seen the volume.
     pub(super) const fn is_first_contact(&self) -> bool {
         self.place.is_some() && self.pin.is_none() && !self.begins_anew
+    }
+
+    /// Settles under which id this machine goes on writing, and gives how many commits it has made under it. The
+    /// caller holds the lock, so that no other process of this machine is about to write.
+    ///
+    /// One commit may have become durable without being noted, when a process died in between. More say
+    /// that the state folder is an old copy: another machine, or this one before it was restored, went on
+    /// under the same id. What it did must not be taken for ours, so that a new id is drawn.
+    pub(super) async fn settle_device(
+        &mut self,
+        engine: &Engine,
+        ring: &KeyRing,
+        options: &OpenOptions,
+    ) -> Result<u64, VolumeError> {
+        let Some((local, _)) = &self.place else { return Ok(0) };
+        let current = local.current(ring)?.filter(|pin| pin.device == self.device);
+        let noted = current.map_or(0, |pin| pin.counter);
+        let key = Key::Machine(self.device);
+        let made = match engine.get(&key.encode()).await? {
+            Some(bytes) => match decode(&key, &bytes)? {
+                Record::Machine(machine) => machine.counter,
+                _ => 0,
+            },
+            None => 0,
+        };
+        if made <= noted.saturating_add(1) {
+            return Ok(made.max(noted));
+        }
+        tracing::warn!(
+            machine = %short(&self.device), made, noted,
+            "the bucket has commits of this machine that it does not remember: \
+             it was restored or copied, and goes on as another machine"
+        );
+        self.device = new_device(options.entropy.as_ref());
+        Ok(0)
     }
 
     /// Notes `pin`, and that the volume is in `bucket`.
