@@ -24,4 +24,5 @@ mod programs;
 mod restic;
 mod rsync;
 mod secrecy;
+mod trust;
 mod writers;

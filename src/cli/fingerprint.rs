@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::client::{ask, mounts};
 use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
@@ -73,7 +75,8 @@ fn of_mount(entry: &MountEntry, with_commit: bool) -> CommandResult<(String, Opt
         return Ok((entry.fingerprint.clone(), None));
     }
     let answer = runtime::block_on(async { ask(entry, &Request::Status).await })?;
-    let (number, hash) = (answer["volume"]["commit"].as_u64(), answer["volume"]["head"].as_str());
+    let number = answer.pointer("/volume/commit").and_then(Value::as_u64);
+    let hash = answer.pointer("/volume/head").and_then(Value::as_str);
     let (number, hash) = number.zip(hash).ok_or_else(silent)?;
     Ok((entry.fingerprint.clone(), Some(format!("{number}:{hash}"))))
 }

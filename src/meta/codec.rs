@@ -82,8 +82,7 @@ fn decode_history(key: &Key, version: u8, bytes: &[u8]) -> Result<History, MetaE
     let (before, devices, times) = match version {
         COUNTED => parse(key, bytes)?,
         _ => {
-            let (before, uncounted, times): ([u8; 32], Vec<([u8; 16], u32)>, Vec<(i64, u32)>) =
-                parse(key, bytes)?;
+            let (before, uncounted, times): (_, Vec<([u8; 16], u32)>, _) = parse(key, bytes)?;
             let runs = uncounted.into_iter().map(|(device, count)| DeviceRun { device, count, counter: 0 });
             (before, runs.collect(), times)
         }
