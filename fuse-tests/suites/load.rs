@@ -1,7 +1,7 @@
 //! fio, dbench and stress-ng: many processes at once, every byte and every return value looked at, nothing left over.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::command::{command, run_ok, run_within, wait_until};
 use crate::support::mount::Mount;
@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(3600);
 fn under_load(load: impl FnOnce(&Mount<'_>), after: impl FnOnce(&Mount<'_>)) {
     let volume = Volume::local();
     let mount = volume.mount_spec().args(&["-o", "suid,dev"]).mount();
-    let descriptors = open_descriptors(&mount);
+    let before = open_descriptors(&mount);
     load(&mount);
     mount.unmount();
     let mount = volume.mount_spec().args(&["-o", "suid,dev"]).mount();
@@ -27,18 +27,27 @@ fn under_load(load: impl FnOnce(&Mount<'_>), after: impl FnOnce(&Mount<'_>)) {
         mount.status()["mounts"][0]["volume"]["files"] == 1
     });
     mount.sync();
-    wait_until("no descriptor is left open", Duration::from_secs(60), || {
-        open_descriptors(&mount) <= descriptors
-    });
+    let start = Instant::now();
+    while open_descriptors(&mount).len() > before.len() {
+        let after = open_descriptors(&mount);
+        assert!(start.elapsed() < Duration::from_secs(60), "open before: {before:#?}\nand after: {after:#?}");
+        std::thread::yield_now();
+    }
     mount.unmount();
 }
 
-fn open_descriptors(mount: &Mount<'_>) -> usize {
-    let daemons = mount.daemons();
-    let count = |pid: &rustix::process::Pid| {
-        std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).unwrap().count()
-    };
-    daemons.iter().map(count).sum()
+/// Each daemon's open descriptors, and what they lead to.
+fn open_descriptors(mount: &Mount<'_>) -> Vec<String> {
+    let mut open = Vec::new();
+    for daemon in mount.daemons() {
+        let dir = format!("/proc/{}/fd", daemon.as_raw_nonzero());
+        for descriptor in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let leads_to = std::fs::read_link(descriptor.path()).unwrap_or_default();
+            open.push(format!("{daemon:?} {}", leads_to.display()));
+        }
+    }
+    open.sort();
+    open
 }
 
 fn seconds() -> &'static str {

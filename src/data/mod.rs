@@ -7,7 +7,7 @@ mod moves;
 pub mod reader;
 pub mod segment;
 
-pub use dirty::{Batch, Beneath, Dirty, FileEdit, Paint, SentBlock};
+pub use dirty::{Batch, Beneath, Dirty, FileEdit, Paint, SentBlock, Unsent};
 pub use error::DataError;
 pub use ledger::{Ledger, Pick, Reason, Totals, Weight};
 pub use moves::{Move, Moved, Moves};

@@ -198,7 +198,7 @@ impl Known {
             if !self.is_own_seal {
                 found.push(Problem::SegmentSeal);
             }
-            if record.live != live || live == 0 {
+            if record.live != live {
                 found.push(Problem::LiveBytes { recorded: record.live, counted: live });
             }
             if record.born > commit {

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::Arc;
 
 use lru::LruCache;
 
@@ -30,7 +29,7 @@ type Changes = BTreeMap<Key, Change>;
 #[derive(Debug)]
 pub struct Overlay {
     open: Changes,
-    sealed: Option<Arc<Changes>>,
+    sealed: Option<Changes>,
     /// Records as the last commit left them; `None` says that there is none.
     cache: LruCache<Key, Option<Record>>,
     cache_bytes: usize,
@@ -140,7 +139,28 @@ impl Overlay {
     /// Closes the open group and opens the next.
     pub fn seal(&mut self) {
         debug_assert!(self.sealed.is_none(), "one group commits at a time");
-        self.sealed = Some(Arc::new(std::mem::take(&mut self.open)));
+        self.sealed = Some(std::mem::take(&mut self.open));
+    }
+
+    /// The record under `key` as the sealed group leaves it.
+    #[must_use]
+    pub fn sealed(&self, key: &Key) -> Option<&Record> {
+        self.sealed.as_ref()?.get(key)?.record.as_ref()
+    }
+
+    /// Moves the sealed group's change of `key` into the open one, under what that has made of it since, and leaves
+    /// `instead` in its place; without it the key is what it was before the sealed group.
+    pub fn put_off(&mut self, key: Key, instead: Option<Record>) {
+        let Some(sealed) = self.sealed.as_mut() else { return };
+        let Some(change) = sealed.remove(&key) else { return };
+        let fresh = change.fresh && instead.is_none();
+        if let Some(record) = instead {
+            sealed.insert(key, Change { record: Some(record), fresh: change.fresh });
+        }
+        match self.open.get_mut(&key) {
+            None => drop(self.open.insert(key, Change { record: change.record, fresh })),
+            Some(newer) => newer.fresh = fresh,
+        }
     }
 
     /// The sealed group's changes.
@@ -247,7 +267,7 @@ impl Overlay {
         let range = (Bound::Included(*from), Bound::Excluded(*to));
         let mut newer = self.open.range(range).peekable();
         let empty = Changes::new();
-        let mut older = self.sealed.as_deref().unwrap_or(&empty).range(range).peekable();
+        let mut older = self.sealed.as_ref().unwrap_or(&empty).range(range).peekable();
         let mut merged = Vec::new();
         while merged.len() < limit {
             let (new, old) = (newer.peek().map(|(key, _)| **key), older.peek().map(|(key, _)| **key));
@@ -273,6 +293,8 @@ fn weight(record: Option<&Record>) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::base::{FileKind, Ino, Tag};
     use crate::meta::Entry;
@@ -354,6 +376,28 @@ mod tests {
         assert!(overlay.cache.len() <= KEPT_MIN);
         assert_eq!(overlay.get(&Key::Inode(Ino(0))), None);
         assert_eq!(overlay.get(&key(99)), Some(Some(entry(1))));
+    }
+
+    #[test]
+    fn a_change_that_is_put_off_is_seen_as_before_and_not_committed() {
+        let mut overlay = Overlay::new(1 << 20);
+        overlay.put(key(1), Some(entry(1)));
+        overlay.put_new(key(2), entry(2));
+        overlay.put(key(3), Some(entry(3)));
+        overlay.seal();
+        overlay.put(key(3), Some(entry(30)));
+        overlay.put_off(key(1), None);
+        overlay.put_off(key(2), Some(entry(20)));
+        overlay.put_off(key(3), None);
+        overlay.put_off(key(4), None);
+        let seen = [1, 2, 3].map(|number| overlay.get(&key(number)));
+        assert_eq!(seen, [entry(1), entry(2), entry(30)].map(|record| Some(Some(record))));
+        assert_eq!(overlay.sealed_changes(), vec![(key(2), Some(entry(20)))]);
+        assert!(overlay.is_sealed_fresh(&key(2)) && overlay.is_open(&key(2)));
+        overlay.settle(vec![(key(2), Some(entry(20)))]);
+        overlay.seal();
+        assert!(!overlay.is_sealed_fresh(&key(2)));
+        assert_eq!(overlay.sealed_changes().len(), 3);
     }
 
     #[test]

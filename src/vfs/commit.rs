@@ -2,7 +2,6 @@
 //!
 //! Data before metadata, always; one group at a time; the next one is open meanwhile.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +10,11 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use crate::base::{Ino, NewSegment, SegmentId};
-use crate::data::{FileEdit, Moves, Weight};
+use crate::data::{FileEdit, Moves};
 use crate::meta::engine::EngineError;
-use crate::meta::{Commit, Garbage, Key, Machine, MetaError, Record, Segment, Superblock, chain, encode};
+use crate::meta::{Commit, Key, Machine, MetaError, Record, Superblock, chain, encode};
 
+use super::account::Accounted;
 use super::layout::Layout;
 use super::options::Committed;
 use super::state::Phase;
@@ -34,12 +34,9 @@ pub(super) struct Batch {
     superblock: Superblock,
     /// How many commits this device has made with this one.
     counter: u64,
-    /// Segments that nothing refers to any more, and their lengths.
-    dead: Vec<(SegmentId, u32)>,
-    /// What segments weighed before, and weigh now.
-    weights: Vec<(SegmentId, Option<Weight>, Option<Weight>)>,
     /// Blocks that ride in records although they belong into a segment.
     repack: Vec<(Ino, u64)>,
+    segments: Accounted,
 }
 
 impl Vfs {
@@ -164,6 +161,7 @@ impl Vfs {
         state.fold_atimes();
         state.overlay.seal();
         state.dirty.seal();
+        state.overtaking.seal();
         state.sealed_moves = std::mem::take(&mut state.moves);
         state.sealed_files_delta = std::mem::take(&mut state.files_delta);
         state.sealed_next_ino = state.next_ino;
@@ -193,10 +191,11 @@ impl Vfs {
 
     /// Brings the sealed group's blocks into the bucket and works out its records.
     async fn decide(&self, is_urgent: bool) -> Result<Batch, VfsError> {
-        let inline = self.pack_sealed(is_urgent).await?;
+        let mut inline = self.pack_sealed(is_urgent).await?;
         let (mut edits, segments) = {
             let state = self.state.lock();
-            let mut segments = state.dirty.sealed_segments();
+            inline.retain(|(ino, index, _)| state.dirty.is_sealed(*ino, *index));
+            let mut segments = state.dirty.new_segments();
             segments.extend(state.sealed_moves.segments());
             (with_moves(state.dirty.sealed_edits(), &state.sealed_moves), segments)
         };
@@ -248,36 +247,7 @@ impl Vfs {
             }
         }
         let number = before.commit + 1;
-        let mut dead = Vec::new();
-        let mut weights = Vec::new();
-        let mut unused: BTreeMap<SegmentId, NewSegment> = segments.into_iter().collect();
-        for (id, change) in layout.live.iter() {
-            let (old, was) = match unused.remove(&id) {
-                Some(new) => (Segment { len: new.len, live: 0, born: number, seal: new.seal }, None),
-                None => match self.read_txn(|txn| txn.committed(Key::Segment(id))).await? {
-                    Some(Record::Segment(segment)) => (segment, Some(weigh(&segment))),
-                    // Blocks that were lost with their segment's record: they are let go, and that is all.
-                    _ if change < 0 => continue,
-                    _ => return Err(MetaError::Missing(Key::Segment(id)).into()),
-                },
-            };
-            let segment = Segment { live: old.live.saturating_add_signed(change), ..old };
-            if segment.live == 0 {
-                dead.push((id, segment.len));
-                records.insert(Key::Segment(id), None);
-                let garbage = Garbage { died: number, born: segment.born };
-                records.insert(Key::Garbage(id), Some(Record::Garbage(garbage)));
-                weights.push((id, was, None));
-            } else {
-                records.insert(Key::Segment(id), Some(Record::Segment(segment)));
-                weights.push((id, was, Some(weigh(&segment))));
-            }
-        }
-        for (id, new) in unused {
-            dead.push((id, new.len));
-            let garbage = Garbage { died: number, born: number };
-            records.insert(Key::Garbage(id), Some(Record::Garbage(garbage)));
-        }
+        let segments = self.account(&layout.live, segments, number, &mut records).await?;
         let time = self.clock.now();
         let device = self.options.device;
         let counter = if device == [0; 16] { 0 } else { counted.saturating_add(1) };
@@ -299,7 +269,7 @@ impl Vfs {
         };
         records.insert(Key::Super, Some(Record::Super(Arc::new(superblock.clone()))));
         let written = records.into_iter().collect();
-        Ok(Batch { written, layout, superblock, counter, dead, weights, repack })
+        Ok(Batch { written, layout, superblock, counter, repack, segments })
     }
 
     /// The batch is durable: it becomes the past.
@@ -315,16 +285,19 @@ impl Vfs {
             });
         }
         state.overlay.settle(batch.written);
-        state.dirty.settle(&batch.repack);
+        state.catch_up();
+        state.dirty.settle(&batch.repack, &batch.segments.recorded);
+        state.idle.retain(|id| !batch.segments.settled.contains(id));
+        state.idle.extend(batch.segments.idle);
         state.dirty.follow(&batch.layout.moved);
         state.sealed_moves = Moves::default();
         state.cleaned.moved_blocks += batch.layout.moved.len() as u64;
-        state.has_stirred |= !batch.weights.is_empty();
-        for (id, was, is) in batch.weights {
+        state.has_stirred |= !batch.segments.weights.is_empty();
+        for (id, was, is) in batch.segments.weights {
             state.ledger.changed(id, was, is);
         }
         let due = self.clock.elapsed().saturating_add(self.options.clean.grace);
-        for (id, len) in batch.dead {
+        for (id, len) in batch.segments.dead {
             state.waiting.dead(id, len.into(), due);
         }
         state.superblock = batch.superblock;
@@ -332,8 +305,9 @@ impl Vfs {
         state.is_committing = false;
         state.stuck = None;
         state.committed_at = Some(self.clock.now());
-        if state.is_open_empty() {
-            self.tell_safety(true);
+        match state.is_open_empty() {
+            true => self.tell_safety(true),
+            false => self.note_change(&mut state),
         }
         let (number, hash, counter) = (state.superblock.commit, state.superblock.head, batch.counter);
         if state.dirty.has_repack() && state.is_open_empty() {
@@ -375,9 +349,4 @@ fn with_moves(mut edits: Vec<(Ino, FileEdit)>, moves: &Moves) -> Vec<(Ino, FileE
     edits.extend(moved_only);
     edits.sort_by_key(|(ino, _)| *ino);
     edits
-}
-
-/// What a segment weighs.
-pub(super) const fn weigh(segment: &Segment) -> Weight {
-    Weight { len: segment.len, live: segment.live, born: segment.born }
 }

@@ -88,7 +88,7 @@ impl Vfs {
             if !is_privileged {
                 drop_privileges(change);
             }
-            txn.put_inode(ino, inode);
+            txn.put_written(ino, inode);
             txn.dirty().write(ino, offset, data, size);
             Ok(())
         })
@@ -99,10 +99,18 @@ impl Vfs {
 
     /// Waits until `bytes` more may be written and there is room for more records.
     pub(super) async fn wait_for_room(&self, bytes: usize) -> Result<(), VfsError> {
+        let has_records = |state: &State| state.overlay.open_count() <= self.options.dirty_records_max;
         let has_room = |state: &State| {
             let dirty = state.dirty.bytes();
-            (dirty == 0 || dirty.saturating_add(bytes) <= self.options.dirty_bytes_max)
-                && state.overlay.open_count() <= self.options.dirty_records_max
+            has_records(state) && (dirty == 0 || dirty.saturating_add(bytes) <= self.options.dirty_bytes_max)
+        };
+        // Uploads that are under way make room without a commit, unless most of it is taken by blocks that only a commit
+        // completes and packs.
+        let needs_commit = |state: &State| {
+            let waiting = state.dirty.bytes().saturating_sub(state.dirty.in_flight_bytes());
+            !has_records(state)
+                || waiting > self.options.dirty_bytes_max / 2
+                || state.dirty.in_flight_bytes() == 0
         };
         loop {
             let eased = self.signals.eased.notified();
@@ -116,8 +124,10 @@ impl Vfs {
                     return Err(why.clone());
                 }
                 eased.as_mut().enable();
+                if needs_commit(&state) {
+                    self.signals.wanted.notify_one();
+                }
             }
-            self.signals.wanted.notify_one();
             eased.await;
         }
     }
@@ -127,15 +137,15 @@ impl Vfs {
     /// # Errors
     /// Why they cannot be; [`VfsError::NotYet`] if they are not after `fsync_timeout`.
     pub async fn fsync(&self, ino: Ino, _data_only: bool) -> Result<(), VfsError> {
-        let group = {
+        let waiting = {
             let mut state = self.state.lock();
             if let Some(why) = state.lost.remove(&ino) {
                 return Err(VfsError::LostWrite(why));
             }
-            state.group_of(ino)
+            state.group_of(ino).map(|group| (group, self.wait_in(&mut state, Some(ino))))
         };
-        match group {
-            Some(group) => {
+        match waiting {
+            Some((group, _waiter)) => {
                 self.wait_with_limit(group).await?;
                 match self.state.lock().lost.remove(&ino) {
                     Some(why) => Err(VfsError::LostWrite(why)),
@@ -165,13 +175,14 @@ impl Vfs {
     /// # Errors
     /// Why they cannot be.
     pub async fn sync_all(&self) -> Result<(), VfsError> {
-        let group = {
-            let state = self.state.lock();
-            match (state.is_open_empty(), state.is_committing) {
+        let (group, _waiter) = {
+            let mut state = self.state.lock();
+            let group = match (state.is_open_empty(), state.is_committing) {
                 (false, _) => state.group,
                 (true, true) => state.group - 1,
                 (true, false) => return Ok(()),
-            }
+            };
+            (group, self.wait_in(&mut state, None))
         };
         self.wait_for_commit(group).await
     }

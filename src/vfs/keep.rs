@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::base::SegmentId;
 use crate::meta::{Key, Record};
 
-use super::commit::weigh;
+use super::account::weigh;
 use super::garbage::next_id;
 use super::state::Phase;
 use super::{Vfs, VfsError};
@@ -126,12 +126,15 @@ impl Vfs {
             (Key::Segment(id), Record::Segment(segment)) => Some((id, weigh(&segment))),
             _ => None,
         });
+        let weights: Vec<_> = weights.collect();
+        let idle: Vec<_> = weights.iter().filter(|(_, weight)| weight.live == 0).map(|(id, _)| *id).collect();
         let upto = match last {
             Some(Key::Segment(id)) => Some(id),
             _ => None,
         };
         let mut state = self.state.lock();
         state.ledger.scanned(weights, upto);
+        state.idle.extend(idle);
         Ok(upto.is_none())
     }
 }

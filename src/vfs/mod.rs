@@ -1,6 +1,7 @@
 //! A POSIX filesystem with no FUSE in it: one file for each family of operations.
 
 mod access;
+mod account;
 mod attr;
 mod clean;
 mod commit;
@@ -18,6 +19,7 @@ mod links;
 mod locate;
 mod metadata;
 mod options;
+mod overtake;
 mod pack;
 mod read;
 mod reclaim;
@@ -87,6 +89,8 @@ pub struct Vfs {
 struct Signals {
     /// Someone waits for the open group.
     wanted: Notify,
+    /// Someone has come to wait for a file.
+    hurried: Notify,
     /// The open group has got its first change.
     dirtied: Notify,
     /// Dirty bytes, records or uploads have become fewer.
@@ -312,6 +316,7 @@ impl Vfs {
             next_handle: AtomicU64::new(1),
             signals: Signals {
                 wanted: Notify::new(),
+                hurried: Notify::new(),
                 dirtied: Notify::new(),
                 eased: Notify::new(),
                 collecting: Arc::default(),

@@ -52,6 +52,8 @@ pub struct VfsOptions {
     pub counter: u64,
     /// When and how fast segments are cleaned.
     pub clean: CleanOptions,
+    /// Whether an `fsync` may be done before contents of other files that were written earlier.
+    pub overtakes: bool,
     /// How long an `fsync` waits for the bucket before it fails; for ever if there is no limit.
     pub fsync_timeout: Option<Duration>,
     /// When reading changes an access time.
@@ -113,6 +115,7 @@ impl Default for VfsOptions {
             device: [0; 16],
             counter: 0,
             clean: CleanOptions::default(),
+            overtakes: true,
             fsync_timeout: None,
             atime: Atime::default(),
             directory_atime: true,

@@ -63,7 +63,10 @@ impl Vfs {
             self.cache.insert_ahead(place.segment, place.pos, block.bytes.clone());
         }
         let new = NewSegment { len: finished.bytes.len() as u32, seal: finished.seal };
-        self.state.lock().dirty.stored(&batch, new, &places);
+        let mut state = self.state.lock();
+        state.dirty.stored(&batch, new, &places);
+        self.note_change(&mut state);
+        drop(state);
         self.signals.eased.notify_waiters();
     }
 
@@ -86,6 +89,7 @@ impl Vfs {
         if !is_urgent || self.state.lock().dirty.repack_count() >= REPACK_COUNT_MAX {
             self.repack().await?;
         }
+        self.overtake(true);
         self.complete_sealed().await?;
         let (inline, rest) = {
             let mut state = self.state.lock();
@@ -116,10 +120,11 @@ impl Vfs {
     async fn send_sealed(&self, blocks: Vec<(Ino, u64, usize)>) {
         let Some(this) = self.me.upgrade() else { return };
         for chunk in chunks(blocks, self.options.segment_room_bytes) {
-            let Ok(permit) = Arc::clone(&self.uploads).acquire_owned().await else { return };
+            let acquiring = Arc::clone(&self.uploads).acquire_owned();
+            let Ok(permit) = self.unless_hurried(acquiring).await else { return };
             let builder = SegmentBuilder::with_capacity(&self.vault, self.options.compression, chunk.bytes);
             let batch = self.state.lock().dirty.send_sealed(builder.id(), &chunk.blocks);
-            let Some(batch) = batch else { return };
+            let Some(batch) = batch else { continue };
             let this = Arc::clone(&this);
             tokio::spawn(async move {
                 this.upload(builder, batch).await;
@@ -134,7 +139,7 @@ impl Vfs {
             tokio::pin!(eased);
             {
                 let state = self.state.lock();
-                if state.dirty.sealed().is_none_or(|layer| layer.in_flight == 0) {
+                if state.dirty.is_sealed_up() {
                     return Ok(());
                 }
                 if state.phase == Phase::Fenced {
@@ -142,7 +147,7 @@ impl Vfs {
                 }
                 eased.as_mut().enable();
             }
-            eased.await;
+            self.unless_hurried(eased).await;
         }
     }
 
@@ -157,9 +162,14 @@ impl Vfs {
                 .collect()
         };
         let mut completions = stream::iter(partial)
-            .map(|(ino, index)| async move { (ino, index, self.older_contents(ino, index).await) })
+            .map(|(ino, index)| async move {
+                // It may have been put off meanwhile.
+                let is_sealed = self.state.lock().dirty.is_sealed(ino, index);
+                if is_sealed { Some((ino, index, self.older_contents(ino, index).await)) } else { None }
+            })
             .buffer_unordered(COMPLETIONS_MAX);
-        while let Some((ino, index, older)) = completions.next().await {
+        while let Some(completed) = self.unless_hurried(completions.next()).await {
+            let Some((ino, index, older)) = completed else { continue };
             match older {
                 Ok(bytes) => self.state.lock().dirty.complete_sealed(ino, index, &bytes),
                 Err(error) if !error.is_damage() => return Err(error),

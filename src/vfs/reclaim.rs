@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{Ledger, Reason};
 use crate::meta::{Key, MetaError, Record};
 
-use super::commit::weigh;
+use super::account::weigh;
 use super::garbage::next_id;
 use super::{Vfs, VfsError};
 use crate::base::SegmentId;

@@ -10,6 +10,7 @@ use crate::meta::{Holder, Key, Overlay, Superblock};
 use super::VfsError;
 use super::clean::Cleaned;
 use super::garbage::Waiting;
+use super::overtake::Overtaking;
 
 /// Whether the filesystem takes changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,10 @@ pub(super) struct State {
     pub(super) waiting: Waiting,
     /// Which segments are worth cleaning.
     pub(super) ledger: Ledger,
+    /// Segments of which no committed block is in use; they die as soon as no uncommitted one is.
+    pub(super) idle: BTreeSet<SegmentId>,
+    /// Who waits for commits, and what is put off for them.
+    pub(super) overtaking: Overtaking,
     /// Segments that the cleaner uploads and has not handed over.
     pub(super) moving: HashSet<SegmentId>,
     /// What the cleaner has handed over: for the open group, and of the sealed one.
@@ -100,6 +105,8 @@ impl State {
             collected: BTreeSet::new(),
             waiting: Waiting::default(),
             ledger: Ledger::new(slack_bytes),
+            idle: BTreeSet::new(),
+            overtaking: Overtaking::default(),
             moving: HashSet::new(),
             moves: Moves::default(),
             sealed_moves: Moves::default(),
@@ -185,6 +192,7 @@ impl State {
         }
         self.lost.remove(&ino);
         self.atimes.remove(&ino);
+        self.overtaking.forget(ino);
         self.files_delta -= 1;
     }
 

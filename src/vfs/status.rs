@@ -49,6 +49,8 @@ pub struct Status {
     pub cache_misses: u64,
     /// Bytes of metadata records in memory.
     pub record_cache_bytes: u64,
+    /// How often contents of a file were left to a later commit, because somebody waited for other files.
+    pub put_off: u64,
     /// Files of which a write could not be stored.
     pub lost_files: u64,
     /// Segments that are dead and wait to be deleted, and their bytes as far as they are known.
@@ -125,6 +127,7 @@ impl Vfs {
             cache_hits: cache.hits,
             cache_misses: cache.misses,
             record_cache_bytes: state.overlay.cache_bytes() as u64,
+            put_off: state.overtaking.put_off_count(),
             lost_files: state.lost.len() as u64,
             waiting: state.waiting.amount(),
             dead_bytes: state.ledger.is_complete().then(|| state.ledger.totals().dead),

@@ -41,13 +41,15 @@ pub(super) struct Txn<'a> {
     state: &'a mut State,
     changes: Vec<(Key, Option<Record>)>,
     born: Vec<(Ino, Inode)>,
+    /// The file that is changed by writing only.
+    written: Option<Ino>,
     /// The time of the operation.
     pub(super) now: Time,
 }
 
 impl<'a> Txn<'a> {
     pub(super) fn new(state: &'a mut State, now: Time) -> Self {
-        Self { state, changes: Vec::new(), born: Vec::new(), now }
+        Self { state, changes: Vec::new(), born: Vec::new(), written: None, now }
     }
 
     /// The record under `key`.
@@ -122,6 +124,12 @@ impl<'a> Txn<'a> {
         self.put(Key::Inode(ino), Some(Record::Inode(inode)));
     }
 
+    /// Changes the inode of a file that was written to, and not otherwise changed.
+    pub(super) fn put_written(&mut self, ino: Ino, inode: Arc<Inode>) {
+        self.written = Some(ino);
+        self.put_inode(ino, inode);
+    }
+
     /// The entry of `dir` under a sealed name.
     pub(super) fn entry(&mut self, dir: Ino, name: &SealedName) -> Result<Option<Arc<Entry>>, Halt> {
         match self.get(Key::Entry(dir, name.tag))? {
@@ -180,7 +188,7 @@ impl<'a> Txn<'a> {
 
     /// Applies the changes.
     pub(super) fn apply(self) {
-        let Self { state, changes, born, .. } = self;
+        let Self { state, changes, born, written, .. } = self;
         for (ino, inode) in born {
             state.next_ino = state.next_ino.max(ino.0 + 1);
             state.files_delta += 1;
@@ -198,6 +206,9 @@ impl<'a> Txn<'a> {
                     if let Key::Inode(ino) = key {
                         // The operation has seen it, and its record says so.
                         state.atimes.remove(&ino);
+                        if written != Some(ino) {
+                            state.overtaking.bind(ino);
+                        }
                     }
                     state.overlay.put(key, record);
                 }

@@ -140,7 +140,7 @@ impl Actor {
         let data = contents::bytes(ino, self.version(), offset, len);
         let written = self.vfs.write(Ino(ino), offset, &data, true).await;
         if self.outcome("write", written)?.is_some() {
-            self.history.borrow_mut().record(&[ino], |tree| tree.write(ino, offset, &data));
+            self.history.borrow_mut().record_write(&[ino], |tree| tree.write(ino, offset, &data));
         }
         Ok(())
     }
@@ -150,7 +150,7 @@ impl Actor {
         let synced = self.vfs.fsync(Ino(ino), false).await;
         let is_done = self.outcome("fsync", synced)?.is_some();
         if is_done {
-            self.history.borrow_mut().acknowledge(mark);
+            self.history.borrow_mut().acknowledge_of(ino, mark);
         }
         Ok(is_done)
     }

@@ -1,9 +1,14 @@
 //! What one mount did, as the sequence of trees it showed, and how much of that it has promised to keep.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use coffer::base::FileKind;
 
 use crate::contents;
-use crate::tree::Tree;
+use crate::tree::{Node, Tree};
+
+const BLOCK: usize = 65_536;
 
 /// The history of one mount.
 pub struct History {
@@ -17,11 +22,31 @@ pub struct History {
     pub is_contested: bool,
     /// The state in which each inode was changed last.
     changed: BTreeMap<u64, usize>,
+    /// The states in which each inode was changed otherwise than by writing to it.
+    bound: BTreeMap<u64, Vec<usize>>,
+    /// The state as of which the contents of an inode were acknowledged as durable; and of all.
+    synced: BTreeMap<u64, usize>,
+    synced_all: usize,
+    /// Contents that nobody waited for may be those of an earlier state.
+    overtakes: bool,
+    /// What a later mount has found.
+    successor: Option<Tree>,
 }
 
 impl History {
-    pub fn new(first: Tree) -> Self {
-        Self { states: vec![first], floor: 0, ceiling: None, is_contested: false, changed: BTreeMap::new() }
+    pub fn new(first: Tree, overtakes: bool) -> Self {
+        Self {
+            states: vec![first],
+            floor: 0,
+            ceiling: None,
+            is_contested: false,
+            changed: BTreeMap::new(),
+            bound: BTreeMap::new(),
+            synced: BTreeMap::new(),
+            synced_all: 0,
+            overtakes,
+            successor: None,
+        }
     }
 
     pub fn now(&self) -> &Tree {
@@ -30,6 +55,16 @@ impl History {
 
     /// One operation has taken effect, and has touched these inodes.
     pub fn record(&mut self, touched: &[u64], change: impl FnOnce(&mut Tree)) {
+        let before = self.mark();
+        self.record_write(touched, change);
+        let at = self.mark();
+        if at > before {
+            touched.iter().for_each(|ino| self.bound.entry(*ino).or_default().push(at));
+        }
+    }
+
+    /// The same for what changes nothing but contents.
+    pub fn record_write(&mut self, touched: &[u64], change: impl FnOnce(&mut Tree)) {
         let mut next = self.now().clone();
         change(&mut next);
         if next == *self.now() {
@@ -52,6 +87,33 @@ impl History {
 
     /// Everything up to `mark` was acknowledged as durable.
     pub fn acknowledge(&mut self, mark: usize) {
+        self.synced_all = self.synced_all.max(mark);
+        self.raise(mark);
+        for ino in self.states[mark].0.keys() {
+            self.check_successor(*ino, mark);
+        }
+    }
+
+    /// An `fsync` of `ino` that promised `mark` has been acknowledged.
+    pub fn acknowledge_of(&mut self, ino: u64, mark: usize) {
+        let synced = self.synced.entry(ino).or_default();
+        *synced = (*synced).max(mark);
+        self.raise(mark);
+        self.check_successor(ino, mark);
+    }
+
+    fn check_successor(&self, ino: u64, mark: usize) {
+        let (Some(found), Some(ceiling)) = (&self.successor, self.ceiling) else { return };
+        if let Some(node) = found.0.get(&ino) {
+            let is_there = self.is_one_of(ino, &node.data, mark, ceiling);
+            assert!(
+                is_there,
+                "contents of {ino} as of state {mark} were acknowledged, which the successor lacks"
+            );
+        }
+    }
+
+    fn raise(&mut self, mark: usize) {
         self.floor = self.floor.max(mark);
         if let Some(ceiling) = self.ceiling {
             assert!(
@@ -64,10 +126,48 @@ impl History {
     /// The state that a later mount has found. It must be one of this mount's, and not behind what was
     /// acknowledged.
     pub fn find(&mut self, found: &Tree) -> usize {
-        let at = self.states.iter().rposition(|state| state == found);
+        let at = (0..self.states.len()).rev().find(|at| self.is_committed(*at, found));
         let at = at.filter(|at| *at >= self.floor).unwrap_or_else(|| self.explain(found, at));
         self.ceiling = Some(at);
+        self.successor = Some(found.clone());
         at
+    }
+
+    /// Whether a commit in the state `at` may have left `found`: all of it, but for contents that nobody waited for.
+    fn is_committed(&self, at: usize, found: &Tree) -> bool {
+        let state = &self.states[at];
+        if state == found || !self.overtakes {
+            return state == found;
+        }
+        let mut pairs = state.0.iter().zip(&found.0);
+        state.0.len() == found.0.len()
+            && pairs.all(|((ino, expected), (found_ino, found))| {
+                let with_data = Node { data: Arc::clone(&found.data), ..(**expected).clone() };
+                ino == found_ino && with_data == **found && self.may_hold(*ino, at, found)
+            })
+    }
+
+    /// Whether a file may have these contents in a commit of the state `at`: those of this state or an earlier one, if it was only
+    /// written to since and nobody was told that it is durable.
+    fn may_hold(&self, ino: u64, at: usize, found: &Node) -> bool {
+        if found.data == self.states[at].0[&ino].data {
+            return true;
+        }
+        let bound = self.bound.get(&ino).into_iter().flatten().rev().find(|bound| **bound <= at);
+        let synced = self.synced.get(&ino).copied().unwrap_or(0).max(self.synced_all);
+        let first = bound.copied().unwrap_or(0).max(synced);
+        found.kind == FileKind::Regular && first <= at && self.is_one_of(ino, &found.data, first, at)
+    }
+
+    /// Whether these are the contents of a file in one of the states `first` to `last`; or of a file that grew meanwhile, cut
+    /// between two blocks.
+    fn is_one_of(&self, ino: u64, data: &[u8], first: usize, last: usize) -> bool {
+        let is_whole = data.len().is_multiple_of(BLOCK);
+        let mut shortest = usize::MAX;
+        self.states[first.min(last)..=last].iter().filter_map(|state| state.0.get(&ino)).any(|node| {
+            shortest = shortest.min(node.data.len());
+            *node.data == data || (is_whole && shortest <= data.len() && node.data.starts_with(data))
+        })
     }
 
     fn explain(&self, found: &Tree, at: Option<usize>) -> ! {

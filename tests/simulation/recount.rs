@@ -139,7 +139,7 @@ pub fn check(records: &BTreeMap<Key, Record>, objects: &BTreeSet<SegmentId>, may
     for (key, record) in records {
         match (key, record) {
             (Key::Segment(id), Record::Segment(segment)) => {
-                assert_eq!(Some(segment.live), counted.live.remove(id), "live bytes of {id}");
+                assert_eq!(segment.live, counted.live.remove(id).unwrap_or_default(), "live bytes of {id}");
                 assert!(objects.contains(id), "{id} is not in the bucket");
             }
             (Key::Inline(ino, block), _) => {

@@ -12,6 +12,7 @@ pub struct Totals {
     requests: u64,
     cuts: u64,
     takeovers: u64,
+    behind: u64,
     /// Crashes at a request, by what was asked for and whether it took effect.
     deaths: BTreeMap<String, u64>,
     /// Seeds in which a promise was broken.
@@ -26,6 +27,7 @@ impl Totals {
         self.requests += outcome.requests;
         self.cuts += outcome.cuts;
         self.takeovers += outcome.takeovers;
+        self.behind += outcome.behind;
         for (verb, class, takes_effect) in &outcome.deathbeds {
             let when = if *takes_effect { "after" } else { "before" };
             *self.deaths.entry(format!("{when} {verb:?} {class:?}")).or_default() += 1;
@@ -54,6 +56,7 @@ impl Totals {
         println!("{}", self.line());
         println!("crash points covered: {}, of which", self.crashes());
         println!("{:6} between requests", self.cuts);
+        println!("mounts that found contents put off for somebody else's fsync: {}", self.behind);
         self.deaths.iter().for_each(|(kind, count)| println!("{count:6} {kind}"));
     }
 }

@@ -80,7 +80,7 @@ pub fn options(rng: &mut SmallRng) -> VfsOptions {
     // Every other mount cleans as soon as there is anything to clean, and deletes at once what is dead.
     let eager = CleanOptions { grace: Duration::ZERO, slack_bytes: 0, ..CleanOptions::default() };
     let clean = if rng.random_bool(0.5) { eager } else { CleanOptions::default() };
-    VfsOptions { clean, ..limits(rng) }
+    VfsOptions { clean, overtakes: rng.random_bool(0.8), ..limits(rng) }
 }
 
 fn limits(rng: &mut SmallRng) -> VfsOptions {

@@ -42,6 +42,8 @@ pub struct Outcome {
     /// Lives that the power ended between requests.
     pub cuts: u64,
     pub takeovers: u64,
+    /// Mounts that found contents older than the rest.
+    pub behind: u64,
     pub trace: u64,
     pub log: Vec<String>,
 }
@@ -109,7 +111,7 @@ impl World {
             disk,
             faults,
             entropy: Arc::new(SeededEntropy::new(seed)),
-            history: Rc::new(RefCell::new(History::new(Tree::default()))),
+            history: Rc::new(RefCell::new(History::new(Tree::default(), true))),
             versions: Rc::default(),
             operations: Rc::default(),
             committed: Arc::default(),
@@ -237,8 +239,9 @@ impl World {
         let found = read(&opened.vfs).await;
         let at = self.history.borrow_mut().find(&found);
         self.trace.event(&[b"found", &at.to_be_bytes()]);
-        let begun = self.history.borrow().states[at].clone();
-        self.history = Rc::new(RefCell::new(History::new(begun)));
+        self.outcome.behind += u64::from(self.history.borrow().states[at] != found);
+        let history = History::new(found, process.options.vfs.overtakes);
+        self.history = Rc::new(RefCell::new(history));
         opened
     }
 

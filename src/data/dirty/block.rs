@@ -114,6 +114,24 @@ impl MemBlock {
         *self = Self::whole(bytes);
     }
 
+    /// One block made of this one and the older change `under` it, of which it covers a part.
+    pub(crate) fn lay_over(mut self, mut under: Self) -> Self {
+        if matches!(under.under, Under::Zeros) {
+            self.complete(&under.bytes);
+            return self;
+        }
+        self.overlay(&mut under.bytes, 0);
+        for range in self.covered.iter() {
+            under.covered.insert(range.clone());
+        }
+        under
+    }
+
+    /// What is not covered is what lies at `place`.
+    pub(crate) fn rest_on(&mut self, place: BlockPlace) {
+        self.under = Under::Place(place);
+    }
+
     /// Lays the covered bytes over `target`, which holds the block's bytes from `from` on and grows
     /// if need be.
     fn overlay(&self, target: &mut Vec<u8>, from: usize) {

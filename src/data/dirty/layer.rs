@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use crate::base::{Ino, NewSegment, RangeSet, SegmentId};
+use crate::base::{Ino, RangeSet, SegmentId};
 
-use super::block::Block;
+use super::SentBlock;
+use super::block::{Block, Under};
 
 /// How a group changes the contents of one file.
 #[derive(Debug, Default)]
@@ -41,18 +42,28 @@ pub(crate) fn mem_len(block: &Block) -> usize {
 /// The changes to file contents of one group.
 #[derive(Debug, Default)]
 pub(crate) struct Layer {
-    /// Tells layers apart.
-    pub(crate) number: u64,
     /// The files.
     pub(crate) files: BTreeMap<Ino, FileChange>,
-    /// Segments uploaded for this group.
-    pub(crate) segments: BTreeMap<SegmentId, NewSegment>,
-    /// Segments still on their way.
-    pub(crate) in_flight: usize,
 }
 
 impl Layer {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.segments.is_empty() && self.in_flight == 0
+    /// The block that was sent as `sent` in `segment`, unless it has been changed since.
+    pub(crate) fn sent_slot(&mut self, sent: &SentBlock, segment: SegmentId) -> Option<&mut Block> {
+        let slot = self.files.get_mut(&sent.ino)?.blocks.get_mut(&sent.index)?;
+        matches!(slot, Block::Sent { segment: of, .. } if *of == segment).then_some(slot)
+    }
+
+    /// The segments that its blocks lie in, or lie over, or are on their way in.
+    pub(crate) fn segments(&self) -> BTreeSet<SegmentId> {
+        let blocks = self.files.values().flat_map(|file| file.blocks.values());
+        let segments = blocks.filter_map(|block| match block {
+            Block::Stored(place) => Some(place.segment),
+            Block::Sent { segment, .. } => Some(*segment),
+            Block::Mem(mem) => match mem.under() {
+                Under::Place(place) => Some(place.segment),
+                Under::Zeros | Under::Older => None,
+            },
+        });
+        segments.collect()
     }
 }

@@ -4,9 +4,10 @@
 
 mod block;
 mod layer;
+mod put_off;
 mod sealed;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -15,6 +16,7 @@ use crate::base::{BLOCK_BYTES, BLOCK_LEN, BlockIndex, BlockPlace, Ino, NewSegmen
 
 pub(crate) use block::{Block, MemBlock, Under};
 pub(crate) use layer::Layer;
+pub use put_off::Unsent;
 
 use layer::mem_len;
 
@@ -34,8 +36,6 @@ pub struct SentBlock {
 pub struct Batch {
     /// The segment.
     pub segment: SegmentId,
-    /// The layer the blocks belong to.
-    pub layer: u64,
     /// The blocks, in the order they are to lie in.
     pub blocks: Vec<SentBlock>,
 }
@@ -89,6 +89,10 @@ pub struct Dirty {
     open: Layer,
     sealed: Option<Layer>,
     bytes: usize,
+    /// Segments on their way, and the bytes of their blocks.
+    flights: BTreeMap<SegmentId, usize>,
+    /// Segments in the bucket that no commit knows.
+    segments: BTreeMap<SegmentId, NewSegment>,
     /// Full blocks of the open layer that could go, in the order they filled.
     full: VecDeque<(Ino, u64)>,
     /// Blocks committed as records that belong into a segment.
@@ -105,7 +109,8 @@ impl Dirty {
     /// Whether there is nothing to commit.
     #[must_use]
     pub fn is_open_empty(&self) -> bool {
-        self.open.is_empty()
+        self.open.files.is_empty()
+            && (self.sealed.is_some() || (self.segments.is_empty() && self.flights.is_empty()))
     }
 
     /// Whether the open group changes the contents of `ino`.
@@ -307,22 +312,13 @@ impl Dirty {
     /// A segment uploaded since the last commit.
     #[must_use]
     pub fn new_segment(&self, id: SegmentId) -> Option<NewSegment> {
-        let layers = [Some(&self.open), self.sealed.as_ref()];
-        layers.into_iter().flatten().find_map(|layer| layer.segments.get(&id)).copied()
+        self.segments.get(&id).copied()
     }
 
     /// Whether a segment was made, or is being made, since the last commit.
     #[must_use]
     pub fn knows_segment(&self, id: SegmentId) -> bool {
-        let layers = [Some(&self.open), self.sealed.as_ref()];
-        layers.into_iter().flatten().any(|layer| {
-            layer.segments.contains_key(&id)
-                || layer
-                    .files
-                    .values()
-                    .flat_map(|file| file.blocks.values())
-                    .any(|block| matches!(block, Block::Sent { segment, .. } if *segment == id))
-        })
+        self.segments.contains_key(&id) || self.flights.contains_key(&id)
     }
 
     /// Bytes of full blocks that wait to be taken.
@@ -345,48 +341,46 @@ impl Dirty {
         if blocks.is_empty() {
             return None;
         }
-        self.open.in_flight += 1;
-        Some(Batch { segment, layer: self.open.number, blocks })
+        Some(self.take_off(segment, blocks))
     }
 
-    /// Segments of the open layer on their way.
+    /// The blocks are on their way.
+    fn take_off(&mut self, segment: SegmentId, blocks: Vec<SentBlock>) -> Batch {
+        self.flights.insert(segment, blocks.iter().map(|block| block.bytes.len()).sum());
+        Batch { segment, blocks }
+    }
+
+    /// Bytes of blocks on their way.
     #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.open.in_flight + self.sealed.as_ref().map_or(0, |layer| layer.in_flight)
+    pub fn in_flight_bytes(&self) -> usize {
+        self.flights.values().sum()
     }
 
     /// A batch has been uploaded, its blocks lying at `places`.
     pub fn stored(&mut self, batch: &Batch, segment: NewSegment, places: &[BlockPlace]) {
-        let layers = [Some(&mut self.open), self.sealed.as_mut()];
-        let Some(layer) = layers.into_iter().flatten().find(|layer| layer.number == batch.layer) else {
-            return;
-        };
-        layer.in_flight = layer.in_flight.saturating_sub(1);
-        layer.segments.insert(batch.segment, segment);
+        self.flights.remove(&batch.segment);
+        self.segments.insert(batch.segment, segment);
         for (sent, place) in batch.blocks.iter().zip(places) {
-            let slot = layer.files.get_mut(&sent.ino).and_then(|file| file.blocks.get_mut(&sent.index));
-            if let Some(slot) = slot
-                && matches!(slot, Block::Sent { segment, .. } if *segment == batch.segment)
-            {
-                self.bytes -= mem_len(slot);
-                *slot = Block::Stored(*place);
+            for layer in [Some(&mut self.open), self.sealed.as_mut()].into_iter().flatten() {
+                if let Some(slot) = layer.sent_slot(sent, batch.segment) {
+                    self.bytes -= mem_len(slot);
+                    *slot = Block::Stored(*place);
+                }
             }
         }
     }
 
     /// A batch cannot be uploaded: its blocks fall back to their older contents.
     pub fn abandon(&mut self, batch: &Batch) {
-        let layers = [Some(&mut self.open), self.sealed.as_mut()];
-        let Some(layer) = layers.into_iter().flatten().find(|layer| layer.number == batch.layer) else {
-            return;
-        };
-        layer.in_flight = layer.in_flight.saturating_sub(1);
+        self.flights.remove(&batch.segment);
         for sent in &batch.blocks {
-            let Some(file) = layer.files.get_mut(&sent.ino) else { continue };
-            let is_sent = matches!(file.blocks.get(&sent.index),
-                Some(Block::Sent { segment, .. }) if *segment == batch.segment);
-            if let Some(block) = is_sent.then(|| file.blocks.remove(&sent.index)).flatten() {
-                self.bytes -= mem_len(&block);
+            for layer in [Some(&mut self.open), self.sealed.as_mut()].into_iter().flatten() {
+                if layer.sent_slot(sent, batch.segment).is_some()
+                    && let Some(file) = layer.files.get_mut(&sent.ino)
+                    && let Some(block) = file.blocks.remove(&sent.index)
+                {
+                    self.bytes -= mem_len(&block);
+                }
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The sealed group's contents: completed, sent, described to its commit, and settled.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::layer::mem_len;
@@ -16,8 +18,7 @@ impl Dirty {
     /// Closes the open layer and opens the next.
     pub fn seal(&mut self) {
         debug_assert!(self.sealed.is_none(), "one group commits at a time");
-        let next = Layer { number: self.open.number + 1, ..Layer::default() };
-        self.sealed = Some(std::mem::replace(&mut self.open, next));
+        self.sealed = Some(std::mem::take(&mut self.open));
         self.full.clear();
     }
 
@@ -114,10 +115,42 @@ impl Dirty {
             .collect()
     }
 
-    /// The segments uploaded for the sealed layer.
+    /// The segments in the bucket that no commit knows.
     #[must_use]
-    pub fn sealed_segments(&self) -> Vec<(SegmentId, NewSegment)> {
-        self.sealed.iter().flat_map(|layer| layer.segments.iter()).map(|(id, new)| (*id, *new)).collect()
+    pub fn new_segments(&self) -> Vec<(SegmentId, NewSegment)> {
+        self.segments.iter().map(|(id, new)| (*id, *new)).collect()
+    }
+
+    /// The segments that must not go, because uncommitted blocks of the open layer lie in them.
+    #[must_use]
+    pub fn open_segments(&self) -> BTreeSet<SegmentId> {
+        self.open.segments()
+    }
+
+    /// Whether no block of the sealed layer is on its way.
+    #[must_use]
+    pub fn is_sealed_up(&self) -> bool {
+        let files = self.sealed.iter().flat_map(|layer| layer.files.values());
+        files.flat_map(|file| file.blocks.values()).all(|block| !matches!(block, Block::Sent { .. }))
+    }
+
+    /// Whether the sealed layer changes a block of the file before the block `end`.
+    #[must_use]
+    pub fn is_sealed_below(&self, ino: Ino, end: u64) -> bool {
+        let file = self.sealed.as_ref().and_then(|layer| layer.files.get(&ino));
+        file.is_some_and(|file| file.blocks.range(..end).next().is_some())
+    }
+
+    /// The files that the sealed layer changes.
+    pub fn sealed_files(&self) -> impl Iterator<Item = Ino> {
+        self.sealed.iter().flat_map(|layer| layer.files.keys().copied())
+    }
+
+    /// Whether the sealed layer changes a block.
+    #[must_use]
+    pub fn is_sealed(&self, ino: Ino, index: u64) -> bool {
+        let file = self.sealed.as_ref().and_then(|layer| layer.files.get(&ino));
+        file.is_some_and(|file| file.blocks.contains_key(&index))
     }
 
     /// Takes whole blocks of the sealed layer for upload as `segment`.
@@ -129,13 +162,14 @@ impl Dirty {
                 sent.push(SentBlock { ino: *ino, index: *index, bytes });
             }
         }
-        let layer = self.sealed.as_mut()?;
-        layer.in_flight += 1;
-        Some(Batch { segment, layer: layer.number, blocks: sent })
+        (!sent.is_empty()).then(|| self.take_off(segment, sent))
     }
 
-    /// The sealed layer is committed. `inline` blocks went into records instead of a segment.
-    pub fn settle(&mut self, inline: &[(Ino, u64)]) {
+    /// The sealed layer is committed, and with it these segments. `inline` blocks went into records instead of one.
+    pub fn settle(&mut self, inline: &[(Ino, u64)], segments: &[SegmentId]) {
+        for id in segments {
+            self.segments.remove(id);
+        }
         if let Some(layer) = self.sealed.take() {
             let blocks = layer.files.values().flat_map(|file| file.blocks.values());
             self.bytes -= blocks.map(mem_len).sum::<usize>();

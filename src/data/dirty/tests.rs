@@ -40,6 +40,8 @@ enum Step {
     /// The sealed layer is committed; few enough blocks ride in records.
     Commit(bool),
     Repack,
+    /// The commit does not wait for the blocks from this one on.
+    PutOff(u64),
     Read(usize, usize),
 }
 
@@ -62,6 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Seal),
         2 => any::<bool>().prop_map(Step::Commit),
         1 => Just(Step::Repack),
+        2 => (0u64..4).prop_map(Step::PutOff),
         3 => (offset(), length()).prop_map(|(from, len)| Step::Read(from, len)),
     ]
 }
@@ -164,10 +167,8 @@ impl Harness {
             let batch = self.dirty.send_sealed(segment, &blocks);
             self.underway.extend(batch);
         }
-        while self.dirty.sealed().unwrap().in_flight > 0 {
-            let number =
-                self.underway.iter().position(|batch| batch.layer == self.dirty.sealed().unwrap().number);
-            self.arrive(number.unwrap());
+        while !self.dirty.is_sealed_up() {
+            self.arrive(0);
         }
         for (_, edit) in self.dirty.sealed_edits() {
             for range in edit.void.iter() {
@@ -186,7 +187,10 @@ impl Harness {
             self.bucket.places.remove(&index);
             repack.push((INO, index));
         }
-        self.dirty.settle(&repack);
+        let needed = self.dirty.open_segments();
+        let segments: Vec<_> = self.dirty.new_segments().into_iter().map(|(id, _)| id).collect();
+        let done: Vec<_> = segments.into_iter().filter(|id| !needed.contains(id)).collect();
+        self.dirty.settle(&repack, &done);
     }
 
     fn share(&mut self, from: u64, to: u64) {
@@ -251,6 +255,12 @@ impl Harness {
                     }
                 }
             }
+            Step::PutOff(from) => {
+                let waits = self.dirty.sealed_waits_for();
+                assert!(waits.iter().all(|unsent| unsent.ino == INO && unsent.bytes <= self.dirty.bytes()));
+                let is_plain = waits.first().is_some_and(|unsent| unsent.is_plain);
+                self.dirty.put_off(INO, if is_plain { from } else { 0 });
+            }
             Step::Read(from, len) => {
                 let (from, to) = (from.min(size), (from + len).min(size));
                 assert!(self.read(from, to.max(from)) == self.model[from..to.max(from)], "a part differs");
@@ -284,6 +294,8 @@ proptest! {
         while !harness.underway.is_empty() {
             harness.arrive(0);
         }
+        harness.dirty.seal();
+        harness.commit(false);
         prop_assert_eq!(harness.dirty.bytes(), 0);
         prop_assert!(harness.dirty.is_open_empty());
         harness.check();

@@ -1,0 +1,205 @@
+//! An `fsync` does not wait for strangers: what a commit leaves behind for it, and what it does not.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod in_memory;
+
+use std::sync::Arc;
+
+use coffer::base::{Ino, OsEntropy, SystemClock};
+use coffer::store::fault::{Fault, FaultPlan, FaultStore, KeyClass, Rule, Verb};
+use coffer::vfs::{Handle, RenameMode, SetAttr, Vfs};
+use coffer::volume::{self, OpenOptions, Opened};
+use object_store::memory::InMemory;
+
+use in_memory::{CALLER, World, factors, spec};
+
+const MIB: usize = 1 << 20;
+/// Blocks are 64 KiB, and a file is cut between two of them.
+const BLOCK: usize = 64 << 10;
+
+/// A volume in a bucket that can be told to take no segments any more.
+struct Dammed {
+    faults: FaultStore,
+    world: World,
+}
+
+impl Dammed {
+    async fn new() -> Self {
+        let clock = Arc::new(SystemClock::default());
+        let faults = FaultStore::new(Arc::new(InMemory::new()), FaultPlan::default(), clock.clone());
+        let world = World(Arc::new(faults.clone()));
+        volume::create(&world.bucket(), &spec(), &factors(), Arc::new(OsEntropy), clock).await.unwrap();
+        Self { faults, world }
+    }
+
+    /// From now on no segment can be put.
+    fn shut(&self) {
+        let rule =
+            Rule { verb: Some(Verb::Put), class: Some(KeyClass::Segment), ..Rule::new(Fault::Reset, 1.0) };
+        self.faults.set_plan(FaultPlan { rules: vec![rule], ..FaultPlan::default() });
+    }
+
+    fn open_gates(&self) {
+        self.faults.set_plan(FaultPlan::default());
+    }
+
+    async fn mount(&self) -> Opened {
+        let options = OpenOptions { takeover: true, ..OpenOptions::default() };
+        self.world.open(options).await.0
+    }
+}
+
+async fn make(vfs: &Vfs, name: &[u8], data: &[u8]) -> Ino {
+    let ino = vfs.create(&CALLER, Ino::ROOT, name, 0o644, true).await.unwrap().ino;
+    for (number, part) in data.chunks(MIB).enumerate() {
+        vfs.write(ino, (number * MIB) as u64, part, true).await.unwrap();
+    }
+    ino
+}
+
+async fn contents(vfs: &Vfs, name: &[u8]) -> Vec<u8> {
+    let attr = vfs.lookup(Ino::ROOT, name).await.unwrap();
+    vfs.read(Handle(0), attr.ino, 0, attr.size as usize + 1).await.unwrap()
+}
+
+fn stream(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at / 4096) as u8 ^ at as u8).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_fsync_is_done_while_nothing_of_another_files_stream_gets_through() {
+    let dammed = Dammed::new().await;
+    let opened = dammed.mount().await;
+    dammed.shut();
+    let data = stream(20 * MIB);
+    let streamed = make(&opened.vfs, b"stream", &data).await;
+    let small = make(&opened.vfs, b"small", b"four kilobytes").await;
+    opened.vfs.fsync(small, false).await.unwrap();
+    // Now there is an older version of it, and a commit that brings the stream is under way.
+    opened.vfs.write(small, 0, b"FOUR", true).await.unwrap();
+    opened.vfs.fsync(small, false).await.unwrap();
+    let status = opened.vfs.status();
+    assert!(!status.is_safe && status.put_off >= 2, "{status:?}");
+    assert_eq!(contents(&opened.vfs, b"stream").await, data, "who reads it sees it whole");
+
+    let after_a_crash = dammed.mount().await;
+    assert_eq!(contents(&after_a_crash.vfs, b"small").await, b"FOUR kilobytes");
+    assert_eq!(contents(&after_a_crash.vfs, b"stream").await, b"");
+    assert_eq!(after_a_crash.vfs.lookup(Ino::ROOT, b"stream").await.unwrap().ino, streamed);
+    after_a_crash.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_put_off_is_saved_with_the_next_commit() {
+    let dammed = Dammed::new().await;
+    let opened = dammed.mount().await;
+    let old = make(&opened.vfs, b"old", &[1; 3 * MIB]).await;
+    opened.vfs.sync_all().await.unwrap();
+    dammed.shut();
+    let data = stream(9 * MIB);
+    make(&opened.vfs, b"stream", &data).await;
+    opened.vfs.write(old, 100, &[2; 2 * MIB], true).await.unwrap();
+    let small = make(&opened.vfs, b"small", b"small").await;
+    opened.vfs.fsync(small, false).await.unwrap();
+    opened.vfs.write(old, 3 * MIB as u64, &[3; 5], true).await.unwrap();
+    dammed.open_gates();
+    opened.vfs.sync_all().await.unwrap();
+    assert!(opened.vfs.status().is_safe);
+    drop(opened);
+
+    let later = dammed.mount().await;
+    assert_eq!(contents(&later.vfs, b"stream").await, data);
+    let mut expected = vec![1; 3 * MIB];
+    expected[100..100 + 2 * MIB].fill(2);
+    expected.extend([3; 5]);
+    assert_eq!(contents(&later.vfs, b"old").await, expected);
+    later.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_is_committed_as_far_as_it_has_come() {
+    let dammed = Dammed::new().await;
+    let opened = dammed.mount().await;
+    let data = stream(30 * MIB);
+    let ino = make(&opened.vfs, b"stream", &data[..20 * MIB]).await;
+    while opened.vfs.dirty_bytes() > 12 * MIB as u64 {
+        tokio::task::yield_now().await;
+    }
+    dammed.shut();
+    opened.vfs.write(ino, 20 * MIB as u64, &data[20 * MIB..], true).await.unwrap();
+    let small = make(&opened.vfs, b"small", b"small").await;
+    opened.vfs.fsync(small, false).await.unwrap();
+
+    let after_a_crash = dammed.mount().await;
+    let found = contents(&after_a_crash.vfs, b"stream").await;
+    assert!(!found.is_empty() && found.len() < data.len() && found.len() % BLOCK == 0, "{}", found.len());
+    assert_eq!(found, data[..found.len()]);
+    after_a_crash.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_gives_contents_a_name_or_an_attribute_waits_for_them() {
+    for case in ["rename", "link", "chmod", "truncate"] {
+        let dammed = Dammed::new().await;
+        let opened = dammed.mount().await;
+        let small = make(&opened.vfs, b"small", b"small").await;
+        opened.vfs.sync_all().await.unwrap();
+        dammed.shut();
+        let data = stream(9 * MIB);
+        let ino = make(&opened.vfs, b"stream", &data).await;
+        match case {
+            "rename" => {
+                let mode = RenameMode::Replace;
+                opened.vfs.rename(Ino::ROOT, b"stream", Ino::ROOT, b"named", mode).await.unwrap();
+            }
+            "link" => drop(opened.vfs.link(ino, Ino::ROOT, b"named").await.unwrap()),
+            "chmod" => {
+                let set = SetAttr { perm: Some(0o600), ..SetAttr::default() };
+                opened.vfs.setattr(&CALLER, ino, &set).await.unwrap();
+            }
+            _ => {
+                let set = SetAttr { size: Some(data.len() as u64 - 1), ..SetAttr::default() };
+                opened.vfs.setattr(&CALLER, ino, &set).await.unwrap();
+            }
+        }
+        opened.vfs.write(small, 0, b"SMALL", true).await.unwrap();
+        let syncing = opened.vfs.fsync(small, false);
+        tokio::pin!(syncing);
+        // The gates open only now, and everything that the fsync is told must hold with what came through.
+        assert!(futures::poll!(&mut syncing).is_pending(), "{case}");
+        dammed.open_gates();
+        syncing.await.unwrap();
+        assert_eq!(opened.vfs.status().put_off, 0, "{case}");
+
+        let after_a_crash = dammed.mount().await;
+        let name = if matches!(case, "rename" | "link") { &b"named"[..] } else { b"stream" };
+        let len = data.len() - usize::from(case == "truncate");
+        assert_eq!(contents(&after_a_crash.vfs, name).await, data[..len], "{case}");
+        assert_eq!(contents(&after_a_crash.vfs, b"small").await, b"SMALL", "{case}");
+        after_a_crash.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_for_everything_gets_everything() {
+    let dammed = Dammed::new().await;
+    let opened = dammed.mount().await;
+    let data = stream(9 * MIB);
+    dammed.shut();
+    make(&opened.vfs, b"stream", &data).await;
+    let small = make(&opened.vfs, b"small", b"small").await;
+    let (everything, file) = (opened.vfs.sync_all(), opened.vfs.fsync(small, false));
+    tokio::pin!(everything);
+    assert!(futures::poll!(&mut everything).is_pending());
+    tokio::pin!(file);
+    assert!(futures::poll!(&mut file).is_pending());
+    dammed.open_gates();
+    everything.await.unwrap();
+    file.await.unwrap();
+    assert_eq!(opened.vfs.status().put_off, 0);
+
+    let after_a_crash = dammed.mount().await;
+    assert_eq!(contents(&after_a_crash.vfs, b"stream").await, data);
+    after_a_crash.close().await.unwrap();
+}
