@@ -88,8 +88,7 @@ fn open_files_work_and_are_saved_after_a_lazy_unmount() {
     });
 }
 
-/// > **Atomicity.** Coffer applies a write request (at most 1 MiB; the kernel splits larger writes) whole or not at all,
-/// > and a crash never splits one.
+/// > **Atomicity.** Coffer applies a write request (at most 1 MiB; the kernel splits larger writes) whole or not at all.
 #[test]
 fn a_direct_read_sees_a_write_whole_or_not_at_all() {
     const LEN: usize = 512 * 1024;

@@ -100,6 +100,14 @@ pub struct SetAttr {
     pub ctime: Option<Time>,
 }
 
+impl SetAttr {
+    /// Whether the size is all that is changed, besides the times that tell of it.
+    pub(super) fn is_size_only(&self) -> bool {
+        let Self { perm, uid, gid, size, atime, mtime, ctime: _ } = self;
+        size.is_some() && (perm, uid, gid).eq(&(&None, &None, &None)) && atime.is_none() && mtime.is_none()
+    }
+}
+
 /// How `rename` treats what already has the new name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RenameMode {

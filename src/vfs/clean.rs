@@ -211,6 +211,11 @@ impl Vfs {
             // The mount is ending and has noted it as a leftover.
             Ok(()) => Err(VfsError::ShutDown),
             Err(error) => {
+                if is_ours {
+                    // It may be there all the same.
+                    self.note_leftover(&mut state, id, len.into(), self.clock.now());
+                    self.note_change(&mut state);
+                }
                 let source = Some(std::sync::Arc::new(error));
                 Err(DataError::Unavailable { segment: id, source }.into())
             }

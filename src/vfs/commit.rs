@@ -174,15 +174,21 @@ impl Vfs {
     async fn commit_sealed(&self, is_urgent: bool, decided: &mut Option<Batch>) -> Result<(), VfsError> {
         // What has been decided once is written again as it is: the engine may show records of a
         // write that failed, and nothing must be decided upon those.
+        let begun = self.clock.elapsed();
         let batch = match decided {
             Some(batch) => batch,
             None => decided.insert(self.decide(is_urgent).await?),
         };
+        let is_decided = self.clock.elapsed();
         let mut rows = Vec::with_capacity(batch.written.len());
         for (key, record) in &batch.written {
             rows.push((key.encode(), record.as_ref().map(encode).transpose()?));
         }
+        let records = rows.len();
         self.engine.write_durable(rows).await.map_err(MetaError::from)?;
+        let (sending, writing) =
+            (is_decided.saturating_sub(begun), self.clock.elapsed().saturating_sub(is_decided));
+        tracing::debug!(number = batch.superblock.commit, records, ?sending, ?writing, "committed");
         if let Some(batch) = decided.take() {
             self.settle(batch);
         }

@@ -104,13 +104,12 @@ impl Vfs {
             let dirty = state.dirty.bytes();
             has_records(state) && (dirty == 0 || dirty.saturating_add(bytes) <= self.options.dirty_bytes_max)
         };
-        // Uploads that are under way make room without a commit, unless most of it is taken by blocks that only a commit
-        // completes and packs.
+        // Uploads make room without a commit, unless most of it is taken by blocks that only a commit completes and packs.
         let needs_commit = |state: &State| {
-            let waiting = state.dirty.bytes().saturating_sub(state.dirty.in_flight_bytes());
-            !has_records(state)
-                || waiting > self.options.dirty_bytes_max / 2
-                || state.dirty.in_flight_bytes() == 0
+            let in_flight = state.dirty.in_flight_bytes();
+            let going = in_flight.saturating_add(state.dirty.full_bytes());
+            let staying = state.dirty.bytes().saturating_sub(going);
+            !has_records(state) || staying > self.options.dirty_bytes_max / 2 || in_flight == 0
         };
         loop {
             let eased = self.signals.eased.notified();

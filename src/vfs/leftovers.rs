@@ -4,11 +4,14 @@
 //! knows gets a record of its own, which waits for a day: long enough for whoever has mounted an old
 //! state of the volume to notice.
 
+use std::time::Duration;
+
 use futures::StreamExt;
 
-use crate::base::SegmentId;
+use crate::base::{SegmentId, Time};
 use crate::meta::{Key, Leftover, MetaError, Record};
 
+use super::state::State;
 use super::{Amount, Vfs, VfsError};
 
 /// Listed objects that are looked at. More than 128 TiB of segments are not expected; an endless list is.
@@ -16,8 +19,11 @@ const LISTED_MAX: usize = 1 << 24;
 /// Leftovers noted at a time: the rest is found by the next listing.
 const LEFTOVERS_MAX: usize = 65_536;
 
-/// A record under this key, which is no segment's, says that the bucket is still to be listed: a mount after a crash has not
-/// come to its end with that.
+/// How long a writer that was taken over may go on sending.
+pub(super) const STRAGGLERS: Duration = Duration::from_secs(10 * 60);
+
+/// A record under this key, which is no segment's, says that the bucket is still to be listed: since the crash or the takeover
+/// that it tells the time of, no list was made after the last that an earlier writer may have sent.
 pub(super) const UNLISTED: Key = Key::Leftover(SegmentId([0xFF; 16]));
 
 /// What the records say of a listed segment.
@@ -103,22 +109,31 @@ impl Vfs {
 
     /// Gives every leftover a record, with the next commit; it is deleted when that has aged.
     pub(super) async fn note_leftovers(&self) -> Result<Amount, VfsError> {
+        let begun = self.clock.now();
         let listing = self.list().await?;
-        let (found, elapsed) = (self.clock.now(), self.clock.elapsed());
-        let due = elapsed.saturating_add(self.options.clean.leftover_grace);
+        let found = self.clock.now();
         let mut state = self.state.lock();
         state.check_writable()?;
         let mut amount = Amount::default();
-        if !listing.is_cut && matches!(state.overlay.get(&UNLISTED), Some(Some(_))) {
+        if let Some(Some(Record::Leftover(due))) = state.overlay.get(&UNLISTED)
+            && !listing.is_cut
+            && begun.secs - due.found.secs >= STRAGGLERS.as_secs() as i64
+        {
             state.overlay.put(UNLISTED, None);
         }
         for (id, bytes) in listing.unknown {
             amount.add(bytes);
-            state.overlay.put(Key::Leftover(id), Some(Record::Leftover(Leftover { found })));
-            state.waiting.leftover(id, bytes, due);
+            self.note_leftover(&mut state, id, bytes, found);
         }
         self.note_change(&mut state);
         Ok(amount)
+    }
+
+    /// Gives a segment of which no record knows, or may know, one of its own.
+    pub(super) fn note_leftover(&self, state: &mut State, id: SegmentId, bytes: u64, found: Time) {
+        let due = self.clock.elapsed().saturating_add(self.options.clean.leftover_grace);
+        state.overlay.put(Key::Leftover(id), Some(Record::Leftover(Leftover { found })));
+        state.waiting.leftover(id, bytes, due);
     }
 
     /// Segments that the cleaner has begun and will not hand over any more become leftovers.

@@ -105,7 +105,10 @@ pub(super) fn set_attributes(txn: &mut Txn, caller: &Caller, ino: Ino, set: &Set
     set_time(&mut change.atime, set.atime, now);
     set_time(&mut change.mtime, set.mtime, now);
     change.ctime = set.ctime.unwrap_or(now);
-    txn.put_inode(ino, Arc::clone(&inode));
+    match set.is_size_only() {
+        true => txn.put_written(ino, Arc::clone(&inode)),
+        false => txn.put_inode(ino, Arc::clone(&inode)),
+    }
     if let Some(size) = set.size {
         txn.dirty().truncate(ino, size_before, size);
     }

@@ -1,8 +1,8 @@
 //! Whom a commit is hurried for, and what it leaves to the next one so that they need not wait for strangers.
 //!
-//! A file that nobody waits for, and that the group changes by writing only, may be put off: it stays as the last commit
-//! had it, a new one empty, or up to the first block that is not in the bucket yet. Everything else goes with
-//! its group, so that no name, link, attribute or truncation is ever there without the contents before it.
+//! A file that nobody waits for, and of which the group changes contents and size only, may be put off: it stays as the
+//! last commit had it, a new one empty, or is there up to the first block that is not in the bucket yet. Everything else
+//! goes with its group, so that no name, link or attribute is ever there without the contents before it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) struct Overtaking {
     awaiting_all: u32,
     /// Somebody has come since the sealed group was looked through.
     has_come: bool,
-    /// Files that the open group, and the sealed one, change otherwise than by writing.
+    /// Files of which the open group, and the sealed one, change more than contents and size.
     bound: HashSet<Ino>,
     sealed_bound: HashSet<Ino>,
     /// Since when contents have been put off again and again.
@@ -57,7 +57,7 @@ impl Drop for Waiter<'_> {
 }
 
 impl Overtaking {
-    /// The open group changes a file otherwise than by writing.
+    /// The open group changes more of a file than its contents.
     pub(super) fn bind(&mut self, ino: Ino) {
         self.bound.insert(ino);
     }
@@ -173,7 +173,7 @@ impl State {
     /// The size up to which a file that only grows is in the bucket, if that is more than the last commit had.
     fn size_sent(&mut self, unsent: &Unsent, size: u64, is_new: bool) -> Option<u64> {
         let committed = match self.overlay.committed(&Key::Inode(unsent.ino)) {
-            _ if is_new => 0,
+            _ if is_new || unsent.is_anew => 0,
             Some(Some(Record::Inode(inode))) => inode.size,
             _ => return None,
         };

@@ -139,7 +139,9 @@ impl Vfs {
             tokio::pin!(eased);
             {
                 let state = self.state.lock();
-                if state.dirty.is_sealed_up() {
+                // Nothing may arrive after the last commit that it does not know of.
+                let is_last_out = state.is_closing && state.dirty.in_flight_bytes() > 0;
+                if state.dirty.is_sealed_up() && !is_last_out {
                     return Ok(());
                 }
                 if state.phase == Phase::Fenced {

@@ -6,13 +6,11 @@ use crate::base::Ino;
 use crate::meta::engine::EngineError;
 use crate::meta::{Holder, Key, Leftover, MetaError, Record};
 
-use super::leftovers::UNLISTED;
+use super::leftovers::{STRAGGLERS, UNLISTED};
 use super::state::Phase;
 use super::txn::Halt;
 use super::{Vfs, VfsError};
 
-/// After a crash or a takeover the bucket is listed a second time.
-const LIST_AGAIN: Duration = Duration::from_secs(10 * 60);
 /// How long an unmount waits for what an earlier mount left to be found.
 const SWEEP_WAIT: Duration = Duration::from_secs(5);
 /// How long an unmount waits for dead segments to be deleted.
@@ -57,7 +55,7 @@ impl Vfs {
         self.remember_waiting().await?;
         self.collect_in_passing();
         let is_unlisted = self.read_txn(|txn| Ok(txn.get(UNLISTED)?.is_some())).await?;
-        if had_crashed && !is_unlisted {
+        if had_crashed {
             let leftover = Leftover { found: self.clock.now() };
             self.apply(|txn| {
                 txn.put(UNLISTED, Some(Record::Leftover(leftover)));
@@ -67,7 +65,7 @@ impl Vfs {
         }
         if had_crashed || is_unlisted {
             // Whoever was taken over may go on sending for a while.
-            let again = self.clock.elapsed().saturating_add(LIST_AGAIN);
+            let again = self.clock.elapsed().saturating_add(STRAGGLERS);
             self.state.lock().list_again_at = Some(again);
             self.note_leftovers().await?;
         }

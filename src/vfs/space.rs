@@ -57,7 +57,7 @@ impl Vfs {
             change.mtime = now;
             change.ctime = now;
             drop_privileges(change);
-            txn.put_inode(ino, inode);
+            txn.put_written(ino, inode);
             if clears && offset < size {
                 txn.dirty().punch(ino, offset, end.min(size), size);
             }

@@ -41,7 +41,7 @@ pub(super) struct Txn<'a> {
     state: &'a mut State,
     changes: Vec<(Key, Option<Record>)>,
     born: Vec<(Ino, Inode)>,
-    /// The file that is changed by writing only.
+    /// The file of which nothing but the contents is changed.
     written: Option<Ino>,
     /// The time of the operation.
     pub(super) now: Time,
@@ -124,7 +124,7 @@ impl<'a> Txn<'a> {
         self.put(Key::Inode(ino), Some(Record::Inode(inode)));
     }
 
-    /// Changes the inode of a file that was written to, and not otherwise changed.
+    /// Changes the inode of a file of which nothing but contents and size changes, and the times that tell of it.
     pub(super) fn put_written(&mut self, ino: Ino, inode: Arc<Inode>) {
         self.written = Some(ino);
         self.put_inode(ino, inode);

@@ -267,7 +267,7 @@ impl Actor {
                 let set = SetAttr { size: Some(size), ..SetAttr::default() };
                 let resized = self.vfs.setattr(&CALLER, Ino(ino), &set).await;
                 if self.outcome("resize", resized)?.is_some() {
-                    self.history.borrow_mut().record(&[ino], |tree| tree.resize(ino, size));
+                    self.history.borrow_mut().record_write(&[ino], |tree| tree.resize(ino, size));
                 }
                 Ok(())
             }
@@ -276,7 +276,9 @@ impl Actor {
                     (self.span(), libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE);
                 let punched = self.vfs.fallocate(Ino(ino), mode, offset, len as u64).await;
                 if self.outcome("punch", punched)?.is_some() {
-                    self.history.borrow_mut().record(&[ino], |tree| tree.punch(ino, offset, len as u64));
+                    self.history
+                        .borrow_mut()
+                        .record_write(&[ino], |tree| tree.punch(ino, offset, len as u64));
                 }
                 Ok(())
             }

@@ -22,7 +22,7 @@ pub struct History {
     pub is_contested: bool,
     /// The state in which each inode was changed last.
     changed: BTreeMap<u64, usize>,
-    /// The states in which each inode was changed otherwise than by writing to it.
+    /// The states in which more of each inode was changed than contents and size.
     bound: BTreeMap<u64, Vec<usize>>,
     /// The state as of which the contents of an inode were acknowledged as durable; and of all.
     synced: BTreeMap<u64, usize>,
@@ -63,7 +63,7 @@ impl History {
         }
     }
 
-    /// The same for what changes nothing but contents.
+    /// The same for what changes nothing but contents and size.
     pub fn record_write(&mut self, touched: &[u64], change: impl FnOnce(&mut Tree)) {
         let mut next = self.now().clone();
         change(&mut next);

@@ -15,8 +15,10 @@ pub struct Unsent {
     pub bytes: usize,
     /// The first block that is not in the bucket; every changed block before it is.
     pub first: u64,
-    /// Older contents are replaced by nothing but the changed blocks.
+    /// Older contents are replaced by nothing but the changed blocks, or not at all.
     pub is_plain: bool,
+    /// Nothing of the older contents is left.
+    pub is_anew: bool,
 }
 
 impl Dirty {
@@ -29,8 +31,9 @@ impl Dirty {
                 file.blocks.iter().filter(|(_, block)| !matches!(block, Block::Stored(_))).peekable();
             let first = *waiting.peek()?.0;
             let bytes = waiting.map(|(_, block)| mem_len(block)).sum();
-            let is_plain = !file.freed && file.void.is_empty() && file.shared.is_empty();
-            Some(Unsent { ino: *ino, bytes, first, is_plain })
+            let is_anew = file.void.covers(&(0..u64::MAX));
+            let is_plain = !file.freed && file.shared.is_empty() && (is_anew || file.void.is_empty());
+            Some(Unsent { ino: *ino, bytes, first, is_plain, is_anew })
         });
         unsent.collect()
     }
