@@ -181,7 +181,8 @@ async fn nothing_is_put_off_for_longer_than_the_commit_age() {
         clock.advance(Duration::from_secs(1));
     }
     opened.vfs.write(small, 0, b"last", true).await.unwrap();
-    let syncing = opened.vfs.fsync(small, false);
+    let vfs = Arc::clone(&opened.vfs);
+    let syncing = vfs.fsync(small, false);
     tokio::pin!(syncing);
     assert!(futures::poll!(&mut syncing).is_pending());
     dammed.open_gates();
