@@ -27,4 +27,5 @@ mod recover;
 mod restic;
 mod rsync;
 mod secrecy;
+mod trust;
 mod writers;

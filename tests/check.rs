@@ -123,7 +123,9 @@ async fn records_that_cannot_be_decoded_and_keys_that_are_none_are_found() {
         let broken = |found: &&Finding| matches!(found.problem, Problem::RecordBroken { .. });
         assert!(is_contents || serious(&report).iter().any(broken), "{key:?}{}", told(&report));
     }
-    for key in [&b"A"[..], b"B1", b"C123", b"D", b"Fxyz", b"I123456789", b"Vx", b"Xy", b"Z", b"\xF0\x00"] {
+    for key in
+        [&b"A1"[..], b"B1", b"C123", b"D", b"Fxyz", b"I123456789", b"M123", b"Vx", b"Xy", b"Z", b"\xF0\x00"]
+    {
         let copy = world.fork().await;
         copy.write_raw(vec![(key.to_vec(), Some(vec![1]))]).await;
         let report = copy.check(false).await;

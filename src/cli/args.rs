@@ -6,7 +6,8 @@ use clap::{Parser, Subcommand};
 use super::exit::Exit;
 use super::logging::LogArgs;
 use super::{
-    cat, check, cp, export, gc, init, inspect, key, ls, mount, recover, repair, status, sync, umount,
+    cat, check, cp, export, fingerprint, gc, init, inspect, key, ls, mount, recover, repair, status, sync,
+    umount,
 };
 
 const STYLES: Styles = Styles::styled()
@@ -78,6 +79,9 @@ pub enum Command {
     /// Take back what a mount could not send because another one took over
     #[command(after_help = recover::EXAMPLES)]
     Recover(recover::RecoverArgs),
+    /// Tell which volume it is, in words to be compared on another machine
+    #[command(after_help = fingerprint::EXAMPLES)]
+    Fingerprint(fingerprint::FingerprintArgs),
     /// List, add, change and remove the keys that open a volume
     #[command(subcommand, after_help = key::EXAMPLES)]
     Key(key::KeyCommand),

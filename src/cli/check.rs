@@ -25,7 +25,7 @@ Nothing is changed and nothing held: a volume that is mounted elsewhere is check
 of every file is fetched and opened too.
 
 Ends with 0 if nothing is wrong, 33 if it is harmless, 34 if contents of files are damaged, 35 if the tree is, 21 if \
-the bucket shows an older or another history than this machine has seen. With --json each finding is one line, and the \
+the bucket shows an older history than this machine has seen, 37 if another. With --json each finding is one line, and the \
 last line is a summary.
 
 Examples:
@@ -74,7 +74,8 @@ pub fn run(args: &CheckArgs) -> CommandResult {
 /// No state directory, or too little memory.
 pub fn open_options(source: &SourceArgs) -> CommandResult<OpenOptions> {
     let state_dir = Some(source.state.directory()?);
-    let mut options = OpenOptions { state_dir, ..OpenOptions::default() };
+    let trust = source.trust.options();
+    let mut options = OpenOptions { state_dir, trust, ..OpenOptions::default() };
     budget::apply(&mut options, Some(source.memory.unwrap_or(MEMORY_BYTES)), None, None)?;
     Ok(options)
 }
@@ -119,6 +120,7 @@ pub fn progress(step: Step) -> String {
 pub fn end(report: &Report) -> CommandResult {
     let exit = match report.worst() {
         _ if report.is_rollback() => Exit::RolledBack,
+        _ if report.is_fork() => Exit::Forked,
         None | Some(Severity::Note) => return Ok(()),
         Some(Severity::Harmless) => Exit::Untidy,
         Some(Severity::Files) => Exit::FilesDamaged,

@@ -32,7 +32,7 @@ pub enum Exit {
     BadMountPoint = 19,
     /// A stored object is missing or not what was written.
     Tampered = 20,
-    /// The bucket shows an older or a foreign state.
+    /// The bucket shows an older state than was seen.
     RolledBack = 21,
     /// The state directory cannot be used.
     StateDir = 22,
@@ -64,15 +64,35 @@ pub enum Exit {
     TreeDamaged = 35,
     /// A repair was not carried out.
     NotRepaired = 36,
+    /// The bucket shows another history than was seen.
+    Forked = 37,
+    /// The newest commit is older than was allowed.
+    Stale = 38,
+    /// This machine's note of what it has seen is gone.
+    PinLost = 39,
+    /// This machine's note of what it has seen is another volume's or machine's.
+    PinForeign = 40,
+    /// This machine's note of what it has seen was altered.
+    PinAltered = 41,
+    /// The bucket shows an older header than was seen.
+    HeaderRolledBack = 42,
+    /// A passphrase is stretched less than any was.
+    WeakerKeys = 43,
+    /// The volume has other keys than were seen.
+    KeySubstituted = 44,
+    /// Another volume is where one was seen.
+    OtherVolume = 45,
+    /// The volume or a commit is not the one that was expected by name.
+    Unexpected = 46,
     /// Nothing of the volume is kept on this machine to be recovered.
-    NothingToRecover = 37,
+    NothingToRecover = 47,
     /// Ended by Ctrl-C.
     Interrupted = 130,
 }
 
 impl Exit {
     /// Every code with the line that documents it.
-    pub const ALL: [(Self, &'static str); 32] = [
+    pub const ALL: [(Self, &'static str); 42] = [
         (Self::Success, "done"),
         (Self::Failure, "something else went wrong"),
         (Self::Usage, "the command line cannot be understood"),
@@ -87,7 +107,7 @@ impl Exit {
         (Self::VolumeInUse, "another mount is writing to the volume"),
         (Self::BadMountPoint, "the directory cannot be mounted on"),
         (Self::Tampered, "a stored object is missing or altered"),
-        (Self::RolledBack, "the bucket shows an older or foreign state"),
+        (Self::RolledBack, "the bucket shows an older state than was seen"),
         (Self::StateDir, "the state directory cannot be used"),
         (Self::NotSafeYet, "status: some data is not in the bucket yet"),
         (Self::NotMounted, "no volume is mounted there"),
@@ -103,6 +123,16 @@ impl Exit {
         (Self::FilesDamaged, "check: contents of files are damaged"),
         (Self::TreeDamaged, "check: the tree itself is damaged"),
         (Self::NotRepaired, "the repair was not carried out"),
+        (Self::Forked, "the bucket shows another history than was seen"),
+        (Self::Stale, "the newest commit is older than --max-staleness"),
+        (Self::PinLost, "this machine's note of what it saw is gone"),
+        (Self::PinForeign, "this machine's note of what it saw is another's"),
+        (Self::PinAltered, "this machine's note of what it saw was altered"),
+        (Self::HeaderRolledBack, "the bucket shows an older header than was seen"),
+        (Self::WeakerKeys, "a passphrase is stretched less than any was"),
+        (Self::KeySubstituted, "the volume has other keys than were seen"),
+        (Self::OtherVolume, "another volume is where one was seen"),
+        (Self::Unexpected, "not the volume or commit that was expected"),
         (Self::NothingToRecover, "recover: nothing is kept on this machine"),
         (Self::Interrupted, "ended by Ctrl-C"),
     ];

@@ -17,6 +17,10 @@ use crate::volume::VolumeError;
 const NEWER: &str = "install a newer version of coffer";
 const DAMAGED_HEADER: &str =
     "somebody may have altered the bucket; earlier headers are still there as header/1, header/2 and so on";
+const PUT_BACK: &str = "nothing was opened. If you have put a backup into the bucket yourself, \
+    `coffer mount --accept-rollback` with an admin key goes on from there; `--read-only --forensic` only looks";
+const EXPECT: &str = "if you know why, give the volume's fingerprint with --expect to begin anew on this machine; \
+    another machine tells it (`coffer fingerprint`), and `coffer init` did";
 const TAMPERED: &str =
     "somebody or something has altered or removed an object in the bucket; `coffer inspect` shows it";
 
@@ -148,10 +152,8 @@ pub fn volume(error: &VolumeError, given: &[Factor]) -> CommandError {
         VolumeError::InUse { .. } => plain(Exit::VolumeInUse).hint(
             "unmount it there first; if that process is gone for good use --takeover, or mount with --read-only",
         ),
-        VolumeError::Rollback { .. } | VolumeError::Fork { .. } => plain(Exit::RolledBack)
-            .hint("somebody has put an old or another copy of the volume into the bucket; nothing was opened"),
         VolumeError::NewerFeatures(_) => plain(Exit::NewerFormat).hint(NEWER),
-        VolumeError::State { .. } | VolumeError::BadPin { .. } => plain(Exit::StateDir),
+        VolumeError::State { .. } => plain(Exit::StateDir),
         VolumeError::BadUnsent { .. } => plain(Exit::Tampered)
             .hint("what came before the damage is authentic; `coffer recover --discard` removes it"),
         VolumeError::Key(source) => keys(source, given),
@@ -159,6 +161,32 @@ pub fn volume(error: &VolumeError, given: &[Factor]) -> CommandError {
         VolumeError::Vault(source) => vault(source, "this URL"),
         VolumeError::Meta(source) => with_hint(plain(meta_exit(source))),
         VolumeError::Vfs(source) => with_hint(plain(vfs_exit(source))),
+        mistrust => distrust(mistrust, plain),
+    }
+}
+
+/// An error of a volume that is not what was seen before.
+fn distrust(error: &VolumeError, plain: impl Fn(Exit) -> CommandError) -> CommandError {
+    match error {
+        VolumeError::Rollback { .. } => plain(Exit::RolledBack).hint(PUT_BACK),
+        VolumeError::Fork { .. } => plain(Exit::Forked).hint(PUT_BACK),
+        VolumeError::HeaderRolledBack { .. } => plain(Exit::HeaderRolledBack).hint(PUT_BACK),
+        VolumeError::WeakerKeys { .. } => plain(Exit::WeakerKeys)
+            .hint("if an admin has made it so on purpose, mount once with --accept-rollback and an admin key"),
+        VolumeError::Stale { .. } => plain(Exit::Stale)
+            .hint("compare `coffer fingerprint --commit` with a machine that has just written, or allow more"),
+        VolumeError::PinLost { .. } => plain(Exit::PinLost).hint(EXPECT),
+        VolumeError::PinForeign { .. } => plain(Exit::PinForeign).hint(EXPECT),
+        VolumeError::PinAltered { .. } => plain(Exit::PinAltered).hint(EXPECT),
+        VolumeError::KeySubstituted { .. } => plain(Exit::KeySubstituted)
+            .hint("somebody has put a header of their own into the bucket; nothing was unlocked with it"),
+        VolumeError::OtherVolume { .. } => plain(Exit::OtherVolume).hint(
+            "if the volume there was replaced on purpose, give the new one's fingerprint with --expect; \
+             `coffer init` showed it",
+        ),
+        VolumeError::Unexpected { .. } | VolumeError::UnexpectedCommit { .. } => plain(Exit::Unexpected)
+            .hint("compare with the machine that made the volume, or that has last written: `coffer fingerprint`"),
+        _ => plain(Exit::Failure),
     }
 }
 

@@ -107,7 +107,11 @@ fn with_volume<T>(
     let state_dir = args.source.state.directory()?;
     runtime::block_on(async {
         let bucket = args.source.bucket.open()?;
-        let mut options = OpenOptions { state_dir: Some(state_dir), ..OpenOptions::default() };
+        let mut options = OpenOptions {
+            state_dir: Some(state_dir),
+            trust: args.source.trust.options(),
+            ..OpenOptions::default()
+        };
         options.vfs.read_only = args.dry_run;
         options.vfs.clean.is_automatic = false;
         let segment_room_bytes = options.vfs.segment_room_bytes;

@@ -11,14 +11,14 @@ use clap::ValueEnum;
 use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::factors::FirstKeyArgs;
-use super::open::BucketArgs;
+use super::open::{BucketArgs, StateArgs};
 use super::units::parse_size;
 use super::{explain, runtime};
 use crate::base::{OsEntropy, SystemClock};
 use crate::keys::{Compression, KdfCost, NewVolume, RecoveryCode};
 use crate::store::Bucket;
 use crate::vault::header;
-use crate::volume::{self, NewVolumeSpec};
+use crate::volume::{self, Created, NewVolumeSpec};
 
 /// Shown at the end of `coffer init --help`.
 pub const EXAMPLES: &str = "\
@@ -52,6 +52,9 @@ pub struct InitArgs {
     /// How costly a guess at the passphrase is.
     #[command(flatten)]
     pub cost: CostArgs,
+    /// What this machine remembers of volumes.
+    #[command(flatten)]
+    pub state: StateArgs,
 }
 
 /// How costly it is to try a passphrase.
@@ -99,7 +102,7 @@ pub fn run(args: &InitArgs) -> CommandResult {
         bucket.probe().await.map_err(|e| explain::store(&e))
     })?;
     let factors = args.key.obtain()?;
-    let (code, id, url) = runtime::block_on(async {
+    let (code, identity, url) = runtime::block_on(async {
         let bucket = open(args)?;
         let spec = NewVolumeSpec {
             header: NewVolume { compression: args.compression.into(), kdf_cost: args.cost.cost() },
@@ -109,9 +112,11 @@ pub fn run(args: &InitArgs) -> CommandResult {
         let clock = Arc::new(SystemClock::default());
         let created = volume::create(&bucket, &spec, &factors, Arc::new(OsEntropy), clock);
         let created = created.await.map_err(|e| explain::volume(&e, &factors))?;
-        Ok((created.recovery_code, created.volume, bucket.display_url().to_owned()))
+        remember(args, &created, &bucket);
+        Ok((created.recovery_code, created.identity, bucket.display_url().to_owned()))
     })?;
-    eprintln!("Created the volume {id} at {url}");
+    eprintln!("Created the volume {} at {url}", identity.volume);
+    eprintln!("Its fingerprint, for `--expect` on other machines:\n  {}", identity.fingerprint());
     hand_over(&code, args.save_recovery_code.as_deref())?;
     if url == "memory:" {
         eprintln!("It was in this process's memory and is gone now.");
@@ -127,6 +132,16 @@ fn open(args: &InitArgs) -> CommandResult<Bucket> {
     let local = Path::new(url.strip_prefix("file://").unwrap_or(&url));
     let create = local.is_absolute() && local.parent().is_some_and(Path::is_dir);
     args.bucket.open_with(create)
+}
+
+/// Has this machine know the volume. Where that cannot be, the first mount makes its acquaintance.
+fn remember(args: &InitArgs, created: &Created, bucket: &Bucket) {
+    let noted = args.state.directory().map_err(|e| e.to_string()).and_then(|state| {
+        created.remember(bucket, &state, &OsEntropy).map_err(|e| super::error::sentence(&e))
+    });
+    if let Err(why) = noted {
+        eprintln!("This machine cannot remember the volume: {why}");
+    }
 }
 
 async fn refuse_existing(bucket: &Bucket) -> CommandResult {

@@ -9,13 +9,12 @@ use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::factors::{NewKeyArgs, UnlockArgs};
 use super::init::{CostArgs, hand_over};
-use super::open::{BucketArgs, describe, obtain_factors};
+use super::open::{BucketArgs, StateArgs, describe, obtain_factors};
 use super::units::show_time;
 use super::{explain, runtime};
 use crate::base::{Clock, OsEntropy, SystemClock, Time};
-use crate::keys::{self, Factor, Header, NewSlot, RecoveryCode, Role, Slot, Unlocked};
-use crate::store::Bucket;
-use crate::vault::header;
+use crate::keys::{Factor, Header, NewSlot, RecoveryCode, Role, Slot, Unlocked};
+use crate::volume::{self, OpenOptions, VolumeError};
 
 /// Shown at the end of `coffer key --help`.
 pub const EXAMPLES: &str = "\
@@ -62,6 +61,9 @@ pub struct AddArgs {
     /// The present key.
     #[command(flatten)]
     pub unlock: UnlockArgs,
+    /// What this machine remembers of volumes.
+    #[command(flatten)]
+    pub state: StateArgs,
     /// The new key.
     #[command(flatten)]
     pub new: NewKeyArgs,
@@ -94,6 +96,9 @@ pub struct RemoveArgs {
     /// A key that stays, or the one that goes.
     #[command(flatten)]
     pub unlock: UnlockArgs,
+    /// What this machine remembers of volumes.
+    #[command(flatten)]
+    pub state: StateArgs,
 }
 
 /// Arguments of `coffer key passwd`.
@@ -108,6 +113,9 @@ pub struct PasswdArgs {
     /// The present key.
     #[command(flatten)]
     pub unlock: UnlockArgs,
+    /// What this machine remembers of volumes.
+    #[command(flatten)]
+    pub state: StateArgs,
     /// What takes its place.
     #[command(flatten)]
     pub new: NewKeyArgs,
@@ -164,7 +172,7 @@ fn add(args: &AddArgs) -> CommandResult {
     let label =
         args.label.clone().unwrap_or_else(|| if code.is_some() { "recovery" } else { "added" }.into());
     let slot = NewSlot { label: &label, role: args.role.into(), factors: &new, kdf_cost: args.cost.cost() };
-    let number = change(&args.bucket, &factors, |unlocked, now| {
+    let number = change((&args.bucket, &args.state), &factors, |unlocked, now| {
         let bytes = unlocked.add_slot(&slot, &OsEntropy, now).map_err(|e| explain::keys(&e, &[]))?;
         Ok((bytes, None))
     })?;
@@ -177,7 +185,7 @@ fn add(args: &AddArgs) -> CommandResult {
 
 fn remove(args: &RemoveArgs) -> CommandResult {
     let factors = obtain_factors(&args.bucket, &args.unlock)?;
-    change(&args.bucket, &factors, |unlocked, _| {
+    change((&args.bucket, &args.state), &factors, |unlocked, _| {
         let bytes = unlocked.remove_slot(args.slot).map_err(|e| explain::keys(&e, &[]))?;
         Ok((bytes, Some(args.slot)))
     })?;
@@ -188,7 +196,7 @@ fn remove(args: &RemoveArgs) -> CommandResult {
 fn passwd(args: &PasswdArgs) -> CommandResult {
     let factors = obtain_factors(&args.bucket, &args.unlock)?;
     let new = args.new.obtain("New passphrase")?;
-    let number = change(&args.bucket, &factors, |unlocked, now| {
+    let number = change((&args.bucket, &args.state), &factors, |unlocked, now| {
         let slot = args.slot.unwrap_or(unlocked.slot);
         let bytes = unlocked.change_factors(slot, &new, args.cost.cost(), &OsEntropy, now);
         Ok((bytes.map_err(|e| explain::keys(&e, &[]))?, Some(slot)))
@@ -200,33 +208,29 @@ fn passwd(args: &PasswdArgs) -> CommandResult {
 /// Unlocks the newest header, stores the one that `next` makes of it, and returns the number of the slot concerned:
 /// the one `next` names, or else the newest.
 fn change(
-    args: &BucketArgs,
+    (bucket, state): (&BucketArgs, &StateArgs),
     factors: &[Factor],
     next: impl FnOnce(&Unlocked, Time) -> CommandResult<(Vec<u8>, Option<u32>)>,
 ) -> CommandResult<u32> {
+    let options = OpenOptions { state_dir: Some(state.directory()?), ..OpenOptions::default() };
     runtime::block_on(async {
-        let bucket = args.open()?;
-        let (revision, bytes) = args.read_header(&bucket).await?;
-        let (bytes, slot) = tokio::task::block_in_place(|| {
-            let unlocked = keys::unlock(&bytes, factors).map_err(|e| explain::keys(&e, factors))?;
-            next(&unlocked, SystemClock::default().now())
-        })?;
-        let view = keys::describe(&bytes).map_err(|e| explain::keys(&e, &[]))?;
-        store_header(&bucket, revision + 1, bytes).await?;
-        Ok(slot.or_else(|| view.slots.last().map(|slot| slot.id)).unwrap_or_default())
+        let opened = volume::rekey(bucket.open()?, factors, &options).await;
+        let mut opened = opened.map_err(|e| explain::volume(&e, factors))?;
+        let (bytes, slot) =
+            tokio::task::block_in_place(|| next(&opened.unlocked, SystemClock::default().now()))?;
+        opened.store(bytes).await.map_err(|e| not_stored(&e, factors))?;
+        Ok(slot.or_else(|| opened.unlocked.slots().last().map(|slot| slot.id)).unwrap_or_default())
     })
 }
 
-async fn store_header(bucket: &Bucket, revision: u64, bytes: Vec<u8>) -> CommandResult {
-    let stored = header::write(bucket, revision, bytes.into()).await;
-    stored.map_err(|error| {
-        if explain::is_conflict(&error) {
+fn not_stored(error: &VolumeError, factors: &[Factor]) -> CommandError {
+    match error {
+        VolumeError::Vault(source) if explain::is_conflict(source) => {
             CommandError::new(Exit::SlotRefused, "somebody else changed the keys at the same time")
                 .hint("run the command again")
-        } else {
-            explain::vault(&error, bucket.display_url())
         }
-    })
+        other => explain::volume(other, factors),
+    }
 }
 
 fn table(header: &Header) -> String {

@@ -13,6 +13,7 @@ pub mod explain;
 pub mod export;
 pub mod extract;
 pub mod factors;
+pub mod fingerprint;
 pub mod gc;
 pub mod init;
 pub mod inspect;
@@ -83,6 +84,7 @@ fn dispatch(cli: Cli) -> CommandResult {
         Command::Cp(args) => cp::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Gc(args) => gc::run(&args),
+        Command::Fingerprint(args) => fingerprint::run(&args),
         Command::Key(command) => key::run(&command),
         Command::Check(args) => check::run(&args),
         Command::Repair(args) => repair::run(&args),

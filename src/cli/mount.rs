@@ -11,12 +11,12 @@ use super::exit::Exit;
 use super::factors::UnlockArgs;
 use super::logging::{LogArgs, absolute, open_log};
 use super::mount_options::MountOptions;
-use super::open::{BucketArgs, StateArgs, obtain_factors};
+use super::open::{BucketArgs, StateArgs, TrustArgs, obtain_factors, parse_fingerprint};
 use super::serve::{self, Plan};
 use super::units::{parse_duration, parse_size};
 use super::{budget, explain, runtime, sys};
 use crate::fuse;
-use crate::volume::OpenOptions;
+use crate::volume::{ExpectedCommit, OpenOptions, TrustOptions};
 
 /// Shown at the end of `coffer mount --help`.
 pub const EXAMPLES: &str = "\
@@ -34,6 +34,8 @@ key-file=FILE, cache-size=SIZE, state-dir=DIR, ...
 Examples:
   coffer mount s3://bucket/home ~/vault
   coffer mount --read-only /srv/volume /mnt
+  coffer mount --expect 'shoot order arrow mad rhythm lyrics catalog drift lion woman panic bargain' s3://bucket/home ~/vault
+  coffer mount --read-only --forensic /srv/volume /mnt
   coffer mount -f -v --passphrase-command 'pass show vault' s3://bucket/home ~/vault
 
 In /etc/fstab, with a link /sbin/mount.coffer to coffer:
@@ -81,9 +83,21 @@ pub struct MountArgs {
     /// fsync fails with EIO if the bucket takes longer; saving goes on [default: wait without end]
     #[arg(long, value_name = "TIME", env = "COFFER_FSYNC_TIMEOUT", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
     pub fsync_timeout: Option<Duration>,
+    /// Commit this often even where nothing changes, so that others see that the newest state is new
+    #[arg(long, value_name = "TIME", env = "COFFER_HEARTBEAT", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
+    pub heartbeat: Option<Duration>,
     /// What this machine remembers of volumes.
     #[command(flatten)]
     pub state: StateArgs,
+    /// What is known of the volume from elsewhere.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+    /// Go on from an older or another state than this machine has seen; needs an admin key, which signs it
+    #[arg(long, conflicts_with = "read_only", help_heading = "Trust")]
+    pub accept_rollback: bool,
+    /// With --read-only, show what the bucket offers, whatever was seen before, and remember nothing of it
+    #[arg(long, requires = "read_only", help_heading = "Trust")]
+    pub forensic: bool,
     /// Log to this file; by default one in the state directory when in the background
     #[arg(
         long,
@@ -221,6 +235,12 @@ impl MountArgs {
             "commit-age" => self.commit_age = Some(parse_duration(value).map_err(wrong)?),
             "poll-interval" => self.poll_interval = Some(parse_duration(value).map_err(wrong)?),
             "fsync-timeout" => self.fsync_timeout = Some(parse_duration(value).map_err(wrong)?),
+            "heartbeat" => self.heartbeat = Some(parse_duration(value).map_err(wrong)?),
+            "expect" => self.trust.expect = Some(parse_fingerprint(value).map_err(wrong)?),
+            "expect-commit" => {
+                self.trust.expect_commit = Some(ExpectedCommit::parse(value).map_err(wrong)?);
+            }
+            "max-staleness" => self.trust.max_staleness = Some(parse_duration(value).map_err(wrong)?),
             "state-dir" => self.state.state_dir = path(),
             "log-file" => self.log_file = path(),
             "endpoint" => self.bucket.endpoint = Some(value.to_owned()),
@@ -234,7 +254,14 @@ impl MountArgs {
 
     fn open_options(&self, state_dir: PathBuf, kernel: &fuse::MountOptions) -> CommandResult<OpenOptions> {
         let state_dir = Some(state_dir);
-        let mut options = OpenOptions { takeover: self.takeover, state_dir, ..OpenOptions::default() };
+        let trust = TrustOptions {
+            accept_rollback: self.accept_rollback,
+            forensic: self.forensic,
+            ..self.trust.options()
+        };
+        let mut options = OpenOptions { takeover: self.takeover, state_dir, trust, ..OpenOptions::default() };
+        options.vfs.heartbeat = self.heartbeat;
+        options.vfs.max_staleness = self.trust.max_staleness;
         options.vfs.read_only = kernel.read_only;
         options.vfs.fsync_timeout = self.fsync_timeout;
         options.vfs.atime = kernel.atime;
@@ -262,6 +289,8 @@ mod tests {
     use crate::cli::args::{Cli, Command};
     use crate::cli::mount_options::SETTINGS;
 
+    const TWELVE: &str = "zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo wrong";
+
     fn mount_args(words: &[&str]) -> MountArgs {
         let all = ["coffer", "mount", "/v", "/m"].iter().chain(words);
         match Cli::try_parse_from(all).unwrap().command {
@@ -275,7 +304,10 @@ mod tests {
         for name in SETTINGS {
             let value = match name {
                 "takeover" => "",
+                "expect" => TWELVE,
+                "expect-commit" => "7:00112233445566778899aabbccddeeff",
                 "cache-size" | "memory" | "dirty-limit" => "64M",
+                "heartbeat" | "max-staleness" => "3s",
                 "commit-age" | "poll-interval" | "fsync-timeout" | "read-timeout" => "3s",
                 _ => "/x",
             };

@@ -14,7 +14,7 @@ pub struct MountOptions {
 }
 
 /// Long flags of `coffer mount` that may be given as options.
-pub const SETTINGS: [&str; 16] = [
+pub const SETTINGS: [&str; 20] = [
     "passphrase-file",
     "passphrase-command",
     "key-file",
@@ -25,6 +25,10 @@ pub const SETTINGS: [&str; 16] = [
     "commit-age",
     "poll-interval",
     "fsync-timeout",
+    "heartbeat",
+    "expect",
+    "expect-commit",
+    "max-staleness",
     "state-dir",
     "log-file",
     "endpoint",

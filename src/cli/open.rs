@@ -11,11 +11,11 @@ use super::factors::UnlockArgs;
 use super::tree::Tree;
 use super::units::{parse_duration, parse_size};
 use super::{budget, explain, logging, runtime};
-use crate::keys::{self, Factor, Header};
+use crate::keys::{self, Factor, Fingerprint, Header};
 use crate::store::fault::FaultPlan;
 use crate::store::{self, Bucket, StoreOptions};
 use crate::vault::header;
-use crate::volume::{self, OpenOptions};
+use crate::volume::{self, ExpectedCommit, OpenOptions, Opened, TrustOptions};
 
 /// Memory for caches and buffers of commands that do not mount.
 const MEMORY_BYTES: u64 = 256 * 1024 * 1024;
@@ -55,12 +55,59 @@ pub struct SourceArgs {
     /// The keys.
     #[command(flatten)]
     pub unlock: UnlockArgs,
+    /// What is known of the volume from elsewhere.
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// What this machine remembers of volumes.
     #[command(flatten)]
     pub state: StateArgs,
     /// Memory for caches and buffers
     #[arg(long, value_name = "SIZE", env = "COFFER_MEMORY", value_parser = parse_size, hide_env_values = true, help_heading = "This machine")]
     pub memory: Option<u64>,
+}
+
+/// What is known of the volume from elsewhere.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Trust")]
+pub struct TrustArgs {
+    /// The volume must have this fingerprint, as `coffer init` and `coffer fingerprint` show it
+    #[arg(long, value_name = "WORDS", env = "COFFER_EXPECT", value_parser = parse_fingerprint, hide_env_values = true)]
+    pub expect: Option<Fingerprint>,
+    /// Its history must have this commit, as `coffer fingerprint --commit` shows it
+    #[arg(long, value_name = "NUMBER:HASH", value_parser = ExpectedCommit::parse)]
+    pub expect_commit: Option<ExpectedCommit>,
+    /// Its newest commit must not be older than this; idle writers make none without --heartbeat
+    #[arg(long, value_name = "TIME", env = "COFFER_MAX_STALENESS", value_parser = parse_duration, hide_env_values = true)]
+    pub max_staleness: Option<Duration>,
+}
+
+impl TrustArgs {
+    /// As the volume room knows it.
+    #[must_use]
+    pub fn options(&self) -> TrustOptions {
+        let Self { expect, expect_commit, max_staleness } = self.clone();
+        TrustOptions { expect, expect_commit, max_staleness, ..TrustOptions::default() }
+    }
+}
+
+/// Reads a fingerprint.
+///
+/// # Errors
+/// How it was mistyped.
+pub fn parse_fingerprint(text: &str) -> Result<Fingerprint, String> {
+    Fingerprint::parse(text).map_err(|error| error.to_string())
+}
+
+/// What is said when this machine sees a volume for the first time; nothing otherwise.
+#[must_use]
+pub fn greeting(opened: &Opened, trust: &TrustOptions) -> String {
+    match opened.is_first_contact && trust.expect.is_none() {
+        true => format!(
+            "First contact with this volume; whether it is the right one, its fingerprint tells:\n  {}\n",
+            opened.identity.fingerprint()
+        ),
+        false => String::new(),
+    }
 }
 
 /// Where this machine remembers the volumes it has seen.
@@ -197,12 +244,15 @@ pub fn with_tree(source: &SourceArgs, work: impl AsyncFnOnce(Tree) -> CommandRes
     let memory = source.memory.unwrap_or(MEMORY_BYTES);
     runtime::block_on(async {
         let bucket = source.bucket.open()?;
-        let mut options = OpenOptions { state_dir: Some(state_dir), ..OpenOptions::default() };
+        let trust = source.trust.options();
+        let mut options = OpenOptions { state_dir: Some(state_dir), trust, ..OpenOptions::default() };
         options.vfs.read_only = true;
         budget::apply(&mut options, Some(memory), None, None)?;
+        let trust = options.trust.clone();
         let opened =
             volume::open(bucket, &factors, options).await.map_err(|e| explain::volume(&e, &factors))?;
         drop(factors);
+        eprint!("{}", greeting(&opened, &trust));
         let result = work(Tree { vfs: opened.vfs.clone() }).await;
         if let Err(error) = opened.close().await {
             tracing::debug!(%error, "closing after reading");

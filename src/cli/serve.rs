@@ -12,6 +12,7 @@ use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
 use super::explain;
 use super::mount::{Front, MountArgs};
+use super::open::greeting;
 use super::progress::spinner;
 use super::signals::{Ask, Signals};
 use super::units::{show_count, show_duration, show_size};
@@ -63,8 +64,10 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
     }
     let meter = bucket.meter().clone();
     let state_dir = options.state_dir.clone();
+    let trust = options.trust.clone();
     let opened = volume::open(bucket, &factors, options).await.map_err(|e| explain::volume(&e, &factors))?;
     drop(factors);
+    let greeting = greeting(&opened, &trust);
     let signals = Signals::listen()?;
     let vfs = Arc::clone(&opened.vfs);
     let mounted = match fuse::mount(Arc::clone(&vfs), &point, &kernel, &Handle::current()) {
@@ -78,6 +81,7 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
         mountpoint: mounted.point().to_owned(),
         url: url.clone(),
         volume: opened.volume.to_string(),
+        fingerprint: opened.identity.fingerprint().to_string(),
         pid: std::process::id(),
         since: SystemClock::default().now().secs,
         socket: PathBuf::new(),
@@ -89,6 +93,7 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
     let live = Live::new(Arc::clone(&vfs), mounted.clone(), entry.clone(), more);
     let live = Arc::new(live);
     let listening = Registry::of_user().and_then(|registry| Server::start(&registry, entry, live.clone()));
+    let ready = format!("{greeting}{ready}");
     let told =
         listening.map_err(|e| explain::control(&e)).and_then(|server| front.ready(&ready).map(|()| server));
     let server = match told {

@@ -110,6 +110,8 @@ struct Volume {
     is_committing: bool,
     commit: u64,
     committed_at: Option<f64>,
+    newest_age: Option<f64>,
+    is_stale: bool,
     files: u64,
     stored_bytes: u64,
     quota_bytes: u64,
@@ -227,6 +229,10 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     }
     lines.push(("queued", queued));
     lines.push(("committed", committed(volume, &span)));
+    if volume.is_stale {
+        let age = span(volume.newest_age.unwrap_or_default());
+        lines.push(("stale", format!("no commit is newer than {age}; the store may withhold newer ones")));
+    }
     let quota = match volume.quota_bytes {
         0 => String::new(),
         quota => format!(" of {}", show_size(quota)),

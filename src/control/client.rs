@@ -154,6 +154,7 @@ mod tests {
             mountpoint: "/mnt/x".into(),
             url: "memory:".into(),
             volume: "v".into(),
+            fingerprint: String::new(),
             pid: std::process::id(),
             since: 1,
             socket: PathBuf::new(),

@@ -28,6 +28,9 @@ pub struct MountEntry {
     pub url: String,
     /// Its volume's id.
     pub volume: String,
+    /// Its volume's fingerprint in words; empty if it was written by an older process.
+    #[serde(default)]
+    pub fingerprint: String,
     /// The process that serves it.
     pub pid: u32,
     /// When it was mounted, in seconds since 1970.
@@ -201,6 +204,7 @@ mod tests {
             mountpoint: mountpoint.into(),
             url: "memory:".into(),
             volume: "v".into(),
+            fingerprint: String::new(),
             pid,
             since: 0,
             socket: registry.new_socket(pid).unwrap(),

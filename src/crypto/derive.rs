@@ -8,7 +8,7 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 
 use super::label::Label;
 use super::ring::{Epoch, Vmk};
-use super::{Key, SlotContext, cannot_fail};
+use super::{AdminPublicKey, Key, SlotContext, cannot_fail};
 use crate::base::VolumeId;
 
 /// One working key of a volume.
@@ -59,6 +59,15 @@ pub(super) fn factor_digest(label: Label, secret: &[u8]) -> Key<32> {
 pub fn recovery_checksum(code: &[u8; 20]) -> u32 {
     let mac = hmac(Label::RecoveryChecksum.bytes(), &[code]);
     mac.as_ref().iter().take(3).fold(0, |sum, &byte| sum << 8 | u32::from(byte)) >> 4
+}
+
+/// The 128 bits that stand for a volume and its keys where people compare them.
+#[must_use]
+pub fn fingerprint(volume: VolumeId, admin: &AdminPublicKey, vmk_commitment: &[u8; 32]) -> [u8; 16] {
+    let digest = hmac(Label::Fingerprint.bytes(), &[&length_prefixed(&[&volume.0, admin, vmk_commitment])]);
+    let mut short = [0; 16];
+    short.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+    short
 }
 
 fn hkdf<const N: usize>(ikm: &[u8], salt: &[u8], label: Label, context: &[&[u8]]) -> Key<N> {

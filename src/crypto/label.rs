@@ -45,12 +45,16 @@ pub(crate) enum Label {
     RecoveryChecksum,
     /// Signature of the volume header.
     HeaderSignature,
+    /// HMAC key: fingerprint of a volume.
+    Fingerprint,
+    /// Signature of a rollback that an admin accepts.
+    Acceptance,
 }
 
 impl Label {
     /// All labels.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Content,
         Self::Meta,
         Self::Audit,
@@ -72,6 +76,8 @@ impl Label {
         Self::RecoveryCode,
         Self::RecoveryChecksum,
         Self::HeaderSignature,
+        Self::Fingerprint,
+        Self::Acceptance,
     ];
 
     /// The label's bytes, as they enter derivations.
@@ -98,6 +104,8 @@ impl Label {
             Self::RecoveryCode => "coffer/1/recovery-code",
             Self::RecoveryChecksum => "coffer/1/recovery-checksum",
             Self::HeaderSignature => "coffer/1/header-signature",
+            Self::Fingerprint => "coffer/1/fingerprint",
+            Self::Acceptance => "coffer/1/acceptance",
         }
     }
 

@@ -17,7 +17,7 @@ mod sign;
 mod siv;
 mod slot;
 
-pub use derive::{recovery_checksum, vmk_commitment};
+pub use derive::{fingerprint, recovery_checksum, vmk_commitment};
 pub use error::OpenError;
 pub use head::{HEAD_BYTES, ObjectHead, ObjectKind, SUITE_AES_256_GCM};
 pub use kdf::{KdfCost, KdfError, ScryptParams};
@@ -25,7 +25,7 @@ pub use names::SealedName;
 pub use object::{ObjectKey, TAG_BYTES};
 pub use ring::{Epoch, KeyRing, MacLabel, Vmk};
 pub use secret::{Key, Secret, equal};
-pub use sign::{AdminKey, AdminPublicKey, SIGNATURE_BYTES, verify_header};
+pub use sign::{AdminKey, AdminPublicKey, SIGNATURE_BYTES, verify_acceptance, verify_header};
 pub use slot::{FactorKind, FactorSecret, SlotContext, SlotKey, WRAPPED_BYTES, slot_key};
 
 /// Unwraps what fails only if the cryptographic library breaks its own contract.

@@ -1,4 +1,4 @@
-//! The admin key: an Ed25519 key that signs volume headers.
+//! The admin key: an Ed25519 key that signs volume headers and rollbacks that are accepted.
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
@@ -50,7 +50,17 @@ impl AdminKey {
     /// Signs the bytes of a header.
     #[must_use]
     pub fn sign_header(&self, bytes: &[u8]) -> [u8; SIGNATURE_BYTES] {
-        let signature = pair(&self.seed).sign(&message(bytes));
+        self.sign(&message(Label::HeaderSignature, &[bytes]))
+    }
+
+    /// Signs that a rollback is accepted, told by `parts`.
+    #[must_use]
+    pub fn sign_acceptance(&self, parts: &[&[u8]]) -> [u8; SIGNATURE_BYTES] {
+        self.sign(&message(Label::Acceptance, parts))
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        let signature = pair(&self.seed).sign(message);
         cannot_fail(signature.as_ref().try_into(), "an Ed25519 signature has 64 bytes")
     }
 }
@@ -58,7 +68,17 @@ impl AdminKey {
 /// Whether `signature` is that of `key`'s holder over the bytes of a header.
 #[must_use]
 pub fn verify_header(key: &AdminPublicKey, bytes: &[u8], signature: &[u8]) -> bool {
-    UnparsedPublicKey::new(&ED25519, key).verify(&message(bytes), signature).is_ok()
+    verify(key, &message(Label::HeaderSignature, &[bytes]), signature)
+}
+
+/// Whether `signature` is that of `key`'s holder over the rollback told by `parts`.
+#[must_use]
+pub fn verify_acceptance(key: &AdminPublicKey, parts: &[&[u8]], signature: &[u8]) -> bool {
+    verify(key, &message(Label::Acceptance, parts), signature)
+}
+
+fn verify(key: &AdminPublicKey, message: &[u8], signature: &[u8]) -> bool {
+    UnparsedPublicKey::new(&ED25519, key).verify(message, signature).is_ok()
 }
 
 fn pair(seed: &Key<32>) -> Ed25519KeyPair {
@@ -66,8 +86,8 @@ fn pair(seed: &Key<32>) -> Ed25519KeyPair {
 }
 
 /// The label keeps this signature from passing for one over anything else.
-fn message(bytes: &[u8]) -> Vec<u8> {
-    [Label::HeaderSignature.bytes(), &length_prefixed(&[bytes])].concat()
+fn message(label: Label, parts: &[&[u8]]) -> Vec<u8> {
+    [label.bytes(), &length_prefixed(parts)].concat()
 }
 
 #[cfg(test)]
@@ -101,5 +121,16 @@ mod tests {
         assert!(!verify_header(key.public(), b"headex", &signature));
         assert!(!verify_header(other.public(), b"header", &signature));
         assert!(!verify_header(key.public(), b"header", &signature[..63]));
+    }
+
+    #[test]
+    fn a_signed_header_is_no_accepted_rollback_and_a_rollback_no_other() {
+        let key = AdminKey::from_seed(Key::from_bytes([1; 32]));
+        let header = key.sign_header(b"x");
+        assert!(!verify_acceptance(key.public(), &[b"x"], &header));
+        let accepted = key.sign_acceptance(&[b"ab", b"c"]);
+        assert!(verify_acceptance(key.public(), &[b"ab", b"c"], &accepted));
+        assert!(!verify_acceptance(key.public(), &[b"a", b"bc"], &accepted));
+        assert!(!verify_header(key.public(), b"ab", &accepted));
     }
 }

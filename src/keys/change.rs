@@ -3,9 +3,9 @@
 use super::frame::{self, Frame};
 use super::header::{Role, SLOTS_MAX, Slot, is_label};
 use super::slot::{self, Keys, Wanted};
-use super::{Factor, KeyError, Unlocked};
+use super::{Factor, Header, KeyError, Unlocked};
 use crate::base::{Entropy, Time};
-use crate::crypto::{AdminKey, KdfCost};
+use crate::crypto::{AdminKey, KdfCost, KeyRing, SIGNATURE_BYTES, ScryptParams};
 
 /// What is to be said of a slot that is added.
 #[derive(Debug)]
@@ -18,6 +18,20 @@ pub struct NewSlot<'a> {
     pub factors: &'a [Factor],
     /// How its passphrases are stretched.
     pub kdf_cost: KdfCost,
+}
+
+/// Signs in the admin's name, if the slot that was opened is an admin's.
+#[derive(Debug)]
+pub struct Signer(Option<AdminKey>);
+
+impl Signer {
+    /// Signs that a rollback, told by `parts`, is accepted.
+    ///
+    /// # Errors
+    /// [`KeyError::NotAdmin`]: only an admin slot holds the key.
+    pub fn sign_acceptance(&self, parts: &[&[u8]]) -> Result<[u8; SIGNATURE_BYTES], KeyError> {
+        Ok(self.0.as_ref().ok_or(KeyError::NotAdmin)?.sign_acceptance(parts))
+    }
 }
 
 /// None of these changes `self`: each gives the bytes of the header that follows, to be stored under
@@ -44,7 +58,8 @@ impl Unlocked {
         let highest = self.header.slots.iter().map(|slot| slot.id).max().unwrap_or_default();
         let id = highest.checked_add(1).ok_or(KeyError::SlotsFull)?;
         let NewSlot { label, role, factors, kdf_cost } = *new;
-        let wanted = Wanted { id, label, role, factors, kdf_cost, kdf_floor: None };
+        let kdf_floor = floor_of(&self.header.slots, kdf_cost);
+        let wanted = Wanted { id, label, role, factors, kdf_cost, kdf_floor };
         let slot = slot::make(keys, &wanted, entropy, now)?;
         self.follow(keys.admin, |slots| slots.push(slot))
     }
@@ -107,6 +122,12 @@ impl Unlocked {
         Ok(())
     }
 
+    /// What the header says, the working keys, and what the slot is able to sign.
+    #[must_use]
+    pub fn into_parts(self) -> (Header, KeyRing, Signer) {
+        (self.header, self.ring, Signer(self.admin))
+    }
+
     fn keys(&self) -> Result<Keys<'_>, KeyError> {
         let admin = self.admin.as_ref().ok_or(KeyError::NotAdmin)?;
         Ok(Keys { volume: self.volume, epoch: self.epoch, vmk: &self.vmk, admin })
@@ -118,6 +139,18 @@ impl Unlocked {
         header.revision =
             header.revision.checked_add(1).ok_or(KeyError::NotTheNext { what: "revisions ran out" })?;
         frame::write(&header, &self.ring, admin)
+    }
+}
+
+/// What a new slot is stretched by at the least: as much as the least of those there are, so that a slow machine
+/// does not make guessing cheaper; unless the cost was chosen.
+fn floor_of(slots: &[Slot], cost: KdfCost) -> Option<ScryptParams> {
+    match cost {
+        KdfCost::Calibrated => {
+            let all = slots.iter().filter_map(|slot| slot.params().ok().flatten());
+            all.min_by_key(|params| params.n().saturating_mul(params.p().into()))
+        }
+        KdfCost::Fixed { .. } => None,
     }
 }
 
@@ -212,6 +245,23 @@ mod tests {
         assert_eq!(refused, Err(KeyError::NoSuchSlot(9)));
         let refused = owner.change_factors(0, &passphrase(""), FLOOR, &entropy, NOW);
         assert_eq!(refused, Err(KeyError::Empty { what: "passphrase" }));
+    }
+
+    #[test]
+    fn a_new_slot_is_stretched_no_less_than_the_least_unless_its_cost_was_chosen() {
+        let entropy = SeededEntropy::new(1);
+        let spec = super::super::NewVolume { kdf_cost: KdfCost::Fixed { log_n: 16 }, ..SPEC };
+        let (_, _, mut owner) = create(&spec, &passphrase("first"), &entropy, NOW).unwrap();
+        let least = |owner: &Unlocked, cost| floor_of(owner.slots(), cost).map(|params| params.n());
+        assert_eq!(least(&owner, KdfCost::Calibrated), Some(1 << 16));
+        let factors = passphrase("second");
+        let bytes = owner.add_slot(&reader(&factors), &entropy, NOW).unwrap();
+        owner.adopt(&bytes).unwrap();
+        assert_eq!(owner.slots()[2].kdf.unwrap().n, 1 << 15, "it was chosen");
+        assert_eq!(least(&owner, KdfCost::Calibrated), Some(1 << 15));
+        assert_eq!(least(&owner, FLOOR), None);
+        let (_, _, by_file, _) = volume(1);
+        assert_eq!(least(&by_file, KdfCost::Calibrated), None);
     }
 
     #[test]

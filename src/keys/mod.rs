@@ -6,15 +6,17 @@
 mod change;
 mod error;
 mod factor;
+mod fingerprint;
 mod frame;
 mod header;
 mod recovery;
 mod slot;
 mod unlock;
 
-pub use change::NewSlot;
+pub use change::{NewSlot, Signer};
 pub use error::KeyError;
 pub use factor::{Factor, KEY_FILE_BYTES_MAX};
+pub use fingerprint::{Fingerprint, FingerprintError, Identity};
 pub use frame::HEADER_BYTES_MAX;
 pub use header::{
     Compression, FORMAT_VERSION, FactorName, Header, Hex, Kdf, LABEL_BYTES_MAX, Role, SLOTS_MAX, Slot,

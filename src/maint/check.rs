@@ -98,10 +98,16 @@ impl Report {
         self.worst().is_none_or(|worst| worst == Severity::Note)
     }
 
-    /// Whether the bucket offers another history than this machine has seen.
+    /// Whether the bucket offers an older history than this machine has seen.
     #[must_use]
     pub fn is_rollback(&self) -> bool {
-        self.findings.iter().any(|finding| finding.problem.is_rollback())
+        self.findings.iter().any(|finding| matches!(finding.problem, Problem::RolledBack { .. }))
+    }
+
+    /// Whether the bucket offers another history than this machine has seen.
+    #[must_use]
+    pub fn is_fork(&self) -> bool {
+        self.findings.iter().any(|finding| finding.problem == Problem::Forked)
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::MaintError;
 use crate::base::{Ino, Time};
 use crate::meta::engine::Engine;
-use crate::meta::{Commit, Inode, Key, MetaError, Record, Superblock, chain, decode, encode};
+use crate::meta::{Commit, Inode, Key, Machine, MetaError, Record, Superblock, chain, decode, encode};
 use crate::vault::Vault;
 
 /// Records of one commit, so that it stays far below what the engine holds in memory.
@@ -120,6 +120,17 @@ impl Desk {
         Ok((self.superblock.commit, self.superblock.head))
     }
 
+    /// The device's counter with its next commit; 0 for none.
+    async fn next_counter(&self) -> Result<u64, MaintError> {
+        if self.device == [0; 16] {
+            return Ok(0);
+        }
+        match self.get(Key::Machine(self.device)).await? {
+            Some(Record::Machine(machine)) => Ok(machine.counter.saturating_add(1)),
+            _ => Ok(1),
+        }
+    }
+
     /// One commit.
     async fn write(
         &mut self,
@@ -128,8 +139,14 @@ impl Desk {
     ) -> Result<(), MaintError> {
         let mut next = self.superblock.clone();
         next.commit = next.commit.saturating_add(1);
-        next.head = chain::link(self.vault.ring(), &next.head, next.commit, &self.device, now);
-        let commit = Commit { hash: next.head, device: self.device, time: now };
+        let device = self.device;
+        let counter = self.next_counter().await?;
+        next.head = chain::link(self.vault.ring(), &next.head, next.commit, (&device, counter), now);
+        let commit = Commit { hash: next.head, device, counter, time: now };
+        if counter > 0 {
+            let machine = Record::Machine(Machine { counter, commit: next.commit });
+            rows.push((Key::Machine(device).encode(), Some(encode(&machine)?)));
+        }
         rows.push((Key::Commit(next.commit).encode(), Some(encode(&Record::Commit(Arc::new(commit)))?)));
         rows.push((Key::Super.encode(), Some(encode(&Record::Super(Arc::new(next.clone())))?)));
         self.engine.write_durable(rows).await.map_err(MetaError::from)?;

@@ -387,12 +387,6 @@ impl Problem {
             _ => Severity::Structure,
         }
     }
-
-    /// Whether it is about what the bucket offers against what this machine has seen.
-    #[must_use]
-    pub const fn is_rollback(&self) -> bool {
-        matches!(self, Self::RolledBack { .. } | Self::Forked)
-    }
 }
 
 /// All that is found, in bounded memory.

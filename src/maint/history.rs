@@ -4,7 +4,7 @@ use super::MaintError;
 use super::check::Survey;
 use super::finding::{Problem, Subject};
 use super::rows::Rows;
-use crate::meta::chain::{GENESIS, HISTORY_COMMITS, hash_in, link};
+use crate::meta::chain::{GENESIS, HISTORY_COMMITS, hash_in, link_of};
 use crate::meta::{Commit, History, Key, Record, Superblock};
 
 /// Where the walk along the chain stands.
@@ -34,6 +34,7 @@ impl Survey<'_> {
         if self.superblock.is_none() {
             self.findings.add(Subject::Volume, Problem::SuperMissing);
         }
+        self.look_at_declarations().await?;
         let mut chain = Chain { next: 1, previous: vec![GENESIS] };
         let mut rows = Rows::of(&engine, b'H');
         while let Some(row) = rows.next().await? {
@@ -64,6 +65,23 @@ impl Survey<'_> {
         if let Some(superblock) = self.superblock.clone() {
             self.judge_head(&chain, &superblock);
             self.judge_pin(&superblock);
+        }
+        Ok(())
+    }
+
+    /// Records about commits that nothing else depends on.
+    async fn look_at_declarations(&mut self) -> Result<(), MaintError> {
+        for letter in *b"AM" {
+            let mut rows = Rows::of(&self.source.engine, letter);
+            while let Some(row) = rows.next().await? {
+                match (row.key, row.record) {
+                    (Some(_), Ok(_)) => {}
+                    (Some(_), Err(why)) => {
+                        self.findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordBroken { why });
+                    }
+                    (None, _) => self.findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordStray),
+                }
+            }
         }
         Ok(())
     }
@@ -103,7 +121,7 @@ impl Survey<'_> {
             chain.previous.clear();
         }
         let ring = self.source.ring();
-        let made = |previous| link(ring, previous, number, &commit.device, commit.time);
+        let made = |previous| link_of(ring, previous, number, commit);
         let follows: Vec<[u8; 32]> = chain.previous.iter().map(made).collect();
         let is_whole = follows.is_empty() || follows.contains(&commit.hash);
         if is_whole {

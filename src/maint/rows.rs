@@ -10,7 +10,7 @@ use crate::meta::engine::Engine;
 use crate::meta::{Key, MetaError, Record, decode};
 
 /// The letters of this format's keys, in order.
-const LETTERS: &[u8] = b"BCDEGHILORSVX";
+const LETTERS: &[u8] = b"ABCDEGHILMORSVX";
 
 /// A record as it is stored.
 #[derive(Clone, Debug)]

@@ -8,18 +8,35 @@ use std::sync::Arc;
 use crate::base::Time;
 use crate::crypto::{KeyRing, MacLabel};
 
-use super::{Commit, History};
+use super::{Commit, DeviceRun, History};
 
 /// What stands before the first commit.
 pub const GENESIS: [u8; 32] = [0; 32];
 /// Commits in one [`History`].
 pub const HISTORY_COMMITS: u64 = 1024;
 
-/// The hash of commit `number`, made by `device` at `time` upon the commit with hash `previous`.
+/// The hash of commit `number`, made by a device at `time` upon the commit with hash `previous`. A device
+/// that counts its commits binds its counter, too; 0 stands for one that does not.
 #[must_use]
-pub fn link(ring: &KeyRing, previous: &[u8; 32], number: u64, device: &[u8; 16], time: Time) -> [u8; 32] {
+pub fn link(
+    ring: &KeyRing,
+    previous: &[u8; 32],
+    number: u64,
+    (device, counter): (&[u8; 16], u64),
+    time: Time,
+) -> [u8; 32] {
+    let (number, counted) = (number.to_be_bytes(), counter.to_be_bytes());
     let (secs, nanos) = (time.secs.to_be_bytes(), time.nanos.to_be_bytes());
-    ring.mac(MacLabel::Commit, &[previous, &number.to_be_bytes(), device, &secs, &nanos])
+    match counter {
+        0 => ring.mac(MacLabel::Commit, &[previous, &number, device, &secs, &nanos]),
+        _ => ring.mac(MacLabel::Commit, &[previous, &number, device, &secs, &nanos, &counted]),
+    }
+}
+
+/// The hash that `commit` must have as number `number`, upon the commit with hash `previous`.
+#[must_use]
+pub fn link_of(ring: &KeyRing, previous: &[u8; 32], number: u64, commit: &Commit) -> [u8; 32] {
+    link(ring, previous, number, (&commit.device, commit.counter), commit.time)
 }
 
 /// The first commit of the history that holds, or will hold, commit `number`, counted from 1.
@@ -35,13 +52,14 @@ pub fn fold(ring: &KeyRing, before: [u8; 32], first: u64, commits: &[Arc<Commit>
     let mut history = History { before, devices: Vec::new(), times: Vec::with_capacity(commits.len()) };
     let (mut hash, mut secs) = (before, 0);
     for (number, commit) in (first..).zip(commits) {
-        hash = link(ring, &hash, number, &commit.device, commit.time);
+        hash = link_of(ring, &hash, number, commit);
         if hash != commit.hash {
             return None;
         }
+        let (device, counter) = (commit.device, commit.counter);
         match history.devices.last_mut() {
-            Some((device, count)) if *device == commit.device => *count += 1,
-            _ => history.devices.push((commit.device, 1)),
+            Some(run) if run.device == device && counter_at(run, run.count) == counter => run.count += 1,
+            _ => history.devices.push(DeviceRun { device, count: 1, counter }),
         }
         history.times.push((commit.time.secs.checked_sub(secs)?, commit.time.nanos));
         secs = commit.time.secs;
@@ -53,17 +71,22 @@ pub fn fold(ring: &KeyRing, before: [u8; 32], first: u64, commits: &[Arc<Commit>
 /// does not.
 #[must_use]
 pub fn hash_in(ring: &KeyRing, history: &History, first: u64, number: u64) -> Option<[u8; 32]> {
-    let devices = history.devices.iter();
-    let mut devices = devices.flat_map(|(device, count)| std::iter::repeat_n(device, *count as usize));
+    let runs = history.devices.iter();
+    let mut makers = runs.flat_map(|run| (0..run.count).map(move |at| (&run.device, counter_at(run, at))));
     let (mut hash, mut secs) = (history.before, 0i64);
     for (at, (after, nanos)) in (first..=number).zip(&history.times) {
         secs = secs.checked_add(*after)?;
-        hash = link(ring, &hash, at, devices.next()?, Time { secs, nanos: *nanos });
+        hash = link(ring, &hash, at, makers.next()?, Time { secs, nanos: *nanos });
         if at == number {
             return Some(hash);
         }
     }
     None
+}
+
+/// The counter of the commit that is number `at`, from 0, of a run.
+const fn counter_at(run: &DeviceRun, at: u32) -> u64 {
+    if run.counter == 0 { 0 } else { run.counter.saturating_add(at as u64) }
 }
 
 #[cfg(test)]
@@ -83,8 +106,10 @@ mod tests {
             // Clocks are set back now and then.
             let secs = 1_700_000_000 + number as i64 * 5 - if number.is_multiple_of(7) { 4000 } else { 0 };
             let time = Time { secs, nanos: (number * 7919 % 1_000_000_000) as u32 };
-            hash = link(ring, &hash, number, &device, time);
-            Arc::new(Commit { hash, device, time })
+            // Nobody counted at first; later a device skips a number now and then.
+            let counter = if number < first + 400 { 0 } else { number + number / 100 };
+            hash = link(ring, &hash, number, (&device, counter), time);
+            Arc::new(Commit { hash, device, counter, time })
         });
         commits.collect()
     }
@@ -123,7 +148,7 @@ mod tests {
         history.devices.clear();
         assert_eq!(hash_in(&ring, &history, 1, 5), None);
         history.times = vec![(i64::MAX, 0), (i64::MAX, 0)];
-        history.devices = vec![([0; 16], u32::MAX)];
+        history.devices = vec![DeviceRun { device: [0; 16], count: u32::MAX, counter: u64::MAX - 1 }];
         assert_eq!(hash_in(&ring, &history, 1, 2), None);
     }
 }

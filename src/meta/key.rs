@@ -6,6 +6,8 @@ use crate::base::{Ino, SegmentId, Tag};
 /// their encodings do. (`docs/FORMAT.md`, "Metadata records")
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
+    /// `A`: the newest rollback that an admin has accepted.
+    Acceptance,
     /// `B`: the bytes of one block of a file, kept as a record.
     Inline(Ino, u64),
     /// `C`: a commit.
@@ -22,6 +24,8 @@ pub enum Key {
     Inode(Ino),
     /// `L`: a segment of which no other record knows, found by listing the bucket.
     Leftover(SegmentId),
+    /// `M`: how many commits a machine has made, by its id for the volume.
+    Machine([u8; 16]),
     /// `O`: an inode without names that is still in use.
     Orphan(Ino),
     /// `R`: a page of a file shares blocks of a segment that the segment's footer may not tell.
@@ -40,6 +44,7 @@ impl Key {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(33);
         match self {
+            Self::Acceptance => put(&mut bytes, b'A', &[]),
             Self::Inline(ino, block) => put(&mut bytes, b'B', &[&be(ino.0), &be(*block)]),
             Self::Commit(number) => put(&mut bytes, b'C', &[&be(*number)]),
             Self::Entry(dir, tag) => put(&mut bytes, b'D', &[&be(dir.0), &tag.0]),
@@ -48,6 +53,7 @@ impl Key {
             Self::History(first) => put(&mut bytes, b'H', &[&be(*first)]),
             Self::Inode(ino) => put(&mut bytes, b'I', &[&be(ino.0)]),
             Self::Leftover(id) => put(&mut bytes, b'L', &[&id.0]),
+            Self::Machine(device) => put(&mut bytes, b'M', &[device]),
             Self::Orphan(ino) => put(&mut bytes, b'O', &[&be(ino.0)]),
             Self::Reference(id, ino, page) => put(&mut bytes, b'R', &[&id.0, &be(ino.0), &be(*page)]),
             Self::Segment(id) => put(&mut bytes, b'S', &[&id.0]),
@@ -62,6 +68,7 @@ impl Key {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (letter, rest) = bytes.split_first()?;
         match letter {
+            b'A' => rest.is_empty().then_some(Self::Acceptance),
             b'B' => ino_and_number(rest).map(|(ino, block)| Self::Inline(ino, block)),
             b'C' => number(rest).map(Self::Commit),
             b'D' => ino_and_tag(rest).map(|(ino, tag)| Self::Entry(ino, tag)),
@@ -70,6 +77,7 @@ impl Key {
             b'H' => number(rest).map(Self::History),
             b'I' => number(rest).map(|ino| Self::Inode(Ino(ino))),
             b'L' => Some(Self::Leftover(SegmentId(rest.try_into().ok()?))),
+            b'M' => Some(Self::Machine(rest.try_into().ok()?)),
             b'O' => number(rest).map(|ino| Self::Orphan(Ino(ino))),
             b'R' => {
                 let (id, rest) = rest.split_at_checked(16)?;
@@ -128,9 +136,11 @@ mod tests {
             any::<u64>().prop_map(Key::History),
             ino.clone().prop_map(Key::Inode),
             id.clone().prop_map(Key::Leftover),
+            any::<[u8; 16]>().prop_map(Key::Machine),
             ino.clone().prop_map(Key::Orphan),
             (id.clone(), ino.clone(), any::<u64>()).prop_map(|(s, i, p)| Key::Reference(s, i, p)),
             id.prop_map(Key::Segment),
+            Just(Key::Acceptance),
             Just(Key::Super),
             (ino, tag).prop_map(|(i, t)| Key::Xattr(i, t)),
         ]

@@ -14,5 +14,6 @@ pub use error::MetaError;
 pub use key::Key;
 pub use overlay::{Load, Overlay};
 pub use record::{
-    Body, Commit, Entry, Garbage, History, Holder, Inode, Leftover, Page, Record, Segment, Superblock, Xattr,
+    Acceptance, Body, Commit, DeviceRun, Entry, Garbage, History, Holder, Inode, Leftover, Machine, Page,
+    Record, Segment, Superblock, Xattr,
 };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 
-use crate::base::{FileKind, Ino, Piece, Run, RunList, SegmentSeal, Time};
+use crate::base::{FileKind, Ino, Piece, Run, RunList, SegmentSeal, Time, VolumeId};
 
 /// Where an inode keeps its contents.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -118,25 +118,87 @@ pub struct Leftover {
 }
 
 /// A commit: a link of the chain that shows rollback.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     /// What [`chain::link`](super::chain::link) makes of the commit before and this one.
     pub hash: [u8; 32],
     /// The device that made it.
     pub device: [u8; 16],
+    /// How many commits the device has made with this one; 0 where it does not count.
+    pub counter: u64,
     /// When.
     pub time: Time,
 }
 
+/// Commits that one device has made in a row, its counter going up by one with each, or staying 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeviceRun {
+    /// The device.
+    pub device: [u8; 16],
+    /// So many commits.
+    pub count: u32,
+    /// The counter of the first.
+    pub counter: u64,
+}
+
+/// What a machine has done, by its id for the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Machine {
+    /// Commits that it has made.
+    pub counter: u64,
+    /// The last of them.
+    pub commit: u64,
+}
+
 /// Old commits in a row, from which each one's hash is computed again.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     /// The hash of the commit before the first.
     pub before: [u8; 32],
-    /// Who made them: a device, and how many in a row.
-    pub devices: Vec<([u8; 16], u32)>,
+    /// Who made them, in order.
+    pub devices: Vec<DeviceRun>,
     /// When: seconds since the one before (of the first, since 1970), and nanoseconds.
     pub times: Vec<(i64, u32)>,
+}
+
+/// A rollback that an admin has accepted: this machine had seen another state, and the history goes on
+/// from an older one. (`docs/FORMAT.md`, "Acceptance")
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Acceptance {
+    /// Counts up with every acceptance.
+    pub ordinal: u64,
+    /// The commit from which the history goes on.
+    pub commit: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+    /// Revision of the header that was accepted with it.
+    pub revision: u64,
+    /// The newest commit that had been seen, and is given up.
+    pub abandoned_commit: u64,
+    /// The newest revision of the header that had been seen.
+    pub abandoned_revision: u64,
+    /// When.
+    pub time: Time,
+    /// The admin key's, over [`Acceptance::parts`].
+    pub signature: [u8; 64],
+}
+
+impl Acceptance {
+    /// What is signed, in order.
+    #[must_use]
+    pub fn parts(&self, volume: VolumeId) -> [Vec<u8>; 8] {
+        let time = [&self.time.secs.to_be_bytes()[..], &self.time.nanos.to_be_bytes()].concat();
+        [
+            volume.0.to_vec(),
+            self.ordinal.to_be_bytes().to_vec(),
+            self.commit.to_be_bytes().to_vec(),
+            self.hash.to_vec(),
+            self.revision.to_be_bytes().to_vec(),
+            self.abandoned_commit.to_be_bytes().to_vec(),
+            self.abandoned_revision.to_be_bytes().to_vec(),
+            time,
+        ]
+    }
 }
 
 /// Who has the volume mounted for writing.
@@ -194,6 +256,8 @@ const fn run_bytes(run: &Run) -> usize {
 /// A record. Large ones are shared, so that a copy costs a count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
+    /// Under [`Key::Acceptance`](super::Key::Acceptance).
+    Acceptance(Arc<Acceptance>),
     /// Under [`Key::Inline`](super::Key::Inline).
     Inline(bytes::Bytes),
     /// Under [`Key::Commit`](super::Key::Commit).
@@ -210,6 +274,8 @@ pub enum Record {
     Inode(Arc<Inode>),
     /// Under [`Key::Leftover`](super::Key::Leftover).
     Leftover(Leftover),
+    /// Under [`Key::Machine`](super::Key::Machine).
+    Machine(Machine),
     /// Under [`Key::Orphan`](super::Key::Orphan).
     Orphan,
     /// Under [`Key::Reference`](super::Key::Reference).
@@ -228,6 +294,7 @@ impl Record {
     pub fn heap_bytes(&self) -> usize {
         match self {
             Self::Inline(bytes) => ALLOCATION_BYTES + bytes.len(),
+            Self::Acceptance(_) => shared::<Acceptance>(),
             Self::Commit(_) => shared::<Commit>(),
             Self::Super(_) => shared::<Superblock>(),
             Self::Entry(entry) => shared::<Entry>() + ALLOCATION_BYTES + entry.name.len(),
@@ -235,7 +302,12 @@ impl Record {
                 let runs = page.runs.runs().iter().map(|run| size_of::<Run>() + run_bytes(run));
                 shared::<Page>() + runs.sum::<usize>() + size_of::<u32>() * page.inline.len()
             }
-            Self::Garbage(_) | Self::Leftover(_) | Self::Orphan | Self::Reference | Self::Segment(_) => 0,
+            Self::Garbage(_)
+            | Self::Leftover(_)
+            | Self::Machine(_)
+            | Self::Orphan
+            | Self::Reference
+            | Self::Segment(_) => 0,
             Self::History(history) => {
                 shared::<History>() + 24 * history.devices.len() + 16 * history.times.len()
             }

@@ -75,6 +75,7 @@ pub struct Bucket {
     prompt: Arc<dyn ObjectStore>,
     meter: Meter,
     url: Arc<str>,
+    known_as: Arc<str>,
     read_timeout: Duration,
 }
 
@@ -123,6 +124,7 @@ impl Bucket {
             prompt: patient(Some(PROMPT_WRITE.min(options.read_timeout))),
             meter,
             url: url.into(),
+            known_as: url::known_as(url, options.endpoint.as_deref()).into(),
             read_timeout: options.read_timeout,
         }
     }
@@ -144,6 +146,12 @@ impl Bucket {
     #[must_use]
     pub fn display_url(&self) -> &str {
         &self.url
+    }
+
+    /// The bucket's place, spelled in one way only, under which a machine remembers what it found there.
+    #[must_use]
+    pub fn known_as(&self) -> &str {
+        &self.known_as
     }
 
     /// How long reads are tried.

@@ -118,6 +118,15 @@ pub(crate) fn shown(text: &str) -> String {
     }
 }
 
+/// One spelling for what names the same place, and the store's address if it is not the usual one.
+pub(crate) fn known_as(url: &str, endpoint: Option<&str>) -> String {
+    let place = url.strip_prefix("file://").unwrap_or(url).trim_end_matches('/');
+    match endpoint {
+        Some(endpoint) => format!("{place} at {}", endpoint.trim_end_matches('/')),
+        None => place.to_owned(),
+    }
+}
+
 fn local(directory: &FilePath, url: &str, create: bool) -> Result<Arc<dyn ObjectStore>, StoreError> {
     let failed = |error: &std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => StoreError::NoBucket { bucket: url.to_owned() },

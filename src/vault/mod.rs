@@ -24,6 +24,9 @@ use crate::base::Entropy;
 use crate::crypto::KeyRing;
 use crate::store::Bucket;
 
+/// The store that the record engine is given.
+pub type MetaStore = Arc<dyn ObjectStore>;
+
 /// The sealed objects of one volume in its bucket. Clones share everything.
 #[derive(Clone)]
 pub struct Vault(Arc<Inner>);
@@ -62,7 +65,7 @@ impl Vault {
     /// The store for the record engine: paths and objects sealed, read through a cache of up to
     /// `cache_bytes` of sealed bytes.
     #[must_use]
-    pub fn meta_store(&self, cache_bytes: u64) -> Arc<dyn ObjectStore> {
+    pub fn meta_store(&self, cache_bytes: u64) -> MetaStore {
         Arc::new(sealed::SealedStore::new(self.clone(), cache_bytes))
     }
 }

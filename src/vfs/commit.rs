@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 
 use crate::base::{Ino, NewSegment, SegmentId};
 use crate::data::{FileEdit, Moves};
 use crate::meta::engine::EngineError;
-use crate::meta::{Commit, Key, MetaError, Record, Superblock, chain, encode};
+use crate::meta::{Commit, Key, Machine, MetaError, Record, Superblock, chain, encode};
 
 use super::account::Accounted;
 use super::layout::Layout;
+use super::options::Committed;
 use super::state::Phase;
 use super::{Vfs, VfsError};
 
@@ -30,6 +32,8 @@ pub(super) struct Batch {
     written: Vec<(Key, Option<Record>)>,
     layout: Layout,
     superblock: Superblock,
+    /// How many commits this device has made with this one.
+    counter: u64,
     /// Blocks that ride in records although they belong into a segment.
     repack: Vec<(Ino, u64)>,
     segments: Accounted,
@@ -41,22 +45,35 @@ impl Vfs {
         self.start_keeping();
         let this = Arc::downgrade(self);
         let age = self.options.commit_age;
+        let heartbeat = self.options.heartbeat;
+        let mut beat = (self.head().0, Instant::now());
         tokio::spawn(async move {
             loop {
                 let Some(vfs) = this.upgrade() else { return };
                 if vfs.state.lock().phase == Phase::ShutDown {
                     return;
                 }
+                let (commit, _) = vfs.head();
+                if commit != beat.0 {
+                    beat = (commit, Instant::now());
+                }
                 let aged = async {
                     vfs.signals.dirtied.notified().await;
                     tokio::time::sleep(age).await;
                 };
-                let is_urgent = tokio::select! {
-                    biased;
-                    () = vfs.signals.wanted.notified() => true,
-                    () = aged => false,
+                let idle = async {
+                    match heartbeat {
+                        Some(every) => tokio::time::sleep_until(beat.1 + every).await,
+                        None => std::future::pending().await,
+                    }
                 };
-                match vfs.commit(is_urgent, false).await {
+                let (is_urgent, is_forced) = tokio::select! {
+                    biased;
+                    () = vfs.signals.wanted.notified() => (true, false),
+                    () = aged => (false, false),
+                    () = idle => (false, true),
+                };
+                match vfs.commit(is_urgent, is_forced).await {
                     Ok(()) => {}
                     Err(VfsError::Fenced) => return,
                     Err(_) => {
@@ -216,11 +233,12 @@ impl Vfs {
         segments: Vec<(SegmentId, NewSegment)>,
         repack: Vec<(Ino, u64)>,
     ) -> Result<Batch, VfsError> {
-        let (changes, before, files_delta, next_ino, holder) = {
+        let (changes, before, files_delta, next_ino, holder, counted) = {
             let state = self.state.lock();
             let changes = state.overlay.sealed_changes();
             let (files_delta, next_ino) = (state.sealed_files_delta, state.sealed_next_ino);
-            (changes, state.superblock.clone(), files_delta, next_ino, state.holder.clone())
+            let (superblock, holder) = (state.superblock.clone(), state.holder.clone());
+            (changes, superblock, files_delta, next_ino, holder, state.counter)
         };
         let mut records = std::mem::take(&mut layout.records);
         records.extend(changes);
@@ -240,8 +258,14 @@ impl Vfs {
         let number = before.commit + 1;
         let segments = self.account(&layout.live, segments, number, &mut records).await?;
         let time = self.clock.now();
-        let hash = chain::link(self.ring(), &before.head, number, &self.options.device, time);
-        let commit = Commit { hash, device: self.options.device, time };
+        let device = self.options.device;
+        let counter = if device == [0; 16] { 0 } else { counted.saturating_add(1) };
+        let hash = chain::link(self.ring(), &before.head, number, (&device, counter), time);
+        let commit = Commit { hash, device, counter, time };
+        if counter > 0 {
+            let machine = Machine { counter, commit: number };
+            records.insert(Key::Machine(device), Some(Record::Machine(machine)));
+        }
         records.insert(Key::Commit(number), Some(Record::Commit(Arc::new(commit))));
         let superblock = Superblock {
             next_ino,
@@ -253,7 +277,8 @@ impl Vfs {
             ..before
         };
         records.insert(Key::Super, Some(Record::Super(Arc::new(superblock.clone()))));
-        Ok(Batch { written: records.into_iter().collect(), layout, superblock, repack, segments })
+        let written = records.into_iter().collect();
+        Ok(Batch { written, layout, superblock, counter, repack, segments })
     }
 
     /// The batch is durable: it becomes the past.
@@ -285,6 +310,7 @@ impl Vfs {
             state.waiting.dead(id, len.into(), due);
         }
         state.superblock = batch.superblock;
+        state.counter = batch.counter;
         state.is_committing = false;
         state.stuck = None;
         state.committed_at = Some(self.clock.now());
@@ -292,13 +318,13 @@ impl Vfs {
             true => self.tell_safety(true),
             false => self.note_change(&mut state),
         }
-        let head = (state.superblock.commit, state.superblock.head);
+        let (number, hash, counter) = (state.superblock.commit, state.superblock.head, batch.counter);
         if state.dirty.has_repack() && state.is_open_empty() {
             self.signals.dirtied.notify_one();
         }
         drop(state);
         if let Some(tell) = &self.options.on_commit {
-            tell(head.0, head.1);
+            tell(Committed { number, hash, counter });
         }
         self.tell_progress();
         self.collect_in_passing();

@@ -27,6 +27,7 @@ mod recover;
 mod refs;
 mod rename;
 mod space;
+mod staleness;
 mod state;
 mod status;
 mod survey;
@@ -56,7 +57,7 @@ pub use access::Atime;
 pub use attr::{Attr, Caller, DirEntry, Handle, RenameMode, SeekFor, SetAttr, SetTime, StatFs, XattrMode};
 pub use clean::Cleaned;
 pub use error::VfsError;
-pub use options::{CleanOptions, OnCommit, VfsOptions};
+pub use options::{CleanOptions, Committed, OnCommit, VfsOptions};
 pub use reclaim::{Amount, Reclaimable, Reclaimed};
 pub use status::{OnSafety, Status};
 pub use unsent::{OnFenced, Part, Rescue, Unsent, UnsentChange, UnsentFile};
@@ -318,7 +319,8 @@ impl Vfs {
     ) -> Arc<Self> {
         let phase = if options.read_only { Phase::ReadOnly } else { Phase::Writable };
         let overlay = Overlay::new(options.record_cache_bytes);
-        let state = State::new(overlay, superblock, phase, options.clean.slack_bytes);
+        let mut state = State::new(overlay, superblock, phase, options.clean.slack_bytes);
+        state.counter = options.counter;
         let progress = Progress::of(&state);
         let follow = Follow::starting_with(engine.view(), clock.elapsed());
         Arc::new_cyclic(|me| Self {

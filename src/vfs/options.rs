@@ -6,8 +6,19 @@ use std::time::Duration;
 use super::{Atime, OnFenced};
 use crate::data::{Compression, SEGMENT_ROOM_BYTES};
 
-/// Told of every commit: its number and its hash.
-pub type OnCommit = Arc<dyn Fn(u64, [u8; 32]) + Send + Sync>;
+/// A commit that has become durable.
+#[derive(Clone, Copy, Debug)]
+pub struct Committed {
+    /// Its number.
+    pub number: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+    /// How many commits this device has made with it; 0 where it does not count.
+    pub counter: u64,
+}
+
+/// Told of every commit.
+pub type OnCommit = Arc<dyn Fn(Committed) + Send + Sync>;
 
 /// A group's records are in memory so often while it is committed: the next group, the sealed one, its batch, the encoded
 /// batch, the engine's.
@@ -45,8 +56,10 @@ pub struct VfsOptions {
     pub read_ahead_bytes: u64,
     /// How blocks are compressed before they are sealed.
     pub compression: Compression,
-    /// The device that commits are made by.
+    /// The device that commits are made by; it counts them unless it is all zeros.
     pub device: [u8; 16],
+    /// How many it has made before.
+    pub counter: u64,
     /// When and how fast segments are cleaned.
     pub clean: CleanOptions,
     /// Whether an `fsync` may be done before contents of other files that were written earlier.
@@ -59,6 +72,10 @@ pub struct VfsOptions {
     pub directory_atime: bool,
     /// What a reader shows is at most this old, while the bucket answers.
     pub poll_interval: Duration,
+    /// Commit this often although nothing has changed.
+    pub heartbeat: Option<Duration>,
+    /// A reader warns when the newest commit that it finds is older.
+    pub max_staleness: Option<Duration>,
     /// Told of every commit, after it is durable.
     pub on_commit: Option<OnCommit>,
     /// Saves what was not sent when another writer takes over; lost at the end if `None`.
@@ -122,12 +139,15 @@ impl Default for VfsOptions {
             read_ahead_bytes: 32 * 1024 * 1024,
             compression: Compression::None,
             device: [0; 16],
+            counter: 0,
             clean: CleanOptions::default(),
             overtakes: true,
             fsync_timeout: None,
             atime: Atime::default(),
             directory_atime: true,
             poll_interval: Duration::from_secs(5),
+            heartbeat: None,
+            max_staleness: None,
             on_commit: None,
             on_fenced: None,
         }

@@ -19,13 +19,16 @@ const SWEEP_WAIT: Duration = Duration::from_secs(5);
 const COLLECT_WAIT: Duration = Duration::from_secs(10);
 
 impl Vfs {
-    /// Takes the volume for writing: says who holds it, in a commit of its own, and frees files that
-    /// were unlinked but open when an earlier mount ended.
+    /// Takes the volume for writing: says who holds it, in a commit of its own, with a record to be written
+    /// beside, and frees files that were unlinked but open when an earlier mount ended.
     ///
     /// # Errors
     /// Why the commit could not be made.
-    pub async fn take_hold(&self, holder: Holder) -> Result<(), VfsError> {
+    pub async fn take_hold(&self, holder: Holder, also: Option<(Key, Record)>) -> Result<(), VfsError> {
         self.state.lock().holder = Some(holder);
+        if let Some((key, record)) = also {
+            self.state.lock().overlay.put(key, Some(record));
+        }
         for (key, _) in self.all_of(Key::Orphan(Ino(0)), Key::Orphan(Ino(u64::MAX))).await? {
             if let Key::Orphan(ino) = key {
                 self.apply(|txn| {

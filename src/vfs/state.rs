@@ -86,8 +86,12 @@ pub(super) struct State {
     pub(super) dirty_since: Option<Duration>,
     /// Who holds the volume from the next commit on; nobody after the last one.
     pub(super) holder: Option<Holder>,
+    /// How many commits this device has made.
+    pub(super) counter: u64,
     /// When the last commit was made.
     pub(super) committed_at: Option<Time>,
+    /// When the newest commit was made that a reader has found, where that is watched.
+    pub(super) newest_made: Option<Time>,
 }
 
 impl State {
@@ -123,7 +127,9 @@ impl State {
             phase,
             dirty_since: None,
             holder: None,
+            counter: 0,
             committed_at: None,
+            newest_made: None,
         }
     }
 

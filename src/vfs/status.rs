@@ -25,8 +25,14 @@ pub struct Status {
     pub is_committing: bool,
     /// Number of the last commit.
     pub commit: u64,
+    /// The first half of its hash, in hexadecimal digits.
+    pub head: String,
     /// When this mount made its last commit, in seconds since 1970.
     pub committed_at: Option<f64>,
+    /// Age of the newest commit in seconds, where a reader watches it.
+    pub newest_age: Option<f64>,
+    /// Whether it is older than was allowed.
+    pub is_stale: bool,
     /// Inodes in the volume.
     pub files: u64,
     /// Plaintext bytes stored in the volume.
@@ -84,11 +90,18 @@ impl Vfs {
         (state.superblock.commit, state.superblock.head)
     }
 
+    /// How many commits this device has made.
+    #[must_use]
+    pub fn counter(&self) -> u64 {
+        self.state.lock().counter
+    }
+
     /// The state of the volume at a glance.
     #[must_use]
     pub fn status(&self) -> Status {
         let cache = self.cache.stats();
         let rescue = self.rescue.lock().clone();
+        let staleness = self.staleness();
         let state = self.state.lock();
         Status {
             is_safe: state.is_clean() && state.phase != Phase::Fenced && state.lost.is_empty(),
@@ -104,7 +117,10 @@ impl Vfs {
                 .dirty_since
                 .map(|since| self.clock.elapsed().saturating_sub(since).as_secs_f64()),
             is_committing: state.is_committing,
+            newest_age: staleness.map(|(age, _)| age),
+            is_stale: staleness.is_some_and(|(_, is_stale)| is_stale),
             commit: state.superblock.commit,
+            head: state.superblock.head.iter().take(16).map(|byte| format!("{byte:02x}")).collect(),
             committed_at: state.committed_at.map(seconds),
             files: state.superblock.files.saturating_add_signed(state.files_delta),
             stored_bytes: state.superblock.bytes,

@@ -1,14 +1,20 @@
 //! Makes a volume: an empty tree first, the header last, so that a volume is there whole or not.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::{Clock, Entropy, FileKind, Ino, VolumeId};
-use crate::keys::{self, Factor, NewVolume, RecoveryCode};
+use crate::crypto::KeyRing;
+use crate::keys::{self, Factor, Identity, NewVolume, RecoveryCode};
+use crate::meta::chain::GENESIS;
 use crate::meta::engine::{Engine, EngineMode, EngineOptions, Seeds};
 use crate::meta::{Body, Inode, Key, MetaError, Record, Superblock, encode};
 use crate::store::Bucket;
 use crate::vault::{Vault, header};
 
+use super::known::KnownVolumes;
+use super::local::{LocalState, new_device};
+use super::pin::{HeaderSeen, Pin};
 use super::{RECORDS_CACHE_BYTES, VolumeError};
 
 /// What is chosen when a volume is made.
@@ -27,8 +33,25 @@ pub struct NewVolumeSpec {
 pub struct Created {
     /// Its id.
     pub volume: VolumeId,
+    /// What makes it this volume and no other.
+    pub identity: Identity,
     /// What opens it when every other factor is lost. Shown once.
     pub recovery_code: RecoveryCode,
+    ring: Arc<KeyRing>,
+    seen: HeaderSeen,
+}
+
+impl Created {
+    /// Has this machine know the volume from the start.
+    ///
+    /// # Errors
+    /// The state folder cannot be written.
+    pub fn remember(&self, bucket: &Bucket, state: &Path, entropy: &dyn Entropy) -> Result<(), VolumeError> {
+        let (device, seen) = (new_device(entropy), self.seen);
+        let pin = Pin { commit: 0, hash: GENESIS, device, counter: 0, seen, accepted: 0 };
+        LocalState::new(state, self.volume).note(&self.ring, pin)?;
+        KnownVolumes::new(state).note(bucket, self.identity)
+    }
 }
 
 /// Makes a volume in `bucket`.
@@ -49,7 +72,10 @@ pub async fn create(
     }
     let (bytes, recovery_code, unlocked) =
         keys::create(&spec.header, factors, entropy.as_ref(), clock.now())?;
-    let vault = Vault::new(bucket.clone(), Arc::new(unlocked.ring), Arc::clone(&entropy));
+    let (volume, identity, seen) =
+        (unlocked.volume, unlocked.header.identity(), HeaderSeen::of(&unlocked.header));
+    let ring = Arc::new(unlocked.ring);
+    let vault = Vault::new(bucket.clone(), Arc::clone(&ring), Arc::clone(&entropy));
     let options = EngineOptions {
         create: true,
         cache_bytes: RECORDS_CACHE_BYTES,
@@ -63,7 +89,7 @@ pub async fn create(
     engine.write_durable(empty_tree(spec, clock.as_ref())?).await?;
     engine.close().await?;
     match header::write(bucket, 1, bytes.into()).await {
-        Ok(()) => Ok(Created { volume: unlocked.volume, recovery_code }),
+        Ok(()) => Ok(Created { volume, identity, recovery_code, ring, seen }),
         Err(_) if header::exists(bucket).await? => {
             Err(VolumeError::Exists { url: bucket.display_url().to_owned() })
         }

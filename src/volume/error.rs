@@ -1,7 +1,7 @@
 //! Why a volume could not be made or opened.
 
 use crate::base::{Time, VolumeId};
-use crate::keys::KeyError;
+use crate::keys::{Fingerprint, KeyError};
 use crate::meta::MetaError;
 use crate::meta::engine::EngineError;
 use crate::store::StoreError;
@@ -52,13 +52,104 @@ pub enum VolumeError {
     },
     /// The bucket offers another history than this machine has seen.
     #[error(
-        "commit {number} of volume {volume} is not the one that was seen here before: its history has been exchanged"
+        "commit {number} of volume {volume} is {found}, but {expected} was seen here before: its history has been exchanged"
     )]
     Fork {
         /// The volume.
         volume: VolumeId,
         /// The commit that differs.
         number: u64,
+        /// The first half of its hash as it was seen.
+        expected: String,
+        /// The first half of its hash as the bucket has it, or that there is none.
+        found: String,
+    },
+    /// The newest commit is older than it may be.
+    #[error(
+        "the newest commit ({commit}) of volume {volume} was made at {made} UTC, {age_secs} s ago; \
+         it may be {allowed_secs} s old: newer ones may be withheld"
+    )]
+    Stale {
+        /// The volume.
+        volume: VolumeId,
+        /// The commit.
+        commit: u64,
+        /// When it was made, as a date and a time.
+        made: String,
+        /// How long ago that is.
+        age_secs: u64,
+        /// How old it may be.
+        allowed_secs: u64,
+    },
+    /// The bucket offers an older header than this machine has seen.
+    #[error(
+        "the header of volume {volume} has revision {found}, but revision {expected} was seen before: \
+         it has been rolled back, and keys that were removed may open the volume again"
+    )]
+    HeaderRolledBack {
+        /// The volume.
+        volume: VolumeId,
+        /// The newest revision seen here.
+        expected: u64,
+        /// The revision offered.
+        found: u64,
+    },
+    /// A passphrase is stretched less than any was.
+    #[error(
+        "a passphrase of volume {volume} is stretched at a cost of {found} (scrypt's N·r·p), but {expected} was \
+         the least before: guessing it has become cheaper"
+    )]
+    WeakerKeys {
+        /// The volume.
+        volume: VolumeId,
+        /// The least cost that was seen here.
+        expected: u64,
+        /// The least cost offered.
+        found: u64,
+    },
+    /// The header has other keys than those that were seen.
+    #[error(
+        "the {what} of volume {volume} is {found}, but {expected} was seen before: it has been exchanged"
+    )]
+    KeySubstituted {
+        /// The volume.
+        volume: VolumeId,
+        /// Which key.
+        what: &'static str,
+        /// The first half of what was seen here.
+        expected: String,
+        /// The first half of what is offered.
+        found: String,
+    },
+    /// Another volume is where one was known to be.
+    #[error("at {url} is volume {found}, but volume {expected} was seen there before: it has been exchanged")]
+    OtherVolume {
+        /// Where.
+        url: String,
+        /// The volume seen there.
+        expected: VolumeId,
+        /// The volume that is there now.
+        found: VolumeId,
+    },
+    /// The volume is not the one whose fingerprint was given.
+    #[error("the volume's fingerprint is `{found}`, and not `{expected}`")]
+    Unexpected {
+        /// The fingerprint given.
+        expected: Fingerprint,
+        /// The volume's.
+        found: Fingerprint,
+    },
+    /// A commit is not the one that was given.
+    #[error("commit {number} of volume {volume} is {found}, and not {expected}")]
+    UnexpectedCommit {
+        /// The volume.
+        volume: VolumeId,
+        /// The commit's number.
+        number: u64,
+        /// What was given of its hash.
+        expected: String,
+        /// As much of its hash as the bucket has it, or that there is none.
+        found: String,
     },
     /// The volume needs a feature that this program does not have.
     #[error("the volume uses features of a newer Coffer (bits {0:#x})")]
@@ -71,13 +162,31 @@ pub enum VolumeError {
         /// Why.
         source: std::io::Error,
     },
-    /// The local note of what was last seen is not this volume's.
-    #[error(
-        "the local state {path} has been altered or belongs to another volume; remove it to trust the bucket as it is"
-    )]
-    BadPin {
-        /// Where.
+    /// This machine knows the volume, and its note of what was last seen is gone.
+    #[error("this machine knows volume {volume}, but its note of what it has seen of it, {path}, is gone")]
+    PinLost {
+        /// Where it should be.
         path: std::path::PathBuf,
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// The note of what was last seen is of another volume or another machine.
+    #[error("the note of what was seen, {path}, is of {found}, and not of {expected}")]
+    PinForeign {
+        /// Where it is.
+        path: std::path::PathBuf,
+        /// Whose it should be.
+        expected: String,
+        /// Whose it is.
+        found: String,
+    },
+    /// The note of what was last seen is not what was written.
+    #[error("the note of what was seen, {path}, has been altered: {what}")]
+    PinAltered {
+        /// Where it is.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        what: String,
     },
     /// A file of unsent changes.
     #[error("the unsent changes in {path} are damaged or of another volume: {what}")]

@@ -8,8 +8,10 @@ use crate::meta::engine::{Engine, EngineError, EngineMode, EngineOptions};
 use crate::store::Bucket;
 use crate::vault::Vault;
 
-use super::open::{OpenOptions, unlock};
-use super::pin::{LocalState, Pin};
+use super::fresh::{Offer, went_back};
+use super::open::{OpenOptions, superblock};
+use super::pin::{HeaderSeen, Pin};
+use super::trust::{Memory, Met, meet};
 use super::{VolumeError, engine_options};
 
 /// A volume that is looked at. Nothing is held, and nothing written to the bucket.
@@ -22,7 +24,8 @@ pub struct Examined {
     pub engine: Result<Engine, EngineError>,
     /// The commit that this machine has seen last, and its hash.
     pub pin: Option<(u64, [u8; 32])>,
-    local: Option<LocalState>,
+    memory: Memory,
+    seen: HeaderSeen,
     options: OpenOptions,
 }
 
@@ -35,23 +38,29 @@ pub async fn examine(
     factors: &[Factor],
     options: OpenOptions,
 ) -> Result<Examined, VolumeError> {
-    let unlocked = unlock(&bucket, factors).await?;
-    let volume = unlocked.volume;
-    let local = match &options.state_dir {
-        Some(state) => Some(LocalState::open(state, volume)?),
-        None => None,
-    };
-    let ring = Arc::new(unlocked.ring);
-    let pin = match &local {
-        Some(local) => local.read(&ring)?.map(|pin| (pin.commit, pin.hash)),
-        None => None,
-    };
+    let Met { unlocked, memory } = meet(&bucket, factors, &options).await?;
+    let (header, ring, _) = unlocked.into_parts();
+    let (ring, volume) = (Arc::new(ring), header.volume);
+    let pin = memory.pin.map(|pin| (pin.commit, pin.hash));
     let vault = Vault::new(bucket, ring, Arc::clone(&options.entropy));
     let engine = match open_reader(&vault, &options).await {
         Err(error @ (EngineError::Denied(_) | EngineError::Unavailable(_))) => return Err(error.into()),
         opened => opened,
     };
-    Ok(Examined { volume, vault, engine, pin, local, options })
+    let seen = HeaderSeen::of(&header);
+    if let Some(pin) = &memory.pin
+        && let Some(error) = went_back(&pin.seen, &header)
+    {
+        return Err(error);
+    }
+    if let Ok(engine) = &engine
+        && (options.trust.expect_commit.is_some() || options.trust.max_staleness.is_some())
+    {
+        let superblock = superblock(engine).await?;
+        let offer = Offer { engine, ring: vault.ring(), header: &header, superblock: &superblock };
+        offer.judge(None, &options).await?;
+    }
+    Ok(Examined { volume, vault, engine, pin, memory, seen, options })
 }
 
 async fn open_reader(vault: &Vault, options: &OpenOptions) -> Result<Engine, EngineError> {
@@ -74,10 +83,12 @@ impl Examined {
     /// # Errors
     /// The local state cannot be written.
     pub fn note(&self, commit: u64, hash: [u8; 32]) -> Result<(), VolumeError> {
-        match &self.local {
-            Some(local) => local.write(self.vault.ring(), Pin { commit, hash }),
-            None => Ok(()),
-        }
+        let before = self.memory.pin.as_ref();
+        let counter = before.map_or(0, |pin| pin.counter);
+        let accepted = before.map_or(0, |pin| pin.accepted);
+        let device = self.memory.device;
+        let pin = Pin { commit, hash, device, counter, seen: self.seen, accepted };
+        self.memory.note(self.vault.bucket(), self.vault.ring(), pin, false)
     }
 
     /// Ends looking.

@@ -17,9 +17,11 @@ pub(super) fn this(device: [u8; 16], entropy: &dyn Entropy, since: Time) -> Hold
 
 /// Whether `holder` was a mount of this device that has ended without saying so. The caller holds the
 /// lock that every mount with this device's local state keeps for as long as it lives; process ids say
-/// nothing across containers, nor after a restart.
-pub(super) fn is_gone(holder: &Holder, device: [u8; 16]) -> bool {
-    device != [0; 16] && holder.device == device && holder.host == host()
+/// nothing across containers, nor after a restart. That the session was begun with this very state folder, and
+/// not with the one that it is a copy of, its own note says.
+pub(super) fn is_gone(holder: &Holder, device: [u8; 16], sessions: &[[u8; 16]]) -> bool {
+    let is_ours = device != [0; 16] && holder.device == device && sessions.contains(&holder.session);
+    is_ours && holder.host == host()
 }
 
 /// The refusal that names `holder`.

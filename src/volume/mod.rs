@@ -4,10 +4,15 @@ mod budget;
 mod create;
 mod error;
 mod examine;
+mod fresh;
 mod holder;
+mod known;
+mod local;
 mod open;
 mod pin;
+mod rekey;
 mod seize;
+mod trust;
 pub mod unsent;
 
 pub use budget::Budget;
@@ -15,7 +20,9 @@ pub use create::{Created, NewVolumeSpec, create};
 pub use error::{VolumeError, utc};
 pub use examine::{Examined, examine};
 pub use open::{OpenOptions, Opened, open, unlock};
+pub use rekey::{Rekeying, rekey};
 pub use seize::{Seized, seize};
+pub use trust::{ExpectedCommit, TrustOptions};
 
 /// Where the metadata engine's objects lie.
 const RECORDS_CACHE_BYTES: u64 = 64 * 1024 * 1024;

@@ -10,16 +10,19 @@ use crate::base::{Clock, Entropy, OsEntropy, SystemClock, VolumeId};
 use crate::cache::BlockCache;
 use crate::crypto::KeyRing;
 use crate::data::{BlockReader, Compression};
-use crate::keys::{self, Factor, KeyError, Unlocked};
-use crate::meta::engine::{Engine, EngineMode};
-use crate::meta::{Key, MetaError, Record, Superblock, chain, decode};
+use crate::keys::{self, Factor, Header, Identity, Signer, Unlocked};
+use crate::meta::engine::{Engine, EngineError, EngineMode};
+use crate::meta::{Acceptance, Key, MetaError, Record, Superblock, decode};
 use crate::store::Bucket;
-use crate::vault::{Vault, VaultError, header};
-use crate::vfs::{OnFenced, Vfs, VfsOptions};
+use crate::vault::{MetaStore, Vault};
+use crate::vfs::{OnCommit, OnFenced, Vfs, VfsOptions};
 
-use super::pin::{LocalState, Pin};
+use super::fresh::{self, Offer, Verdict};
+use super::local::LocalState;
+use super::pin::Pin;
+use super::trust::{Memory, TrustOptions, meet};
 use super::unsent::{self, About, Shelf};
-use super::{VolumeError, holder};
+use super::{VolumeError, engine_options, holder};
 
 /// How a volume is opened.
 #[derive(Clone)]
@@ -36,6 +39,8 @@ pub struct OpenOptions {
     pub table_write_bytes: u64,
     /// Where this machine notes what it has seen; nowhere if `None`.
     pub state_dir: Option<PathBuf>,
+    /// What is known from elsewhere, and how much is asked of the bucket's state.
+    pub trust: TrustOptions,
     /// The filesystem's limits.
     pub vfs: VfsOptions,
     /// Time.
@@ -53,6 +58,7 @@ impl Default for OpenOptions {
             table_cache_bytes: 64 * 1024 * 1024,
             table_write_bytes: 128 * 1024 * 1024,
             state_dir: None,
+            trust: TrustOptions::default(),
             vfs: VfsOptions::default(),
             clock: Arc::new(SystemClock::default()),
             entropy: Arc::new(OsEntropy),
@@ -68,6 +74,10 @@ pub struct Opened {
     pub volume: VolumeId,
     /// Its sealed objects.
     pub vault: Vault,
+    /// What makes it this volume and no other.
+    pub identity: Identity,
+    /// Whether this machine has seen it for the first time.
+    pub is_first_contact: bool,
     lock: Option<File>,
 }
 
@@ -83,23 +93,24 @@ impl Opened {
     }
 }
 
-/// Reads the newest header of the volume in `bucket` and unlocks it.
+/// Reads the newest header of the volume in `bucket` and unlocks it, whatever this machine has seen before.
 ///
 /// # Errors
 /// [`VolumeError::NoVolume`] if there is none; a factor that does not open it; damage.
 pub async fn unlock(bucket: &Bucket, factors: &[Factor]) -> Result<Unlocked, VolumeError> {
-    let (number, bytes) = match header::read_newest(bucket).await {
-        Ok(found) => found,
-        Err(VaultError::NoHeader) => {
-            return Err(VolumeError::NoVolume { url: bucket.display_url().to_owned() });
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let unlocked = keys::unlock(&bytes, factors)?;
-    if unlocked.header.revision != number {
-        return Err(KeyError::Damaged { what: "its number is not that of its object".to_owned() }.into());
-    }
-    Ok(unlocked)
+    Ok(meet(bucket, factors, &OpenOptions::default()).await?.unlocked)
+}
+
+/// A volume on its way to be opened.
+struct Opening {
+    bucket: Bucket,
+    options: OpenOptions,
+    header: Header,
+    signer: Signer,
+    ring: Arc<KeyRing>,
+    vault: Vault,
+    store: MetaStore,
+    memory: Memory,
 }
 
 /// Opens the volume in `bucket`.
@@ -107,96 +118,163 @@ pub async fn unlock(bucket: &Bucket, factors: &[Factor]) -> Result<Unlocked, Vol
 /// # Errors
 /// See [`VolumeError`].
 pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Result<Opened, VolumeError> {
-    let unlocked = unlock(&bucket, factors).await?;
-    let volume = unlocked.volume;
-    let ring = Arc::new(unlocked.ring);
-    let is_writer = !options.vfs.read_only;
-    let local = match &options.state_dir {
-        Some(state) => Some(Arc::new(LocalState::open(state, volume)?)),
-        None => None,
-    };
+    // Boxed, so that callers do not carry its state on their stacks.
+    Box::pin(begin(bucket, factors, options)).await
+}
+
+async fn begin(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Result<Opened, VolumeError> {
+    let met = meet(&bucket, factors, &options).await?;
+    let (header, ring, signer) = met.unlocked.into_parts();
+    let ring = Arc::new(ring);
     let vault = Vault::new(bucket.clone(), Arc::clone(&ring), Arc::clone(&options.entropy));
     let store = vault.meta_store(options.table_cache_bytes / 2);
-    let engine_options = super::engine_options(&bucket, &options);
-    let open_engine =
-        |mode| Engine::open(Arc::clone(&store), mode, engine_options.clone(), Arc::clone(&options.clock));
-
+    let opening = Opening { bucket, options, header, signer, ring, vault, store, memory: met.memory };
     // Whoever writes relies on it with every commit. Beside what takes at least as long.
     let proof = async {
-        match is_writer {
-            true => bucket.prove_create_only(options.entropy.as_ref()).await,
-            false => Ok(()),
+        match opening.options.vfs.read_only {
+            true => Ok(()),
+            false => opening.bucket.prove_create_only(opening.options.entropy.as_ref()).await,
         }
     };
-    let (reader, proof) = futures::join!(open_engine(EngineMode::Reader), proof);
+    let (reader, proof) = futures::join!(opening.engine(EngineMode::Reader), proof);
     let reader = reader?;
     proof?;
     let seen = superblock(&reader).await?;
     check_features(&seen)?;
-    if let Some(local) = &local {
-        check_fresh(&reader, local, &ring, volume, &seen).await?;
-        local.write(&ring, Pin { commit: seen.commit, hash: seen.head })?;
+    let accepted = opening.trust(&reader, &seen).await?;
+    if opening.options.vfs.read_only {
+        return Ok(opening.read(reader, seen));
     }
-    let mut vfs_options = options.vfs.clone();
-    vfs_options.compression = match unlocked.header.compression {
-        keys::Compression::None => Compression::None,
-        keys::Compression::Lz4 => Compression::Lz4,
-        keys::Compression::Zstd => Compression::Zstd,
-    };
-    let cache = Arc::new(BlockCache::new(options.cache_bytes));
-    let runtime = tokio::runtime::Handle::current();
-    let blocks = BlockReader::new(vault.clone(), Arc::clone(&cache), options.read_buffer_bytes, runtime);
-    if !is_writer {
-        let vfs = Vfs::new(reader, vault.clone(), blocks, cache, options.clock, seen, vfs_options);
-        return Ok(Opened { vfs, volume, vault, lock: None });
+    opening.write(reader, seen, accepted).await
+}
+
+impl Opening {
+    async fn engine(&self, mode: EngineMode) -> Result<Engine, EngineError> {
+        let engine_options = engine_options(&self.bucket, &self.options);
+        Engine::open(Arc::clone(&self.store), mode, engine_options, Arc::clone(&self.options.clock)).await
     }
 
-    let mut lock = None;
-    if let Some(local) = &local {
-        lock = local.lock()?;
-        if lock.is_none() {
-            return Err(match &seen.holder {
-                Some(holder) => holder::refusal(holder),
-                None => VolumeError::Locked,
-            });
-        }
-        vfs_options.device = local.device(options.entropy.as_ref())?;
-    }
-    if let Some(held) = &seen.holder
-        && !options.takeover
-        && !holder::is_gone(held, vfs_options.device)
-    {
-        return Err(holder::refusal(held));
-    }
-    reader.close().await?;
-    let engine = open_engine(EngineMode::Writer).await?;
-    let found = superblock(&engine).await?;
-    check_features(&found)?;
-    // What the writer was shown need not be what the reader was shown.
-    check_reaches(&engine, &ring, volume, Pin { commit: seen.commit, hash: seen.head }, &found).await?;
-    let had_crashed = found.holder.is_some();
-    if let Some(local) = &local {
-        let (local, ring) = (Arc::clone(local), Arc::clone(&ring));
-        vfs_options.on_commit = Some(Arc::new(move |commit, hash| {
-            if let Err(error) = local.write(&ring, Pin { commit, hash }) {
-                tracing::warn!(%error, "the commit could not be noted on this machine");
+    /// Holds what the bucket offers against what was seen here, and notes it. Gives what is accepted
+    /// although it does not follow, to be written with the first commit.
+    async fn trust(&self, engine: &Engine, seen: &Superblock) -> Result<Option<Acceptance>, VolumeError> {
+        let (options, memory) = (&self.options, &self.memory);
+        let offer = Offer { engine, ring: &self.ring, header: &self.header, superblock: seen };
+        let (accepted, is_new) = match offer.judge(memory.pin.as_ref(), options).await? {
+            Verdict::Follows(ordinal) => (ordinal, false),
+            Verdict::Excused(ordinal) => {
+                tracing::warn!("the history goes on from an older state, which an admin has accepted");
+                (ordinal, true)
             }
-        }));
+            Verdict::Refused(error, _) if !options.trust.accept_rollback || options.vfs.read_only => {
+                return Err(error);
+            }
+            Verdict::Refused(error, acceptance) => {
+                let signed = fresh::sign(*acceptance, self.ring.volume(), &self.signer)?;
+                tracing::warn!("accepted, and noted in the volume: {error}");
+                return Ok(Some(signed));
+            }
+        };
+        let pin = offer.pin(memory.pin.as_ref(), memory.device, accepted);
+        memory.note(&self.bucket, &self.ring, pin, is_new)?;
+        Ok(None)
     }
-    if let Some(state) = &options.state_dir {
-        vfs_options.on_fenced = Some(on_fenced(Shelf::of(state, volume), &vault, Arc::clone(&options.clock)));
+
+    fn parts(&self) -> (Arc<BlockCache>, BlockReader, VfsOptions) {
+        let cache = Arc::new(BlockCache::new(self.options.cache_bytes));
+        let runtime = tokio::runtime::Handle::current();
+        let (vault, bytes) = (self.vault.clone(), self.options.read_buffer_bytes);
+        let blocks = BlockReader::new(vault, Arc::clone(&cache), bytes, runtime);
+        let mut vfs_options = self.options.vfs.clone();
+        vfs_options.compression = match self.header.compression {
+            keys::Compression::None => Compression::None,
+            keys::Compression::Lz4 => Compression::Lz4,
+            keys::Compression::Zstd => Compression::Zstd,
+        };
+        (cache, blocks, vfs_options)
     }
-    let hold = holder::this(vfs_options.device, options.entropy.as_ref(), options.clock.now());
-    let vfs = Vfs::new(engine, vault.clone(), blocks, cache, options.clock, found, vfs_options);
-    vfs.take_hold(hold).await?;
-    vfs.start();
-    let sweeping = Arc::clone(&vfs);
-    tokio::spawn(async move {
-        if let Err(error) = sweeping.sweep(had_crashed).await {
-            tracing::warn!(%error, "what an earlier mount left could not be swept");
+
+    fn opened(self, vfs: Arc<Vfs>, lock: Option<File>) -> Opened {
+        let (identity, is_first_contact) = (self.header.identity(), self.memory.is_first_contact());
+        Opened { vfs, volume: identity.volume, vault: self.vault, identity, is_first_contact, lock }
+    }
+
+    fn read(self, reader: Engine, seen: Superblock) -> Opened {
+        let (cache, blocks, vfs_options) = self.parts();
+        let (vault, clock) = (self.vault.clone(), Arc::clone(&self.options.clock));
+        let vfs = Vfs::new(reader, vault, blocks, cache, clock, seen, vfs_options);
+        vfs.start_watching_age();
+        self.opened(vfs, None)
+    }
+
+    /// Becomes the volume's writer, unless somebody else is.
+    async fn write(
+        mut self,
+        reader: Engine,
+        seen: Superblock,
+        accepted: Option<Acceptance>,
+    ) -> Result<Opened, VolumeError> {
+        let (cache, blocks, mut vfs_options) = self.parts();
+        let lock = take_lock(self.memory.local(), &seen)?;
+        vfs_options.counter = self.memory.settle_device(&reader, &self.ring, &self.options).await?;
+        vfs_options.device = self.memory.device;
+        reader.close().await?;
+        refuse_if_held(&seen, &self.memory, self.options.takeover)?;
+        let engine = self.engine(EngineMode::Writer).await?;
+        let found = superblock(&engine).await?;
+        check_features(&found)?;
+        // What the writer was shown need not be what the reader was shown.
+        let offer = Offer { engine: &engine, ring: &self.ring, header: &self.header, superblock: &found };
+        if let Some(error) = offer.reaches(seen.commit, &seen.head).await? {
+            return Err(error);
         }
-    });
-    Ok(Opened { vfs, volume, vault, lock })
+        let ordinal = accepted.as_ref().map_or(0, |accepted| accepted.ordinal);
+        let pin = offer.pin(self.memory.pin.as_ref(), vfs_options.device, ordinal);
+        let had_crashed = found.holder.is_some();
+        if let Some(local) = self.memory.local() {
+            vfs_options.on_commit = Some(noting(local, &self.ring, pin));
+        }
+        if let Some(state) = &self.options.state_dir {
+            let shelf = Shelf::of(state, self.header.identity().volume);
+            vfs_options.on_fenced = Some(on_fenced(shelf, &self.vault, Arc::clone(&self.options.clock)));
+        }
+        let (entropy, clock) = (self.options.entropy.as_ref(), Arc::clone(&self.options.clock));
+        let hold = holder::this(vfs_options.device, entropy, clock.now());
+        let session = hold.session;
+        if let Some(local) = self.memory.local() {
+            local.begin_session(session)?;
+        }
+        let vfs = Vfs::new(engine, self.vault.clone(), blocks, cache, clock, found, vfs_options);
+        let is_accepting = accepted.is_some();
+        let also = accepted.map(|accepted| (Key::Acceptance, Record::Acceptance(Arc::new(accepted))));
+        vfs.take_hold(hold, also).await?;
+        if let Some(local) = self.memory.local() {
+            local.hold_session(session)?;
+        }
+        if is_accepting {
+            // Durable by now: from here on this is what was seen.
+            let ((commit, hash), counter) = (vfs.head(), vfs.counter());
+            self.memory.note(&self.bucket, &self.ring, Pin { commit, hash, counter, ..pin }, true)?;
+        }
+        vfs.start();
+        let sweeping = Arc::clone(&vfs);
+        tokio::spawn(async move {
+            if let Err(error) = sweeping.sweep(had_crashed).await {
+                tracing::warn!(%error, "what an earlier mount left could not be swept");
+            }
+        });
+        Ok(self.opened(vfs, lock))
+    }
+}
+
+/// Notes each commit on this machine.
+fn noting(local: &Arc<LocalState>, ring: &Arc<KeyRing>, pin: Pin) -> OnCommit {
+    let (local, ring) = (Arc::clone(local), Arc::clone(ring));
+    Arc::new(move |made| {
+        let pin = Pin { commit: made.number, hash: made.hash, counter: made.counter, ..pin };
+        if let Err(error) = local.note(&ring, pin) {
+            tracing::warn!(%error, "the commit could not be noted on this machine");
+        }
+    })
 }
 
 /// Keeps on this machine what the mount had not sent when another writer took over.
@@ -209,7 +287,29 @@ fn on_fenced(shelf: Shelf, vault: &Vault, clock: Arc<dyn Clock>) -> OnFenced {
     })
 }
 
-async fn superblock(engine: &Engine) -> Result<Superblock, VolumeError> {
+/// Takes the lock of this machine's one writer, for as long as the file lives.
+pub(super) fn take_lock(
+    local: Option<&Arc<LocalState>>,
+    seen: &Superblock,
+) -> Result<Option<File>, VolumeError> {
+    let Some(local) = local else { return Ok(None) };
+    match local.lock()? {
+        None => Err(seen.holder.as_ref().map_or(VolumeError::Locked, holder::refusal)),
+        held => Ok(held),
+    }
+}
+
+/// Refuses a volume that somebody else may be writing to.
+pub(super) fn refuse_if_held(seen: &Superblock, memory: &Memory, takeover: bool) -> Result<(), VolumeError> {
+    let Some(held) = seen.holder.as_ref().filter(|_| !takeover) else { return Ok(()) };
+    let sessions = memory.local().map_or(Ok(Vec::new()), |local| local.sessions())?;
+    match holder::is_gone(held, memory.device, &sessions) {
+        true => Ok(()),
+        false => Err(holder::refusal(held)),
+    }
+}
+
+pub(super) async fn superblock(engine: &Engine) -> Result<Superblock, VolumeError> {
     let key = Key::Super;
     let bytes = engine.get(&key.encode()).await?.ok_or(MetaError::Missing(key))?;
     match decode(&key, &bytes)? {
@@ -223,58 +323,6 @@ pub(super) const fn check_features(superblock: &Superblock) -> Result<(), Volume
         0 => Ok(()),
         bits => Err(VolumeError::NewerFeatures(bits)),
     }
-}
-
-/// The history must reach from what was seen here before to what the bucket offers.
-pub(super) async fn check_fresh(
-    engine: &Engine,
-    local: &LocalState,
-    ring: &KeyRing,
-    volume: VolumeId,
-    offered: &Superblock,
-) -> Result<(), VolumeError> {
-    match local.read(ring)? {
-        Some(pin) => check_reaches(engine, ring, volume, pin, offered).await,
-        None => Ok(()),
-    }
-}
-
-async fn check_reaches(
-    engine: &Engine,
-    ring: &KeyRing,
-    volume: VolumeId,
-    pin: Pin,
-    offered: &Superblock,
-) -> Result<(), VolumeError> {
-    if offered.commit < pin.commit {
-        return Err(VolumeError::Rollback { volume, expected: pin.commit, found: offered.commit });
-    }
-    if pin.commit == 0 {
-        return Ok(());
-    }
-    // The superblock itself says what the last commit was: its record is not needed for that.
-    let hash = match offered.commit == pin.commit {
-        true => Some(offered.head),
-        false => hash_of(engine, ring, pin.commit).await?,
-    };
-    match hash {
-        Some(hash) if hash == pin.hash => Ok(()),
-        _ => Err(VolumeError::Fork { volume, number: pin.commit }),
-    }
-}
-
-/// The hash of a commit: as its own record has it, or as a history gives it.
-async fn hash_of(engine: &Engine, ring: &KeyRing, number: u64) -> Result<Option<[u8; 32]>, VolumeError> {
-    let first = chain::first_of(number);
-    for key in [Key::Commit(number), Key::History(first)] {
-        let Some(bytes) = engine.get(&key.encode()).await? else { continue };
-        return Ok(match decode(&key, &bytes)? {
-            Record::Commit(commit) => Some(commit.hash),
-            Record::History(history) => chain::hash_in(ring, &history, first, number),
-            _ => None,
-        });
-    }
-    Ok(None)
 }
 
 #[cfg(test)]

@@ -1,158 +1,201 @@
-//! What this machine has last seen of a volume, so that a rolled-back bucket is noticed.
-//!
-//! A file `<state>/<volume id>/pin`: commit number, its hash, and a MAC under the volume's `pin` key.
-//! Beside it `lock`, held while the volume is mounted for writing, and `device`, this machine's id.
+//! What a machine remembers of a volume, in bytes. (`docs/FORMAT.md`, "Local state")
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-
-use crate::base::{Entropy, VolumeId};
+use crate::base::VolumeId;
 use crate::crypto::{KeyRing, MacLabel};
+use crate::keys::{Header, Identity};
 
-use super::VolumeError;
+/// Bytes of a pin.
+pub(super) const PIN_BYTES: usize = 208;
+const MAGIC: [u8; 8] = *b"COFFERP1";
+const MAC_BYTES: usize = 32;
 
-const PIN_BYTES: usize = 8 + 32 + 32;
-
-/// The local state of one volume.
-#[derive(Debug)]
-pub(super) struct LocalState {
-    folder: PathBuf,
-    volume: VolumeId,
-}
-
-/// A commit that was seen.
+/// What was last seen of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pin {
+    /// Number and hash of the newest commit.
     pub(super) commit: u64,
     pub(super) hash: [u8; 32],
+    /// This machine's id for the volume, and how many commits it has made under it.
+    pub(super) device: [u8; 16],
+    pub(super) counter: u64,
+    /// The newest header.
+    pub(super) seen: HeaderSeen,
+    /// The newest rollback known to have been accepted; 0 if none is.
+    pub(super) accepted: u64,
 }
 
-impl LocalState {
-    /// Opens, and makes if need be, the local state of `volume` under `state`.
-    pub(super) fn open(state: &Path, volume: VolumeId) -> Result<Self, VolumeError> {
-        let folder = state.join(volume.to_string());
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(&folder).map_err(|source| VolumeError::State { path: folder.clone(), source })?;
-        Ok(Self { folder, volume })
-    }
+/// What was seen of a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HeaderSeen {
+    pub(super) identity: Identity,
+    pub(super) revision: u64,
+    /// `n · r · p` of the passphrase that is stretched least; 0 if no slot takes one.
+    pub(super) weakest: u64,
+}
 
-    fn fail(&self, name: &str, source: std::io::Error) -> VolumeError {
-        VolumeError::State { path: self.folder.join(name), source }
-    }
-
-    /// Takes the lock that one writer of this machine holds; `None` if another has it.
-    pub(super) fn lock(&self) -> Result<Option<File>, VolumeError> {
-        let path = self.folder.join("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
-        let file = file.map_err(|source| self.fail("lock", source))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(source)) => Err(self.fail("lock", source)),
+impl HeaderSeen {
+    pub(super) fn of(header: &Header) -> Self {
+        let costs = header.slots.iter().filter_map(|slot| slot.kdf.as_ref());
+        let costs = costs.map(|kdf| kdf.n.saturating_mul(kdf.r.into()).saturating_mul(kdf.p.into()));
+        Self {
+            identity: header.identity(),
+            revision: header.revision,
+            weakest: costs.min().unwrap_or_default(),
         }
     }
+}
 
-    /// This machine's id for the volume, drawn at its first use.
-    pub(super) fn device(&self, entropy: &dyn Entropy) -> Result<[u8; 16], VolumeError> {
-        let path = self.folder.join("device");
-        if let Ok(bytes) = fs::read(&path)
-            && let Ok(device) = bytes.try_into()
-        {
-            return Ok(device);
-        }
-        let mut device = [0; 16];
-        entropy.fill(&mut device);
-        replace(&path, &device).map_err(|source| self.fail("device", source))?;
-        Ok(device)
-    }
+/// What is wrong with the bytes of a pin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum BadPin {
+    /// They are another volume's.
+    Foreign(VolumeId),
+    /// They are not what was written.
+    Altered(&'static str),
+}
 
-    /// The commit last seen here; `None` at first contact.
-    pub(super) fn read(&self, ring: &KeyRing) -> Result<Option<Pin>, VolumeError> {
-        let path = self.folder.join("pin");
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(self.fail("pin", source)),
+impl Pin {
+    /// Whether what `later` says is to take this one's place in part: the newer commit and the newer
+    /// header of the two, and the higher counts.
+    pub(super) fn merged_with(self, later: Self) -> Self {
+        let (commit, hash) = match self.commit > later.commit {
+            true => (self.commit, self.hash),
+            false => (later.commit, later.hash),
         };
-        let bad = || VolumeError::BadPin { path: path.clone() };
-        let bytes: [u8; PIN_BYTES] = bytes.try_into().map_err(|_| bad())?;
-        let (commit, rest) = bytes.split_first_chunk::<8>().ok_or_else(bad)?;
-        let (hash, mac) = rest.split_first_chunk::<32>().ok_or_else(bad)?;
-        if !ring.verify_mac(MacLabel::Pin, &[&self.volume.0, commit, hash], mac) {
-            return Err(bad());
-        }
-        Ok(Some(Pin { commit: u64::from_be_bytes(*commit), hash: *hash }))
+        let seen = if self.seen.revision > later.seen.revision { self.seen } else { later.seen };
+        let counter = match self.device == later.device {
+            true => self.counter.max(later.counter),
+            false => later.counter,
+        };
+        Self { commit, hash, counter, seen, accepted: self.accepted.max(later.accepted), ..later }
     }
 
-    /// Notes that `pin` has been seen, unless a later commit has been: a reader of this machine ends
-    /// with an older one than the writer beside it.
-    pub(super) fn write(&self, ring: &KeyRing, pin: Pin) -> Result<(), VolumeError> {
-        if self.read(ring)?.is_some_and(|noted| noted.commit >= pin.commit) {
-            return Ok(());
+    /// The bytes of a pin.
+    pub(super) fn encode(&self, ring: &KeyRing) -> Vec<u8> {
+        let identity = &self.seen.identity;
+        let mut bytes = [
+            &MAGIC[..],
+            &identity.volume.0,
+            &self.commit.to_be_bytes(),
+            &self.hash,
+            &self.device,
+            &self.counter.to_be_bytes(),
+            &self.seen.revision.to_be_bytes(),
+            &identity.admin_public_key,
+            &identity.vmk_commitment,
+            &self.seen.weakest.to_be_bytes(),
+            &self.accepted.to_be_bytes(),
+        ]
+        .concat();
+        let mac = ring.mac(MacLabel::Pin, &[&bytes]);
+        bytes.extend_from_slice(&mac);
+        bytes
+    }
+
+    /// Reads the bytes of a pin of the ring's volume.
+    pub(super) fn decode(bytes: &[u8], ring: &KeyRing) -> Result<Self, BadPin> {
+        let altered = |what| Err(BadPin::Altered(what));
+        if bytes.len() != PIN_BYTES {
+            return altered("its length");
         }
-        let commit = pin.commit.to_be_bytes();
-        let mac = ring.mac(MacLabel::Pin, &[&self.volume.0, &commit, &pin.hash]);
-        let bytes = [&commit[..], &pin.hash, &mac].concat();
-        replace(&self.folder.join("pin"), &bytes).map_err(|source| self.fail("pin", source))
+        let Some((covered, mac)) = bytes.split_at_checked(PIN_BYTES - MAC_BYTES) else {
+            return altered("its length");
+        };
+        let mut rest = covered;
+        if take::<8>(&mut rest) != MAGIC {
+            return altered("its first bytes");
+        }
+        let volume = VolumeId(take(&mut rest));
+        if volume != ring.volume() {
+            return Err(BadPin::Foreign(volume));
+        }
+        if !ring.verify_mac(MacLabel::Pin, &[covered], mac) {
+            return altered("its MAC");
+        }
+        let number = |rest: &mut &[u8]| u64::from_be_bytes(take(rest));
+        let (commit, hash, device) = (number(&mut rest), take(&mut rest), take(&mut rest));
+        let (counter, revision) = (number(&mut rest), number(&mut rest));
+        let identity =
+            Identity { volume, admin_public_key: take(&mut rest), vmk_commitment: take(&mut rest) };
+        let (weakest, accepted) = (number(&mut rest), number(&mut rest));
+        let seen = HeaderSeen { identity, revision, weakest };
+        Ok(Self { commit, hash, device, counter, seen, accepted })
     }
 }
 
-/// Replaces a file's contents in one step.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_data()?;
-    fs::rename(new, path)
+/// The next `N` bytes, which the length promises.
+fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
+    match rest.split_first_chunk::<N>() {
+        Some((chunk, left)) => {
+            *rest = left;
+            *chunk
+        }
+        None => [0; N],
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::base::SeededEntropy;
     use crate::crypto::{Epoch, Key};
 
-    fn ring(seed: u64) -> KeyRing {
-        KeyRing::new(VolumeId([1; 16]), Epoch::FIRST, &Key::random(&SeededEntropy::new(seed)))
+    pub(in super::super) const VOLUME: VolumeId = VolumeId([1; 16]);
+
+    pub(in super::super) fn ring(volume: VolumeId, seed: u64) -> KeyRing {
+        KeyRing::new(volume, Epoch::FIRST, &Key::random(&SeededEntropy::new(seed)))
+    }
+
+    pub(in super::super) fn pin(commit: u64) -> Pin {
+        let identity = Identity { volume: VOLUME, admin_public_key: [4; 32], vmk_commitment: [5; 32] };
+        let seen = HeaderSeen { identity, revision: 3, weakest: 1 << 20 };
+        Pin { commit, hash: [commit as u8; 32], device: [7; 16], counter: commit / 2, seen, accepted: 0 }
     }
 
     #[test]
-    fn a_pin_reads_back_and_an_altered_or_foreign_one_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = LocalState::open(folder.path(), VolumeId([1; 16])).unwrap();
-        assert_eq!(state.read(&ring(1)).unwrap(), None);
-        let pin = Pin { commit: 7, hash: [9; 32] };
-        state.write(&ring(1), pin).unwrap();
-        assert_eq!(state.read(&ring(1)).unwrap(), Some(pin));
-        state.write(&ring(1), Pin { commit: 6, hash: [1; 32] }).unwrap();
-        assert_eq!(state.read(&ring(1)).unwrap(), Some(pin), "it never goes back");
-        assert!(state.read(&ring(2)).is_err());
-        let path = folder.path().join(VolumeId([1; 16]).to_string()).join("pin");
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[7] ^= 1;
-        fs::write(&path, bytes).unwrap();
-        assert!(matches!(state.read(&ring(1)), Err(VolumeError::BadPin { .. })));
+    fn a_pin_reads_back_and_every_altered_bit_of_it_is_refused() {
+        let ring = ring(VOLUME, 1);
+        let bytes = pin(7).encode(&ring);
+        assert_eq!(bytes.len(), PIN_BYTES);
+        assert_eq!(Pin::decode(&bytes, &ring), Ok(pin(7)));
+        for bit in 0..bytes.len() * 8 {
+            let mut altered = bytes.clone();
+            altered[bit / 8] ^= 1 << (bit % 8);
+            let is_volume = (8..24).contains(&(bit / 8));
+            match Pin::decode(&altered, &ring) {
+                Err(BadPin::Foreign(_)) => assert!(is_volume, "bit {bit}"),
+                Err(BadPin::Altered(_)) => assert!(!is_volume, "bit {bit}"),
+                Ok(_) => panic!("bit {bit}"),
+            }
+        }
+        assert!(matches!(Pin::decode(&bytes[1..], &ring), Err(BadPin::Altered(_))));
     }
 
     #[test]
-    fn one_writer_of_a_machine_holds_the_lock() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = LocalState::open(folder.path(), VolumeId([1; 16])).unwrap();
-        let held = state.lock().unwrap();
-        assert!(held.is_some());
-        assert!(state.lock().unwrap().is_none());
-        drop(held);
-        assert!(state.lock().unwrap().is_some());
+    fn a_pin_of_another_volume_is_foreign_and_one_under_another_key_is_altered() {
+        let other = VolumeId([2; 16]);
+        let bytes = pin(7).encode(&ring(VOLUME, 1));
+        assert_eq!(Pin::decode(&bytes, &ring(other, 1)), Err(BadPin::Foreign(VOLUME)));
+        assert!(matches!(Pin::decode(&bytes, &ring(VOLUME, 2)), Err(BadPin::Altered(_))));
     }
 
     #[test]
-    fn a_device_keeps_its_id() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = LocalState::open(folder.path(), VolumeId([1; 16])).unwrap();
-        let first = state.device(&SeededEntropy::new(1)).unwrap();
-        assert_eq!(state.device(&SeededEntropy::new(2)).unwrap(), first);
+    fn what_is_remembered_never_goes_back() {
+        let (old, new) = (pin(6), pin(9));
+        let newer_header = HeaderSeen { revision: 4, weakest: 1, ..old.seen };
+        let old = Pin { seen: newer_header, accepted: 2, ..old };
+        for merged in [old.merged_with(new), new.merged_with(old)] {
+            assert_eq!((merged.commit, merged.hash, merged.counter), (9, new.hash, new.counter));
+            assert_eq!((merged.seen, merged.accepted), (newer_header, 2));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(Pin::decode(&bytes, &ring(VOLUME, 1)).is_err());
+        }
     }
 }

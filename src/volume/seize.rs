@@ -11,8 +11,10 @@ use crate::meta::{Holder, Key, Record, Superblock, decode};
 use crate::store::Bucket;
 use crate::vault::Vault;
 
-use super::open::{OpenOptions, check_features, check_fresh, unlock};
-use super::pin::{LocalState, Pin};
+use super::fresh::{Offer, Verdict};
+use super::open::{OpenOptions, check_features, refuse_if_held, take_lock};
+use super::pin::Pin;
+use super::trust::{Memory, meet};
 use super::{VolumeError, engine_options, holder};
 
 /// A volume that is held for writing.
@@ -25,7 +27,9 @@ pub struct Seized {
     pub engine: Engine,
     /// What this process is as the volume's holder.
     pub holder: Holder,
-    local: Option<LocalState>,
+    memory: Memory,
+    pin: Pin,
+    bucket: Bucket,
     _lock: Option<File>,
 }
 
@@ -35,13 +39,10 @@ pub struct Seized {
 /// It is mounted, its history is not the one seen here before, or as [`super::open`]. That its superblock
 /// cannot be read is none.
 pub async fn seize(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Result<Seized, VolumeError> {
-    let unlocked = unlock(&bucket, factors).await?;
-    let volume = unlocked.volume;
-    let ring = Arc::new(unlocked.ring);
-    let local = match &options.state_dir {
-        Some(state) => Some(LocalState::open(state, volume)?),
-        None => None,
-    };
+    let met = meet(&bucket, factors, &options).await?;
+    let mut memory = met.memory;
+    let (header, ring, _) = met.unlocked.into_parts();
+    let (ring, volume) = (Arc::new(ring), header.volume);
     let vault = Vault::new(bucket.clone(), Arc::clone(&ring), Arc::clone(&options.entropy));
     let store = vault.meta_store(options.table_cache_bytes / 2);
     let open_engine = |mode| {
@@ -52,29 +53,25 @@ pub async fn seize(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> 
     let seen = superblock(&reader).await?;
     if let Some(seen) = &seen {
         check_features(seen)?;
-        if let Some(local) = &local {
-            check_fresh(&reader, local, &ring, volume, seen).await?;
+        let offer = Offer { engine: &reader, ring: &ring, header: &header, superblock: seen };
+        if let Verdict::Refused(error, _) = offer.judge(memory.pin.as_ref(), &options).await? {
+            return Err(error);
         }
     }
-    let held = seen.and_then(|seen| seen.holder);
-    let (mut lock, mut device) = (None, [0; 16]);
-    if let Some(local) = &local {
-        lock = local.lock()?;
-        if lock.is_none() {
-            return Err(held.as_ref().map_or(VolumeError::Locked, holder::refusal));
-        }
-        device = local.device(options.entropy.as_ref())?;
-    }
-    if let Some(held) = &held
-        && !options.takeover
-        && !holder::is_gone(held, device)
-    {
-        return Err(holder::refusal(held));
-    }
+    let seen = seen.unwrap_or_default();
+    let lock = take_lock(memory.local(), &seen)?;
+    memory.settle_device(&reader, &ring, &options).await?;
+    let device = memory.device;
+    refuse_if_held(&seen, &memory, options.takeover)?;
+    let offer = Offer { engine: &reader, ring: &ring, header: &header, superblock: &seen };
+    let pin = offer.pin(memory.pin.as_ref(), device, memory.pin.as_ref().map_or(0, |pin| pin.accepted));
     reader.close().await?;
     let engine = open_engine(EngineMode::Writer).await?;
     let holder = holder::this(device, options.entropy.as_ref(), options.clock.now());
-    Ok(Seized { volume, vault, engine, holder, local, _lock: lock })
+    if let Some(local) = memory.local() {
+        local.begin_session(holder.session)?;
+    }
+    Ok(Seized { volume, vault, engine, holder, memory, pin, bucket, _lock: lock })
 }
 
 /// The superblock, if there is one that can be read.
@@ -93,10 +90,7 @@ impl Seized {
     /// # Errors
     /// The local state cannot be written.
     pub fn note(&self, commit: u64, hash: [u8; 32]) -> Result<(), VolumeError> {
-        match &self.local {
-            Some(local) => local.write(self.vault.ring(), Pin { commit, hash }),
-            None => Ok(()),
-        }
+        self.memory.note(&self.bucket, self.vault.ring(), Pin { commit, hash, ..self.pin }, false)
     }
 
     /// Lets the volume go.

@@ -9,3 +9,4 @@ mod refusals;
 mod store;
 mod support;
 mod terminal;
+mod trust;

@@ -156,21 +156,3 @@ fn an_altered_block_fails_its_file_and_no_other() {
     assert!(!bench.path("out/hurt").exists(), "half a file has its name");
     assert_eq!(fs::read_dir(bench.path("out")).unwrap().count(), 1, "a partial file was left behind");
 }
-
-#[test]
-fn a_bucket_that_was_put_back_is_refused() {
-    let bench = Bench::with_volume();
-    let copy = |from: &str, to: &str| {
-        let status =
-            std::process::Command::new("cp").arg("-a").arg(bench.path(from)).arg(bench.path(to)).status();
-        assert!(status.unwrap().success());
-    };
-    bench.change(async |_| ());
-    copy("vol", "old");
-    bench.change(async |vfs| {
-        vfs.mkdir(&Caller::default(), coffer::base::Ino::ROOT, b"new", 0o755).await.unwrap();
-    });
-    fs::remove_dir_all(bench.path("vol")).unwrap();
-    copy("old", "vol");
-    bench.on_volume("ls", &[]).refused(Exit::RolledBack, "rolled back");
-}

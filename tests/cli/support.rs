@@ -78,13 +78,26 @@ impl Bench {
         })
     }
 
-    pub(crate) async fn open_for_writing(&self) -> volume::Opened {
+    /// As [`Bench::change`], with these options.
+    pub(crate) fn change_with<T>(&self, options: OpenOptions, work: impl AsyncFnOnce(&Arc<Vfs>) -> T) -> T {
+        runtime().block_on(async {
+            let opened = self.open_with(options).await;
+            let result = work(&opened.vfs).await;
+            opened.close().await.unwrap();
+            result
+        })
+    }
+
+    async fn open_with(&self, options: OpenOptions) -> volume::Opened {
         let url = self.path("vol").display().to_string();
         let bucket = store::open(&url, &StoreOptions::default()).unwrap();
         let factors = [Factor::Passphrase(Secret::new(PASSPHRASE.into()))];
-        let state_dir = Some(self.path("home/.local/state/coffer"));
-        let options = OpenOptions { state_dir, ..OpenOptions::default() };
         volume::open(bucket, &factors, options).await.unwrap()
+    }
+
+    pub(crate) async fn open_for_writing(&self) -> volume::Opened {
+        let state_dir = Some(self.path("home/.local/state/coffer"));
+        self.open_with(OpenOptions { state_dir, ..OpenOptions::default() }).await
     }
 
     /// Makes the superblock say one file too many.

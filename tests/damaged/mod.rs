@@ -418,6 +418,7 @@ pub fn bumps(record: &Record) -> Vec<(&'static str, Record)> {
             add("another hash", &|commit| commit.hash[0] ^= 1);
             add("another device", &|commit| commit.device[0] ^= 1);
             add("another time", &|commit| commit.time.nanos ^= 1);
+            add("another counter", &|commit| commit.counter ^= 1);
         }
         Record::Xattr(xattr) => {
             let mut other = (**xattr).clone();
@@ -430,6 +431,8 @@ pub fn bumps(record: &Record) -> Vec<(&'static str, Record)> {
             other.before[0] ^= 1;
             all.push(("another beginning", Record::History(Arc::new(other))));
         }
+        // Nothing else depends on these, or they say nothing that could be wrong.
+        Record::Acceptance(_) | Record::Machine(_) => {}
         Record::Garbage(_) | Record::Leftover(_) | Record::Orphan | Record::Reference => {}
     }
     all

@@ -147,8 +147,8 @@ impl World {
         let skew_secs = if self.rng.random_bool(0.2) { self.rng.random_range(-900..900) } else { 0 };
         let mut vfs = weather::options(&mut self.rng);
         let committed = Arc::clone(&self.committed);
-        let told: OnCommit = Arc::new(move |commit, _| {
-            committed.fetch_max(commit, Ordering::SeqCst);
+        let told: OnCommit = Arc::new(move |made| {
+            committed.fetch_max(made.number, Ordering::SeqCst);
         });
         vfs.on_commit = Some(told);
         let table_cache_bytes = if self.rng.random_bool(0.2) { 0 } else { 16 << 20 };
