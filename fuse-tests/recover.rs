@@ -18,7 +18,7 @@ use crate::support::volume::Volume;
 
 /// The documented exit codes of a mount that was taken over, and of nothing to recover.
 const TAKEN_OVER: i32 = 30;
-const NOTHING_TO_RECOVER: i32 = 37;
+const NOTHING_TO_RECOVER: i32 = 47;
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];

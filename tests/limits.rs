@@ -100,6 +100,29 @@ async fn a_full_quota_refuses_more_and_gives_room_again() {
     opened.close().await.unwrap();
 }
 
+/// What is in the bucket and not committed is neither dirty nor stored, and counts all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_counts_what_is_uploaded_and_not_committed() {
+    const MIB: usize = 1 << 20;
+    let world = World(Arc::new(InMemory::new()));
+    let quota = NewVolumeSpec { quota_bytes: 10 << 20, ..spec() };
+    let clock = Arc::new(SystemClock::default());
+    volume::create(&world.bucket(), &quota, &factors(), Arc::new(OsEntropy), clock).await.unwrap();
+    let vfs = VfsOptions { commit_age: std::time::Duration::from_secs(3600), ..VfsOptions::default() };
+    let (opened, _) = world.open(OpenOptions { vfs, ..OpenOptions::default() }).await;
+    let vfs = &opened.vfs;
+    let file = make(vfs, b"file").await;
+    for part in 0..9 {
+        vfs.write(file, (part * MIB) as u64, &[7; MIB], true).await.unwrap();
+    }
+    while vfs.dirty_bytes() > 2 * MIB as u64 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(errno(vfs.write(file, 9 * MIB as u64, &[7; 2 * MIB], true).await), libc::ENOSPC);
+    vfs.write(file, 9 * MIB as u64, &[7; MIB], true).await.unwrap();
+    opened.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attributes_keep_to_the_limits_of_linux() {
     let (opened, _) = World::new().await.open(OpenOptions::default()).await;

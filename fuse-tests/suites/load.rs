@@ -43,6 +43,11 @@ fn open_descriptors(mount: &Mount<'_>) -> Vec<String> {
         let dir = format!("/proc/{}/fd", daemon.as_raw_nonzero());
         for descriptor in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             let leads_to = std::fs::read_link(descriptor.path()).unwrap_or_default();
+            // Each of its threads that serve the kernel opens the device when it starts. And a daemon keeps its own mount busy while
+            // something is to be committed, be it by the housekeeping.
+            if leads_to == Path::new("/dev/fuse") || leads_to == mount.dir {
+                continue;
+            }
             open.push(format!("{daemon:?} {}", leads_to.display()));
         }
     }

@@ -153,7 +153,7 @@ impl State {
 
     /// Bytes that are stored or about to be.
     pub(super) const fn used_bytes(&self) -> u64 {
-        self.superblock.bytes.saturating_add(self.dirty.bytes() as u64)
+        self.superblock.bytes.saturating_add(self.dirty.plain_bytes())
     }
 
     /// Fails if `more` bytes do not fit.

@@ -7,6 +7,7 @@ use crate::base::{Ino, RangeSet, SegmentId};
 
 use super::SentBlock;
 use super::block::{Block, Under};
+use super::sums::Sums;
 
 /// How a group changes the contents of one file.
 #[derive(Debug, Default)]
@@ -22,23 +23,16 @@ pub(crate) struct FileChange {
 }
 
 impl FileChange {
-    /// Drops the blocks in `range` and declares older ones void. Gives the bytes of contents that left memory, and the
-    /// number of blocks.
-    pub(crate) fn void_range(&mut self, range: Range<u64>) -> (usize, usize) {
+    /// Drops the blocks in `range` and declares older ones void. Gives what the blocks came to.
+    pub(crate) fn void_range(&mut self, range: Range<u64>) -> Sums {
         let gone: Vec<u64> = self.blocks.range(range.clone()).map(|(index, _)| *index).collect();
         self.void.insert(range);
-        let bytes =
-            gone.iter().filter_map(|index| self.blocks.remove(index)).map(|block| mem_len(&block)).sum();
-        (bytes, gone.len())
+        gone.iter().filter_map(|index| self.blocks.remove(index)).map(|block| Sums::of(&block)).sum()
     }
-}
 
-/// Bytes of memory that a block holds on its own account.
-pub(crate) fn mem_len(block: &Block) -> usize {
-    match block {
-        Block::Mem(mem) => mem.len(),
-        Block::Sent { bytes, .. } => bytes.len(),
-        Block::Stored(_) => 0,
+    /// What its blocks come to.
+    pub(crate) fn sums(&self) -> Sums {
+        self.blocks.values().map(Sums::of).sum()
     }
 }
 

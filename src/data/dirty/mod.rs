@@ -6,6 +6,7 @@ mod block;
 mod layer;
 mod put_off;
 mod sealed;
+mod sums;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,7 +19,7 @@ pub(crate) use block::{Block, MemBlock, Under};
 pub(crate) use layer::{FileChange, Layer};
 pub use put_off::Unsent;
 
-use layer::mem_len;
+use sums::{Sums, mem_len};
 
 /// Bytes that a changed file takes beside its contents and blocks: its place in the layer, a map for its blocks of which
 /// the smallest node has room for eleven, and its edit while it is committed.
@@ -95,9 +96,8 @@ impl Paint {
 pub struct Dirty {
     open: Layer,
     sealed: Option<Layer>,
-    bytes: usize,
-    /// Blocks in the layers, in memory or not.
-    blocks: usize,
+    /// What the blocks of both layers come to.
+    sums: Sums,
     /// Segments on their way, and the bytes of their blocks.
     flights: BTreeMap<SegmentId, usize>,
     /// Segments in the bucket that no commit knows.
@@ -112,7 +112,13 @@ impl Dirty {
     /// Bytes of contents in memory that are not in the bucket.
     #[must_use]
     pub const fn bytes(&self) -> usize {
-        self.bytes
+        self.sums.mem
+    }
+
+    /// Bytes of contents, in memory or in the bucket, that are about to be added to what the volume stores.
+    #[must_use]
+    pub const fn plain_bytes(&self) -> u64 {
+        self.sums.plain
     }
 
     /// Bytes that all of it takes in memory, with the tables that say whose contents they are and what a commit adds to
@@ -120,7 +126,7 @@ impl Dirty {
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         let files = self.open.files.len() + self.sealed.as_ref().map_or(0, |layer| layer.files.len());
-        self.bytes + files * FILE_BYTES + self.blocks * CHANGED_BLOCK_BYTES
+        self.sums.mem + files * FILE_BYTES + self.sums.count * CHANGED_BLOCK_BYTES
     }
 
     /// Whether there is nothing to commit.
@@ -164,12 +170,13 @@ impl Dirty {
     fn change(&mut self, ino: Ino, index: u64, size: u64, edit: impl FnOnce(&mut MemBlock)) {
         let older = self.has_older(ino, index, size);
         let file = self.open.files.entry(ino).or_default();
-        self.blocks += usize::from(!file.blocks.contains_key(&index));
+        if let Some(old) = file.blocks.get(&index) {
+            self.sums -= Sums::of(old);
+        }
         let slot = file
             .blocks
             .entry(index)
             .or_insert_with(|| Block::Mem(MemBlock::new(if older { Under::Older } else { Under::Zeros })));
-        let before = mem_len(slot);
         let mut block = match std::mem::replace(slot, Block::Mem(MemBlock::new(Under::Zeros))) {
             Block::Mem(block) => block,
             Block::Sent { bytes, .. } => MemBlock::whole(bytes.to_vec()),
@@ -180,8 +187,8 @@ impl Dirty {
         if block.is_full() && !was_full {
             self.full.push_back((ino, index));
         }
-        self.bytes = self.bytes + block.len() - before;
         *slot = Block::Mem(block);
+        self.sums += Sums::of(slot);
     }
 
     /// Whether layers under the open one may have bytes of this block.
@@ -236,9 +243,7 @@ impl Dirty {
 
     fn void(&mut self, ino: Ino, from: u64, to: u64) {
         let file = self.open.files.entry(ino).or_default();
-        let (bytes, blocks) = file.void_range(from..to);
-        self.bytes -= bytes;
-        self.blocks -= blocks;
+        self.sums -= file.void_range(from..to);
     }
 
     /// Makes a block of `ino` a hole.
@@ -250,9 +255,9 @@ impl Dirty {
     pub fn share(&mut self, ino: Ino, index: u64, place: BlockPlace) {
         let file = self.open.files.entry(ino).or_default();
         file.shared.insert(index);
-        match file.blocks.insert(index, Block::Stored(place)) {
-            Some(old) => self.bytes -= mem_len(&old),
-            None => self.blocks += 1,
+        self.sums += Sums::of(&Block::Stored(place));
+        if let Some(old) = file.blocks.insert(index, Block::Stored(place)) {
+            self.sums -= Sums::of(&old);
         }
     }
 
@@ -400,8 +405,9 @@ impl Dirty {
         for (sent, place) in batch.blocks.iter().zip(places) {
             for layer in [Some(&mut self.open), self.sealed.as_mut()].into_iter().flatten() {
                 if let Some(slot) = layer.sent_slot(sent, batch.segment) {
-                    self.bytes -= mem_len(slot);
+                    self.sums -= Sums::of(slot);
                     *slot = Block::Stored(*place);
+                    self.sums += Sums::of(slot);
                 }
             }
         }
@@ -416,8 +422,7 @@ impl Dirty {
                     && let Some(file) = layer.files.get_mut(&sent.ino)
                     && let Some(block) = file.blocks.remove(&sent.index)
                 {
-                    self.bytes -= mem_len(&block);
-                    self.blocks -= 1;
+                    self.sums -= Sums::of(&block);
                 }
             }
         }

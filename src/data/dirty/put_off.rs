@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::layer::mem_len;
+use super::sums::mem_len;
 use super::{Block, Dirty, MemBlock, Under};
 use crate::base::Ino;
 
@@ -48,6 +48,8 @@ impl Dirty {
             _ => super::layer::FileChange { blocks: file.blocks.split_off(&from), ..Default::default() },
         };
         let newer = self.open.files.entry(ino).or_default();
+        self.sums -= older.sums();
+        self.sums -= newer.sums();
         // What was void below and is covered in part above has nothing to shine through.
         for (index, block) in &mut newer.blocks {
             if older.void.contains(*index)
@@ -55,30 +57,15 @@ impl Dirty {
                 && let Block::Mem(block) = block
                 && matches!(block.under(), Under::Older)
             {
-                let before = block.len();
                 block.complete(&[]);
-                self.bytes = self.bytes + block.len() - before;
             }
         }
         for (index, old) in std::mem::take(&mut older.blocks) {
-            let is_shared = older.shared.contains(&index);
-            let old_len = mem_len(&old);
-            let merged = match newer.blocks.remove(&index) {
-                None if newer.void.contains(index) => {
-                    self.blocks -= 1;
-                    None
-                }
-                None => Some((old, is_shared)),
-                Some(new) => {
-                    self.bytes -= mem_len(&new);
-                    self.blocks -= 1;
-                    let stays_shared = newer.shared.contains(&index);
-                    Some((lay_over(new, old), stays_shared))
-                }
+            let (block, is_shared) = match newer.blocks.remove(&index) {
+                None if newer.void.contains(index) => continue,
+                None => (old, older.shared.contains(&index)),
+                Some(new) => (lay_over(new, old), newer.shared.contains(&index)),
             };
-            self.bytes -= old_len;
-            let Some((block, is_shared)) = merged else { continue };
-            self.bytes += mem_len(&block);
             if matches!(&block, Block::Mem(mem) if mem.is_full()) {
                 self.full.push_back((ino, index));
             }
@@ -87,6 +74,7 @@ impl Dirty {
             }
             newer.blocks.insert(index, block);
         }
+        self.sums += newer.sums();
         for range in older.void.iter() {
             newer.void.insert(range.clone());
         }

@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::layer::mem_len;
-use super::{Batch, Beneath, Block, Dirty, FileEdit, Layer, MemBlock, SentBlock, beneath, sealed_slot, send};
+use super::sums::Sums;
+use super::{
+    Batch, Beneath, Block, Dirty, FileChange, FileEdit, Layer, MemBlock, SentBlock, beneath, sealed_slot,
+    send,
+};
 use crate::base::{Ino, NewSegment, SegmentId};
 
 impl Dirty {
@@ -69,19 +72,19 @@ impl Dirty {
 
     /// Fills a block of the sealed layer from its older contents.
     pub fn complete_sealed(&mut self, ino: Ino, index: u64, under: &[u8]) {
-        if let Some(Block::Mem(block)) = sealed_slot(&mut self.sealed, ino, index) {
-            let before = block.len();
+        let Some(slot) = sealed_slot(&mut self.sealed, ino, index) else { return };
+        self.sums -= Sums::of(slot);
+        if let Block::Mem(block) = slot {
             block.complete(under);
-            self.bytes = self.bytes + block.len() - before;
         }
+        self.sums += Sums::of(slot);
     }
 
     /// Drops a block of the sealed layer: its older contents stay.
     pub fn drop_sealed(&mut self, ino: Ino, index: u64) {
         let file = self.sealed.as_mut().and_then(|layer| layer.files.get_mut(&ino));
         if let Some(block) = file.and_then(|file| file.blocks.remove(&index)) {
-            self.bytes -= mem_len(&block);
-            self.blocks -= 1;
+            self.sums -= Sums::of(&block);
         }
     }
 
@@ -89,9 +92,7 @@ impl Dirty {
     pub fn void_sealed(&mut self, ino: Ino, index: u64) {
         let file = self.sealed.as_mut().and_then(|layer| layer.files.get_mut(&ino));
         if let Some(file) = file {
-            let (bytes, blocks) = file.void_range(index..index + 1);
-            self.bytes -= bytes;
-            self.blocks -= blocks;
+            self.sums -= file.void_range(index..index + 1);
         }
     }
 
@@ -174,9 +175,7 @@ impl Dirty {
             self.segments.remove(id);
         }
         if let Some(layer) = self.sealed.take() {
-            let blocks = layer.files.values().flat_map(|file| file.blocks.values());
-            self.bytes -= blocks.map(mem_len).sum::<usize>();
-            self.blocks -= layer.files.values().map(|file| file.blocks.len()).sum::<usize>();
+            self.sums -= layer.files.values().map(FileChange::sums).sum();
         }
         self.repack.extend(inline);
     }
@@ -206,8 +205,8 @@ impl Dirty {
         if file.freed || file.void.contains(index) || file.blocks.contains_key(&index) {
             return;
         }
-        self.bytes += bytes.len();
-        self.blocks += 1;
-        file.blocks.insert(index, Block::Mem(MemBlock::whole(bytes)));
+        let block = Block::Mem(MemBlock::whole(bytes));
+        self.sums += Sums::of(&block);
+        file.blocks.insert(index, block);
     }
 }

@@ -272,12 +272,8 @@ impl Harness {
         assert!(self.read(0, self.model.len()) == self.model, "contents differ");
         let layers = [Some(&self.dirty.open), self.dirty.sealed.as_ref()];
         let blocks = layers.into_iter().flatten().flat_map(|layer| layer.files.values());
-        let held: usize = blocks.flat_map(|file| file.blocks.values()).map(mem_len).sum();
-        assert_eq!(self.dirty.bytes(), held, "the count of bytes in memory drifts");
-        let layers = [Some(&self.dirty.open), self.dirty.sealed.as_ref()];
-        let files = layers.into_iter().flatten().flat_map(|layer| layer.files.values());
-        let count: usize = files.map(|file| file.blocks.len()).sum();
-        assert_eq!(self.dirty.blocks, count, "the count of blocks drifts");
+        let held: Sums = blocks.flat_map(|file| file.blocks.values()).map(Sums::of).sum();
+        assert_eq!(self.dirty.sums, held, "the count of what is held drifts");
     }
 }
 
