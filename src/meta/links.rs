@@ -3,6 +3,8 @@
 //! Objects of the engine are bound to their names, and a name that two writers have used in two histories, because a
 //! store has kept them apart, has two objects that open. The chain tells whether a state was made of one history.
 
+use std::ops::Range;
+
 use crate::crypto::KeyRing;
 
 use super::chain::{GENESIS, HISTORY_COMMITS, first_of, hash_in, link_of};
@@ -30,7 +32,7 @@ pub async fn walk(
         _ => before_oldest(engine, ring).await?,
     };
     loop {
-        let rows = page(engine, last.saturating_add(1), PAGE).await?;
+        let rows = page(engine, last.saturating_add(1)..superblock.commit.saturating_add(1), PAGE).await?;
         let count = rows.len();
         for (number, record) in rows {
             let Record::Commit(commit) = record else { return Err(broken(number)) };
@@ -60,7 +62,7 @@ async fn is_there(engine: &Engine, number: u64) -> Result<bool, MetaError> {
 
 /// Number and hash of the commit before the oldest one that has a record of its own.
 async fn before_oldest(engine: &Engine, ring: &KeyRing) -> Result<(u64, [u8; 32]), MetaError> {
-    let oldest = page(engine, 0, 1).await?.first().map_or(1, |(number, _)| *number);
+    let oldest = page(engine, 0..u64::MAX, 1).await?.first().map_or(1, |(number, _)| *number);
     if oldest <= 1 {
         return Ok((0, GENESIS));
     }
@@ -72,9 +74,9 @@ async fn before_oldest(engine: &Engine, ring: &KeyRing) -> Result<(u64, [u8; 32]
     Ok((oldest - 1, hash))
 }
 
-/// Commits from number `first` on.
-async fn page(engine: &Engine, first: u64, limit: usize) -> Result<Vec<(u64, Record)>, MetaError> {
-    let (from, to) = (Key::Commit(first).encode(), Key::Commit(u64::MAX).encode());
+/// Commits of these numbers. A reader may be at a newer state already than the superblock that was read.
+async fn page(engine: &Engine, numbers: Range<u64>, limit: usize) -> Result<Vec<(u64, Record)>, MetaError> {
+    let (from, to) = (Key::Commit(numbers.start).encode(), Key::Commit(numbers.end).encode());
     let mut found = Vec::new();
     for (key, value) in engine.scan(from, to, limit).await? {
         if let Some(key @ Key::Commit(number)) = Key::decode(&key) {

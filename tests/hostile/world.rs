@@ -53,6 +53,9 @@ impl Clock for TestClock {
     }
 }
 
+/// Names and values.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What a path leads to. A part that cannot be read is an error number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
@@ -60,7 +63,7 @@ pub struct Seen {
     pub attr: Result<String, i32>,
     /// Blocks of contents, or the target of a link.
     pub contents: Vec<Result<Vec<u8>, i32>>,
-    pub xattrs: Result<Vec<(Vec<u8>, Vec<u8>)>, i32>,
+    pub xattrs: Result<Xattrs, i32>,
     /// Whether what is in a directory could be listed.
     pub listed: Result<(), i32>,
 }
@@ -406,7 +409,7 @@ async fn look(vfs: &Vfs, ino: Ino) -> Seen {
     Seen { attr, contents, xattrs: xattrs(vfs, ino).await.map_err(errno), listed: Ok(()) }
 }
 
-async fn xattrs(vfs: &Vfs, ino: Ino) -> Result<Vec<(Vec<u8>, Vec<u8>)>, VfsError> {
+async fn xattrs(vfs: &Vfs, ino: Ino) -> Result<Xattrs, VfsError> {
     let mut found = Vec::new();
     let names = vfs.list_xattr(ino).await?;
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
