@@ -12,7 +12,7 @@ use coffer::base::{Ino, Run};
 use coffer::maint::{self, CheckOptions, Finding, LostBecause, Problem, Report, Severity, Subject};
 use coffer::meta::{Body, Key, Record};
 use coffer::store::Bucket;
-use coffer::volume::{self, OpenOptions};
+use coffer::volume::{self, OpenOptions, VolumeError};
 use damaged::{OddStore, Tree, World, bumps, factors, put, serious, sync, told};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -383,4 +383,22 @@ async fn reading_thousands_of_small_files_takes_few_requests() {
     let meter = bucket.meter().snapshot();
     assert!(meter.gets < 60, "{meter:?}");
     assert_eq!((meter.puts, meter.deletes), (0, 0));
+}
+
+/// What is lost of the history stops mounts until an admin has accepted that, once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_in_the_history_is_for_an_admin_to_accept_once() {
+    let world = World::with_everything().await;
+    let commits: Vec<Key> =
+        world.records().await.into_keys().filter(|key| matches!(key, Key::Commit(_))).collect();
+    world.write_raw(vec![(commits[commits.len() / 2].encode(), None)]).await;
+    let plain = async || {
+        let options = OpenOptions { takeover: true, ..OpenOptions::default() };
+        Box::pin(volume::open(world.bucket(), &factors(), options)).await
+    };
+    assert!(matches!(plain().await.map(drop), Err(VolumeError::Woven { .. })));
+    world.mount(false).await.close().await.unwrap();
+    for _ in 0..2 {
+        plain().await.unwrap().close().await.unwrap();
+    }
 }

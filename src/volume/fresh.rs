@@ -106,17 +106,21 @@ impl Offer<'_> {
         Ok(Some(VolumeError::Fork { volume, number, expected: short(hash), found }))
     }
 
-    /// Whether all of it was made by one history: each commit follows from the one before. Not asked where a person
-    /// only looks, or an admin goes on from whatever is there.
-    pub(super) async fn is_of_one_history(&self, trust: &TrustOptions) -> Result<(), VolumeError> {
-        if trust.forensic || trust.accept_rollback {
-            return Ok(());
+    /// Why it was not made by one history, in which each commit follows from the one before, if it was not. Only what
+    /// came after the newest state that an admin has accepted is asked for that; nothing where a person only looks.
+    pub(super) async fn is_woven(&self, trust: &TrustOptions) -> Result<Option<VolumeError>, VolumeError> {
+        if trust.forensic {
+            return Ok(None);
         }
-        match links::walk(self.engine, self.ring, self.superblock, None).await {
+        let accepted = self.acceptance().await?.map(|accepted| (accepted.commit, accepted.hash));
+        match links::walk(self.engine, self.ring, self.superblock, accepted).await {
             Err(MetaError::Inconsistent { key: Key::Commit(number), .. }) => {
-                Err(VolumeError::Woven { volume: self.volume(), number })
+                Ok(Some(VolumeError::Woven { volume: self.volume(), number }))
             }
-            walked => Ok(walked?),
+            walked => {
+                walked?;
+                Ok(None)
+            }
         }
     }
 
@@ -191,7 +195,7 @@ impl Offer<'_> {
     }
 
     /// What an admin signs who accepts this offer although `pin` was seen.
-    fn to_sign(&self, pin: &Pin, ordinal: u64, time: Time) -> Acceptance {
+    pub(super) fn to_sign(&self, pin: &Pin, ordinal: u64, time: Time) -> Acceptance {
         Acceptance {
             ordinal: ordinal.max(pin.accepted).saturating_add(1),
             commit: self.superblock.commit,

@@ -174,8 +174,18 @@ impl Opening {
                 return Ok(Some(signed));
             }
         };
-        offer.is_of_one_history(&options.trust).await?;
         let pin = offer.pin(memory.pin.as_ref(), memory.device, accepted);
+        match offer.is_woven(&options.trust).await? {
+            None => {}
+            Some(error) if !options.trust.accept_rollback => return Err(error),
+            Some(_) if options.vfs.read_only => {}
+            Some(error) => {
+                let acceptance = offer.to_sign(&pin, accepted, options.clock.now());
+                let signed = fresh::sign(acceptance, self.ring.volume(), &self.signer)?;
+                tracing::warn!("accepted, and noted in the volume: {error}");
+                return Ok(Some(signed));
+            }
+        }
         memory.note(&self.bucket, &self.ring, pin, is_new)?;
         Ok(None)
     }
@@ -228,7 +238,11 @@ impl Opening {
         if let Some(error) = offer.reaches(seen.commit, &seen.head).await? {
             return Err(error);
         }
-        offer.is_of_one_history(&self.options.trust).await?;
+        if let Some(error) = offer.is_woven(&self.options.trust).await?
+            && accepted.is_none()
+        {
+            return Err(error);
+        }
         let ordinal = accepted.as_ref().map_or(0, |accepted| accepted.ordinal);
         let pin = offer.pin(self.memory.pin.as_ref(), vfs_options.device, ordinal);
         let had_crashed = found.holder.is_some();
