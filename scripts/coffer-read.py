@@ -181,16 +181,17 @@ class Volume:
         need(be(ino, 8) in self.records["I"], f"there is no inode {ino}")
         return self.records["I"][be(ino, 8)]
 
-    def walk(self, ino=ROOT, path=b""):
+    def walk(self):
         """Every path and its inode number, parents first."""
-        yield path or b".", ino
-        for name, child in sorted(self.entries[ino]):
-            below = path + b"/" * bool(path) + name
-            if self.inode(child).kind == DIRECTORY:
-                need(self.inode(child).parent == ino, f"{show(below)}: has another parent")
-                yield from self.walk(child, below)
-            else:
-                yield below, child
+        waiting = [(b"", ROOT)]
+        while waiting:
+            path, ino = waiting.pop()
+            yield path or b".", ino
+            for name, child in sorted(self.entries[ino], reverse=True):
+                below = path + b"/" * bool(path) + name
+                is_here = child != ROOT and self.inode(child).parent == ino
+                need(is_here or self.inode(child).kind != DIRECTORY, f"{show(below)}: has another parent")
+                waiting.append((below, child))
 
     def blocks(self, ino):
         """Each block that is not a hole, in order: its index and how to get it."""
@@ -227,7 +228,9 @@ class Volume:
             start = block * BLOCK
             need(at <= start < size, f"inode {ino}: a block behind its end")
             yield from (bytes(min(BLOCK, start - hole)) for hole in range(at, start, BLOCK))
-            data = self.fetch(place)[: size - start]
+            data = self.fetch(place)
+            need(not any(data[size - start :]), f"inode {ino}: has contents behind its end")
+            data = data[: size - start]
             yield data
             at = start + len(data)
         yield from (bytes(min(BLOCK, size - hole)) for hole in range(at, size, BLOCK))
@@ -267,6 +270,8 @@ class Volume:
     def check_chain(self):
         (superblock,) = self.records["V"].values()
         key, hash, (parts, written) = self.keys.key("commit-mac"), bytes(32), self.commit_parts()
+        last = {device: (counter, n) for n, (device, counter, _) in sorted(parts.items()) if counter}
+        need(self.records["M"] == last, "what devices have made last is not what the commits say")
         need(sorted(parts) == list(range(1, superblock.commit + 1)), "the commits are not without gaps")
         for number, (device, counter, (secs, nanos)) in sorted(parts.items()):
             need(written.get(number - 1, hash) == hash, f"commit {number - 1}: another hash")
@@ -294,6 +299,7 @@ class Volume:
             need(allocated == inode.allocated, f"inode {ino}: stores {allocated} bytes, not {inode.allocated}")
             stored_bytes += allocated
             is_folder = inode.kind == DIRECTORY
+            need(names[ino] <= 1 or not is_folder, f"inode {ino}: a directory with two names")
             need(inode.nlink == (2 + subdirs[ino] if is_folder else names[ino]), f"inode {ino}: has other names")
             need(names[ino] or ino == ROOT or be(ino, 8) in self.records["O"], f"inode {ino}: has no name")
             need(inode.entries == len(self.entries[ino]) and ino < superblock.next_ino, f"inode {ino}: its numbers")
@@ -368,3 +374,5 @@ if __name__ == "__main__":
         sys.stdout.buffer.flush()
     except (Refused, OSError) as error:
         sys.exit(f"coffer-read: {error}")
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        sys.exit(f"coffer-read: not of this format: {error!r}")

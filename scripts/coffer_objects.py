@@ -99,6 +99,7 @@ HEADER_FIELDS = {
     "admin_public_key", "vmk_commitment", "slots",
 }  # fmt: skip
 SLOT_FIELDS = {"id", "label", "role", "factors", "salt", "commitment", "wrapped_vmk", "created_unix_secs"}
+CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f]")
 FACTOR_NUMBERS = {"passphrase": 1, "key-file": 2, "recovery-code": 3}
 
 
@@ -115,7 +116,7 @@ def check_slot(slot):
         fields.add("wrapped_admin_key")
     need(set(slot) == fields, "header: a slot has other fields")
     need(slot["role"] in ("data", "admin"), "header: a slot has another role")
-    need(1 <= len(slot["label"].encode()) <= 64 and slot["label"].isprintable(), "header: a slot's label")
+    need(1 <= len(slot["label"].encode()) <= 64 and not CONTROL.search(slot["label"]), "header: a slot's label")
     need(1 <= len(slot["factors"]) <= 8 and set(slot["factors"]) <= set(FACTOR_NUMBERS), "header: a slot's factors")
     if kdf := slot.get("kdf"):
         need(set(kdf) == {"algorithm", "n", "r", "p"} and kdf["algorithm"] == "scrypt", "header: another kdf")
@@ -316,7 +317,10 @@ def unpack(data, codec, plain, name):
         return lz4(data, name)
     need(codec == 2, f"{name}: another codec")
     need(zstd, f"{name}: Zstandard, which this Python does not have")
-    return zstd.decompress(data)
+    try:
+        return zstd.decompress(data)
+    except zstd.ZstdError as error:
+        raise Refused(f"{name}: {error}") from None
 
 
 def lz4(data, name):

@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -102,7 +102,7 @@ impl Bench {
         assert_eq!(read.keys().collect::<Vec<_>>(), ours.keys().collect::<Vec<_>>());
         for (path, row) in ours {
             let mut theirs = read[&path].clone();
-            // Coffer tells them in units of 512 bytes, and does not tell the time of birth.
+            // Coffer tells them in units of 512 bytes.
             let allocated = theirs["allocated"].as_u64().unwrap();
             theirs["allocated"] = json!(allocated.div_ceil(512));
             assert_eq!(theirs, row, "{path}");
@@ -281,6 +281,10 @@ async fn it_gives_a_volume_with_everything_in_it_as_coffer_does() {
         let bench = Bench::new("--key-file", KEY_FILE);
         make_volume(&bench, compression).await;
         bench.agrees().await;
+        let records = fs::read_to_string(bench.path("records")).unwrap();
+        let letters = records.lines().map(|line| HEXLOWER.decode(&line.as_bytes()[..2]).unwrap()[0]);
+        let letters: BTreeSet<char> = letters.map(char::from).collect();
+        assert_eq!(String::from_iter(letters), "BCDEGIMRSVX");
         let whole = done(bench.read(&["cat", "many blocks"]));
         assert!(whole == noise(3_000_001), "`cat` gives {} other bytes", whole.len());
     }
@@ -325,6 +329,32 @@ fn it_refuses_altered_objects_and_says_which() {
         let end = fs::read(bench.path(&file)).unwrap().len();
         bench.refuses_flipped(&file, end - 1, &format!("{object}: piece"));
     }
+}
+
+/// Commits are folded when 1,024 newer ones exist.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_follows_the_chain_of_commits_through_folded_ones() {
+    let bench = Bench::new("--key-file", KEY_FILE);
+    make_volume(&bench, Compression::None).await;
+    // The folded ones are of a device and of a machine without local state, which has no counter.
+    for (state_dir, commits) in [(Some(bench.path("state")), 600_u64), (None, 1500)] {
+        let options = OpenOptions { state_dir, ..OpenOptions::default() };
+        let opened = volume::open(bench.bucket(), &bench.factors(), options).await.unwrap();
+        let ino = opened.vfs.lookup(Ino::ROOT, b"inline").await.unwrap().ino;
+        for number in 0..commits {
+            opened.vfs.write(ino, 0, &number.to_le_bytes(), true).await.unwrap();
+            opened.vfs.fsync(ino, false).await.unwrap();
+        }
+        opened.vfs.reclaim().await.unwrap();
+        opened.close().await.unwrap();
+    }
+    bench.agrees().await;
+    let records = fs::read_to_string(bench.path("records")).unwrap();
+    let of = |letter: &str| records.lines().position(|line| line.starts_with(letter)).unwrap();
+    let line_ends: Vec<usize> = records.match_indices('\n').map(|(at, _)| at).collect();
+    // The last digit of either is one of a commit's nanoseconds.
+    bench.refuses_flipped("records", line_ends[of("48")] - 1, "another hash");
+    bench.refuses_flipped("records", line_ends[of("43")] - 1, "another hash");
 }
 
 #[test]
