@@ -228,8 +228,8 @@ impl Problem {
             Self::HeadWrong => ("the history does not lead to the present", REPAIR),
             Self::CommitBroken => ("the history cannot be followed there", REPAIR),
             Self::CommitMissing => (
-                "a machine that saw this commit last will refuse the volume",
-                "on that machine, remove the pin",
+                "the history has a gap, which a mount refuses",
+                "`coffer mount --accept-rollback` with an admin key goes on",
             ),
             Self::CommitAhead => ("the superblock is older than the history", REPAIR),
             Self::RolledBack { .. } | Self::Forked => (

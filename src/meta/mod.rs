@@ -6,6 +6,7 @@ mod codec;
 pub mod engine;
 mod error;
 mod key;
+pub mod links;
 mod overlay;
 mod record;
 

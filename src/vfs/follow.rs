@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 
 use crate::meta::engine::View;
-use crate::meta::{Key, MetaError, Record, Superblock, decode};
+use crate::meta::{Key, MetaError, Record, Superblock, decode, links};
 
 use super::state::Phase;
 use super::{Vfs, VfsError};
@@ -122,7 +122,11 @@ impl Vfs {
     pub async fn follow(&self) -> Result<bool, VfsError> {
         let _gate = self.follow.gate.write().await;
         self.engine.refresh().await.map_err(MetaError::from)?;
-        let (newest, view) = self.newest_superblock().await?;
+        let before = {
+            let state = self.state.lock();
+            (state.superblock.commit, state.superblock.head)
+        };
+        let (newest, view) = self.newest_superblock(before).await?;
         let mut state = self.state.lock();
         if state.phase != Phase::ReadOnly {
             return Ok(false);
@@ -141,7 +145,8 @@ impl Vfs {
         Ok(true)
     }
 
-    async fn newest_superblock(&self) -> Result<(Superblock, View), VfsError> {
+    /// The superblock of the newest commit, which follows from the commit `before`.
+    async fn newest_superblock(&self, before: (u64, [u8; 32])) -> Result<(Superblock, View), VfsError> {
         let key = Key::Super;
         loop {
             let view = self.engine.view();
@@ -149,7 +154,13 @@ impl Vfs {
             let Record::Super(newest) = decode(&key, &bytes.ok_or(MetaError::Missing(key))?)? else {
                 return Err(MetaError::Missing(key).into());
             };
+            let is_newer = newest.commit > before.0;
+            let walked = match is_newer {
+                true => links::walk(&self.engine, self.ring(), &newest, Some(before)).await,
+                false => Ok(()),
+            };
             if self.engine.view() == view {
+                walked?;
                 return Ok(((*newest).clone(), view));
             }
         }

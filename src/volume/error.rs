@@ -64,6 +64,17 @@ pub enum VolumeError {
         /// The first half of its hash as the bucket has it, or that there is none.
         found: String,
     },
+    /// A commit does not follow from the one before it.
+    #[error(
+        "commit {number} of volume {volume} does not follow from the one before it: the bucket offers a mixture of \
+         histories"
+    )]
+    Woven {
+        /// The volume.
+        volume: VolumeId,
+        /// The first such commit.
+        number: u64,
+    },
     /// The newest commit is older than it may be.
     #[error(
         "the newest commit ({commit}) of volume {volume} was made at {made} UTC, {age_secs} s ago; \

@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::error::utc;
 use super::local::short;
 use super::pin::{HeaderSeen, Pin};
-use super::trust::ExpectedCommit;
+use super::trust::{ExpectedCommit, TrustOptions};
 use super::{OpenOptions, VolumeError};
 use crate::base::{Time, VolumeId};
 use crate::crypto::{KeyRing, verify_acceptance};
 use crate::keys::{Header, Signer};
 use crate::meta::engine::Engine;
-use crate::meta::{Acceptance, Key, Record, Superblock, chain, decode};
+use crate::meta::{Acceptance, Key, MetaError, Record, Superblock, chain, decode, links};
 
 /// A state that a bucket offers: the header, the superblock, and the records to ask for more.
 pub(super) struct Offer<'a> {
@@ -106,6 +106,20 @@ impl Offer<'_> {
         Ok(Some(VolumeError::Fork { volume, number, expected: short(hash), found }))
     }
 
+    /// Whether all of it was made by one history: each commit follows from the one before. Not asked where a person
+    /// only looks, or an admin goes on from whatever is there.
+    pub(super) async fn is_of_one_history(&self, trust: &TrustOptions) -> Result<(), VolumeError> {
+        if trust.forensic || trust.accept_rollback {
+            return Ok(());
+        }
+        match links::walk(self.engine, self.ring, self.superblock, None).await {
+            Err(MetaError::Inconsistent { key: Key::Commit(number), .. }) => {
+                Err(VolumeError::Woven { volume: self.volume(), number })
+            }
+            walked => Ok(walked?),
+        }
+    }
+
     async fn check_expected(&self, expected: &ExpectedCommit) -> Result<(), VolumeError> {
         let found = match expected.number {
             number if number > self.superblock.commit => None,
@@ -129,7 +143,7 @@ impl Offer<'_> {
             0 => Time { secs: self.header.created_unix_secs, nanos: 0 },
             number => match self.record(Key::Commit(number)).await? {
                 Some(Record::Commit(commit)) if commit.hash == self.superblock.head => commit.time,
-                _ => return Err(crate::meta::MetaError::Missing(Key::Commit(number)).into()),
+                _ => return Err(MetaError::Missing(Key::Commit(number)).into()),
             },
         };
         match age_secs(made, now) {

@@ -174,6 +174,7 @@ impl Opening {
                 return Ok(Some(signed));
             }
         };
+        offer.is_of_one_history(&options.trust).await?;
         let pin = offer.pin(memory.pin.as_ref(), memory.device, accepted);
         memory.note(&self.bucket, &self.ring, pin, is_new)?;
         Ok(None)
@@ -227,6 +228,7 @@ impl Opening {
         if let Some(error) = offer.reaches(seen.commit, &seen.head).await? {
             return Err(error);
         }
+        offer.is_of_one_history(&self.options.trust).await?;
         let ordinal = accepted.as_ref().map_or(0, |accepted| accepted.ordinal);
         let pin = offer.pin(self.memory.pin.as_ref(), vfs_options.device, ordinal);
         let had_crashed = found.holder.is_some();

@@ -18,7 +18,7 @@ use coffer::meta::{Body, Commit, Inode, Key, Record, Segment, Superblock, decode
 use coffer::store::Bucket;
 use coffer::vault::Vault;
 use coffer::vfs::{Caller, CleanOptions, Handle, Vfs, VfsOptions, XattrMode};
-use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened, Seized};
+use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened, Seized, TrustOptions};
 use futures::future::LocalBoxFuture;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -121,7 +121,9 @@ impl World {
         // Dead segments go at once, so that a check meets their absence.
         let clean = CleanOptions { grace: Duration::ZERO, ..CleanOptions::default() };
         let vfs = VfsOptions { read_only, clean, ..VfsOptions::default() };
-        let options = OpenOptions { takeover: true, vfs, ..OpenOptions::default() };
+        // A commit whose record is damaged is for an admin to go on from.
+        let trust = TrustOptions { accept_rollback: true, ..TrustOptions::default() };
+        let options = OpenOptions { takeover: true, vfs, trust, ..OpenOptions::default() };
         Box::pin(volume::open(self.bucket(), &factors(), options)).await
     }
 

@@ -1,0 +1,104 @@
+//! Older states, mixtures of them, and two histories woven into one.
+
+use std::sync::Arc;
+
+use coffer::base::Ino;
+use coffer::volume::VolumeError;
+
+use crate::each_object::{folder, kinds};
+use crate::store::{Hostile, Objects};
+use crate::world::{Tree, Verdict, World, agrees, open, options, put, read, runtime, tree};
+
+#[test]
+fn d1_every_older_state_is_refused_by_who_knows_the_newest_and_whole_at_first_contact() {
+    let world = World::new();
+    let (_, older) = world.states.split_last().unwrap();
+    for (number, (objects, tree)) in older.iter().enumerate() {
+        let what = format!("state {number}");
+        let store = Hostile::of(objects.clone());
+        let seen = runtime().block_on(world.read(&store, false)).unwrap();
+        agrees(&seen, tree).unwrap_or_else(|error| panic!("{what}: {error}"));
+        match runtime().block_on(world.judge(&store, &what)) {
+            Verdict::Refused(VolumeError::Rollback { .. } | VolumeError::HeaderRolledBack { .. }) => {}
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn d1_no_mixture_of_states_is_read() {
+    let world = World::new();
+    let folders: Vec<String> = kinds(&world.objects).into_keys().collect();
+    let mut refused = 0;
+    for of in &folders {
+        for (number, (older, _)) in world.states.iter().enumerate() {
+            // One kind of objects of this state among the others of the newest; and the other way round.
+            for is_older in [true, false] {
+                let mixed: Objects = older
+                    .iter()
+                    .filter(|(name, _)| (folder(name) == *of) == is_older)
+                    .chain(world.objects.iter().filter(|(name, _)| (folder(name) == *of) != is_older))
+                    .map(|(name, bytes)| (name.clone(), bytes.clone()))
+                    .collect();
+                let what = format!("{of} of state {number} is {is_older}");
+                let verdict = runtime().block_on(world.judge(&Hostile::of(mixed), &what));
+                refused += usize::from(matches!(verdict, Verdict::Refused(_)));
+            }
+        }
+    }
+    println!("{refused} of {} mixtures were refused", folders.len() * world.states.len() * 2);
+    assert!(refused > 20);
+}
+
+/// A client that goes on by itself from `objects`: what it has written, and the trees of its commits.
+async fn goes_on(objects: &Objects, seed: u64) -> (Arc<Hostile>, Vec<Tree>) {
+    let store = Hostile::of(objects.clone());
+    let mut trees = Vec::new();
+    // A machine of its own.
+    let machine = tempfile::tempdir().unwrap();
+    let opened = open(&store, options(Some(machine.path().to_owned()), seed)).await.unwrap();
+    for step in 0..4u8 {
+        put(&opened.vfs, Ino::ROOT, &format!("{seed}-{step}"), &[step; 300]).await;
+        put(&opened.vfs, Ino::ROOT, "tiny", &[seed as u8; 500]).await;
+        opened.vfs.sync_all().await.unwrap();
+        trees.push(tree(&opened.vfs).await);
+    }
+    std::mem::forget(opened);
+    (store, trees)
+}
+
+/// The store shows one volume to two machines that write, and splits them. Then it takes single objects of the one
+/// history, which open under the names that they have in both, for those of the other.
+#[test]
+fn d2_two_histories_that_a_store_has_split_are_never_woven_into_one() {
+    let world = World::new();
+    let (one, ones) = runtime().block_on(goes_on(&world.objects, 1001));
+    let (two, twos) = runtime().block_on(goes_on(&world.objects, 1002));
+    let (one, two) = (one.objects(), two.objects());
+    let both: Vec<&String> =
+        one.keys().filter(|name| two.get(*name).is_some_and(|bytes| *bytes != one[*name])).collect();
+    assert!(both.len() >= 6, "{} names are in both histories", both.len());
+    let mut truths: Vec<&Tree> = ones.iter().chain(&twos).collect();
+    truths.extend(world.states.iter().map(|(_, tree)| tree));
+    let (mut refused, mut woven_count) = (0, 0);
+    // Every choice of the one or the other for each name, up to a thousand.
+    for choice in 0..(1u32 << both.len().min(10)) {
+        let mut woven = one.clone();
+        woven.extend(
+            two.iter().filter(|(name, _)| !one.contains_key(*name)).map(|(n, b)| (n.clone(), b.clone())),
+        );
+        for (bit, name) in both.iter().enumerate().take(10) {
+            if choice & 1 << bit != 0 {
+                woven.insert((*name).clone(), two[*name].clone());
+            }
+        }
+        woven_count += 1;
+        let Ok(seen) = runtime().block_on(read(&Hostile::of(woven), None)) else {
+            refused += 1;
+            continue;
+        };
+        let is_one = truths.iter().any(|truth| agrees(&seen, truth).is_ok());
+        assert!(is_one, "choice {choice:b}: {:?}", seen.keys().collect::<Vec<_>>());
+    }
+    println!("{refused} of {woven_count} were refused");
+}

@@ -1,0 +1,259 @@
+//! A store in the hands of an adversary: it keeps every version of every object, and lies.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use parking_lot::Mutex;
+
+/// The bytes of all objects, by name.
+pub type Objects = BTreeMap<String, Bytes>;
+
+/// What the store says that is not so, of one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// It is not in listings, not there when its head is asked for, not there when it is read.
+    Hidden { list: bool, head: bool, get: bool },
+    /// The bytes are those of a range that begins so much later or earlier; the answer says the one asked for.
+    ShiftedBytes(i64),
+    /// The answer says another range than was asked for.
+    OtherRange,
+    /// The body is so much shorter or longer than announced.
+    BodyLength(i64),
+    /// The length of the whole object is said to be so much more or less.
+    Length(i64),
+    /// It is listed so many times.
+    Listed(usize),
+    /// Its length in listings and heads is without measure.
+    Endless,
+}
+
+#[derive(Default)]
+struct State {
+    objects: Objects,
+    /// Every version that was ever stored, in order.
+    ever: Vec<(String, Bytes)>,
+    lies: BTreeMap<String, Lie>,
+    trace: Vec<String>,
+    /// Counted when a body is taken, by what was announced.
+    asked_bytes: Arc<AtomicU64>,
+    /// Seconds since 1970, and when objects were stored; the others were at the beginning.
+    now_secs: i64,
+    stored_at: BTreeMap<String, i64>,
+}
+
+/// The store. Clones of its objects are cheap.
+#[derive(Default)]
+pub struct Hostile(Mutex<State>);
+
+impl Hostile {
+    pub fn of(objects: Objects) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State { objects, ..State::default() })))
+    }
+
+    pub fn lying(objects: Objects, about: &str, lie: Lie) -> Arc<Self> {
+        let lies = BTreeMap::from([(about.to_owned(), lie)]);
+        Arc::new(Self(Mutex::new(State { objects, lies, ..State::default() })))
+    }
+
+    pub fn objects(&self) -> Objects {
+        self.0.lock().objects.clone()
+    }
+
+    /// What is stored from now on is stored then.
+    pub fn set_time(&self, secs: i64) {
+        self.0.lock().now_secs = secs;
+    }
+
+    /// Every version of every object that was ever stored.
+    pub fn ever(&self) -> Vec<(String, Bytes)> {
+        self.0.lock().ever.clone()
+    }
+
+    /// Bytes that were asked for.
+    pub fn asked_bytes(&self) -> u64 {
+        self.0.lock().asked_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Every request since the last time, in order.
+    pub fn take_trace(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().trace)
+    }
+}
+
+impl fmt::Debug for Hostile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hostile")
+    }
+}
+
+impl fmt::Display for Hostile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("hostile:")
+    }
+}
+
+const LATENCY: Duration = Duration::from_millis(2);
+/// Requests of one case, beyond which somebody asks without end.
+const REQUESTS_MAX: usize = 20_000;
+
+impl State {
+    fn note(&mut self, request: String) {
+        self.trace.push(request);
+        if self.trace.len() > REQUESTS_MAX {
+            // Whoever asks may be in a task whose panic nobody sees.
+            eprintln!("requests without end: {:#?}", &self.trace[REQUESTS_MAX - 10..]);
+            std::process::abort();
+        }
+    }
+
+    fn meta(&self, name: &str, size: u64) -> ObjectMeta {
+        let secs = self.stored_at.get(name).copied().unwrap_or(crate::world::START_SECS);
+        let last_modified: DateTime<Utc> = DateTime::from_timestamp(secs, 0).unwrap();
+        ObjectMeta { location: Path::from(name), last_modified, size, e_tag: None, version: None }
+    }
+}
+
+fn moved(number: u64, by: i64) -> u64 {
+    number.saturating_add_signed(by)
+}
+
+fn not_found(path: &Path) -> Error {
+    Error::NotFound { path: path.to_string(), source: "so the store says".into() }
+}
+
+/// The bytes of a range, with noise where the object has none.
+fn cut(bytes: &Bytes, range: Range<u64>) -> Bytes {
+    let byte = |at: u64| usize::try_from(at).ok().and_then(|at| bytes.get(at).copied()).unwrap_or(0x5A);
+    range.map(byte).collect()
+}
+
+#[async_trait]
+impl ObjectStore for Hostile {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let mut state = self.0.lock();
+        let name = path.to_string();
+        let bytes: Bytes = payload.into();
+        state.note(format!("PUT {name} {}", bytes.len()));
+        if opts.mode == PutMode::Create && state.objects.contains_key(&name) {
+            return Err(Error::AlreadyExists { path: name, source: "it is there".into() });
+        }
+        state.ever.push((name.clone(), bytes.clone()));
+        let now_secs = state.now_secs;
+        state.stored_at.insert(name.clone(), now_secs);
+        state.objects.insert(name, bytes);
+        Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(Error::NotSupported { source: "multipart uploads".into() })
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        // No answer comes at once, so that who asks without end meets a deadline.
+        tokio::time::sleep(LATENCY).await;
+        let mut state = self.0.lock();
+        let name = path.to_string();
+        let verb = if options.head { "HEAD" } else { "GET" };
+        state.note(format!("{verb} {name} {:?}", options.range));
+        let lie = state.lies.get(&name).copied();
+        if let Some(Lie::Hidden { head, get, .. }) = lie
+            && (if options.head { head } else { get })
+        {
+            return Err(not_found(path));
+        }
+        let bytes = state.objects.get(&name).cloned().ok_or_else(|| not_found(path))?;
+        let said = match lie {
+            Some(Lie::Length(by)) => moved(bytes.len() as u64, by),
+            Some(Lie::Endless) => 1 << 50,
+            _ => bytes.len() as u64,
+        };
+        let range = match &options.range {
+            None => 0..said,
+            Some(range) => range
+                .as_range(said)
+                .map_err(|error| Error::Generic { store: "hostile", source: Box::new(error) })?,
+        };
+        if options.head {
+            let payload = GetResultPayload::Stream(stream::empty().boxed());
+            let (attributes, extensions) = (Default::default(), Default::default());
+            let meta = state.meta(&name, said);
+            return Ok(GetResult { payload, meta, range: 0..said, attributes, extensions });
+        }
+        let shown = range.start..range.end.min(range.start + (8 << 20));
+        let body = match lie {
+            Some(Lie::ShiftedBytes(by)) => cut(&bytes, moved(shown.start, by)..moved(shown.end, by)),
+            Some(Lie::BodyLength(by)) => cut(&bytes, shown.start..moved(shown.end, by).max(shown.start)),
+            _ => cut(&bytes, shown),
+        };
+        let range = match lie {
+            Some(Lie::OtherRange) => range.start + 1..range.end + 1,
+            _ => range,
+        };
+        let (asked, announced) = (Arc::clone(&state.asked_bytes), range.end - range.start);
+        let taken = async move {
+            asked.fetch_add(announced, Ordering::Relaxed);
+            Ok(body)
+        };
+        let payload = GetResultPayload::Stream(stream::once(taken).boxed());
+        let (attributes, extensions) = (Default::default(), Default::default());
+        Ok(GetResult { payload, meta: state.meta(&name, said), range, attributes, extensions })
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        // Whoever deletes waits for the answers; the paths of one request are there at once.
+        let paths: Vec<_> = futures::executor::block_on(paths.collect());
+        let mut state = self.0.lock();
+        for path in paths.iter().flatten() {
+            state.note(format!("DELETE {path}"));
+            state.objects.remove(path.as_ref());
+        }
+        stream::iter(paths).boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let mut state = self.0.lock();
+        let prefix = prefix.map(Path::to_string).unwrap_or_default();
+        state.note(format!("LIST {prefix}"));
+        let mut listed = Vec::new();
+        for (name, bytes) in &state.objects {
+            let is_below =
+                prefix.is_empty() || name.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with('/'));
+            if !is_below {
+                continue;
+            }
+            let len = bytes.len() as u64;
+            let (times, len) = match state.lies.get(name) {
+                Some(Lie::Hidden { list: true, .. }) => (0, len),
+                Some(Lie::Listed(times)) => (*times, len),
+                Some(Lie::Length(by)) => (1, moved(len, *by)),
+                Some(Lie::Endless) => (1, 1 << 50),
+                _ => (1, len),
+            };
+            listed.extend((0..times).map(|_| Ok(state.meta(name, len))));
+        }
+        stream::iter(listed).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let objects: Vec<_> = self.list(prefix).try_collect().await?;
+        Ok(ListResult { common_prefixes: Vec::new(), objects, extensions: Default::default() })
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        Err(Error::NotSupported { source: "copies".into() })
+    }
+}
