@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use coffer::base::{Entropy, FileKind, Ino, OsEntropy, SeededEntropy, SystemClock, Time};
+use coffer::cli::exit::Exit;
 use coffer::crypto::{KdfCost, Secret};
 use coffer::keys::{Compression, Factor, NewVolume};
 use coffer::store::{self, Bucket, StoreOptions};
@@ -66,9 +67,13 @@ impl Bench {
 
     /// The output of `coffer inspect` on the volume.
     fn inspect(&self, args: &[&str]) -> Vec<u8> {
+        done(self.coffer("inspect", args))
+    }
+
+    fn coffer(&self, name: &str, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_coffer"));
-        command.args(["inspect", self.option, "secret", "vol"]).args(args).current_dir(self.dir.path());
-        done(command.env_clear().env("HOME", self.dir.path()).output().unwrap())
+        command.args([name, self.option, "secret", "vol"]).args(args).current_dir(self.dir.path());
+        command.env_clear().env("HOME", self.dir.path()).output().unwrap()
     }
 
     fn keep_records(&self) {
@@ -232,9 +237,12 @@ async fn file(vfs: &Vfs, name: &[u8], bytes: &[u8]) -> Ino {
 async fn populate(vfs: &Vfs) {
     let text = b"compressible, and long enough for it: ".repeat(10_000);
     file(vfs, b"inline", b"a few bytes").await;
+    vfs.sync_all().await.unwrap();
     let many = file(vfs, b"many blocks", &noise(3_000_001)).await;
     let packed = file(vfs, b"packed", &text).await;
-    file(vfs, b"gone", &noise(100_000)).await;
+    file(vfs, b"gone, and in use", b"an orphan").await;
+    vfs.sync_all().await.unwrap();
+    let gone = file(vfs, b"gone", &noise(200_000)).await;
     vfs.sync_all().await.unwrap();
     let sparse = file(vfs, b"sparse", b"front").await;
     vfs.write(sparse, 70 << 20, &text[..100_000], true).await.unwrap();
@@ -243,7 +251,9 @@ async fn populate(vfs: &Vfs) {
     vfs.setattr(&CALLER, packed, &resize(100_000)).await.unwrap();
     vfs.sync_all().await.unwrap();
     vfs.setattr(&CALLER, packed, &resize(200_000)).await.unwrap();
+    vfs.unlink(Ino::ROOT, b"gone, and in use").await.unwrap();
     vfs.unlink(Ino::ROOT, b"gone").await.unwrap();
+    vfs.forget(gone, 1);
     let shared = file(vfs, b"shared", b"").await;
     vfs.copy_file_range(many, 0, shared, 65_536, 1_000_000).await.unwrap();
     let dir = vfs.mkdir(&CALLER, Ino::ROOT, b"dir", 0o1770).await.unwrap();
@@ -284,7 +294,7 @@ async fn it_gives_a_volume_with_everything_in_it_as_coffer_does() {
         let records = fs::read_to_string(bench.path("records")).unwrap();
         let letters = records.lines().map(|line| HEXLOWER.decode(&line.as_bytes()[..2]).unwrap()[0]);
         let letters: BTreeSet<char> = letters.map(char::from).collect();
-        assert_eq!(String::from_iter(letters), "BCDEGIMRSVX");
+        assert_eq!(String::from_iter(letters), "BCDEGIMORSVX");
         let whole = done(bench.read(&["cat", "many blocks"]));
         assert!(whole == noise(3_000_001), "`cat` gives {} other bytes", whole.len());
     }
@@ -367,4 +377,20 @@ fn it_refuses_a_metadata_object_under_another_name() {
     let told = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(ended.status.code(), Some(1), "{told}");
     assert!(told.contains("the commitment differs"), "{told}");
+}
+
+#[test]
+fn neither_falls_back_on_an_older_header_when_the_newest_is_damaged() {
+    let bench = Bench::with_fixture();
+    bench.keep_records();
+    done(bench.coffer("ls", &[]));
+    let mut header = fs::read(bench.path("vol/header/1")).unwrap();
+    *header.last_mut().unwrap() ^= 1;
+    fs::write(bench.path("vol/header/2"), header).unwrap();
+    assert_eq!(bench.coffer("ls", &[]).status.code(), Some(i32::from(Exit::HeaderDamaged.code())));
+    let ended = bench.read(&["ls"]);
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{told}");
+    // The body comes before the signature: it is the first header's, and says so.
+    assert!(told.contains("header: block size or revision"), "{told}");
 }
