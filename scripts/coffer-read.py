@@ -270,8 +270,6 @@ class Volume:
     def check_chain(self):
         (superblock,) = self.records["V"].values()
         key, hash, (parts, written) = self.keys.key("commit-mac"), bytes(32), self.commit_parts()
-        last = {device: (counter, n) for n, (device, counter, _) in sorted(parts.items()) if counter}
-        need(self.records["M"] == last, "what devices have made last is not what the commits say")
         need(sorted(parts) == list(range(1, superblock.commit + 1)), "the commits are not without gaps")
         for number, (device, counter, (secs, nanos)) in sorted(parts.items()):
             need(written.get(number - 1, hash) == hash, f"commit {number - 1}: another hash")
@@ -279,6 +277,8 @@ class Volume:
             seconds = secs.to_bytes(8, "big", signed=True)
             hash = mac(key, lp(hash, be(number, 8), device, seconds, be(nanos, 4), *counted))
         need(superblock.head == hash and written.get(superblock.commit, hash) == hash, "the newest commit: another hash")
+        last = {device: (counter, n) for n, (device, counter, _) in sorted(parts.items()) if counter}
+        need(self.records["M"] == last, "what devices have made last is not what the commits say")
         return superblock
 
     def check(self):
