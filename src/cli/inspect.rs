@@ -13,7 +13,7 @@ use super::factors::UnlockArgs;
 use super::key::{opens_with, role_word};
 use super::open::{BucketArgs, obtain_factors};
 use super::units::{show_count, show_size, show_time};
-use super::{explain, runtime};
+use super::{explain, inspect_records, runtime};
 use crate::base::{OsEntropy, SegmentId, Time};
 use crate::crypto::{HEAD_BYTES, ObjectHead, ObjectKind};
 use crate::data::segment::{FooterBlock, read_footer, read_seal};
@@ -25,13 +25,15 @@ use crate::vault::{Vault, VaultError, peek};
 pub const EXAMPLES: &str = "\
 Without OBJECT, all objects are listed. Without a key, you see what the provider sees. With one (--unlock, or any option \
 that gives a key), segments show which blocks of which files they hold, and metadata objects their names; everything that \
-is shown has been authenticated, and an altered object is told with exit code 20.
+is shown has been authenticated, and an altered object is told with exit code 20. With --records, every record of the tree as \
+of the last commit is written as it is stored (docs/FORMAT.md tells its bytes), one line each: key and value in hexadecimal.
 
 Examples:
   coffer inspect s3://bucket/home
   coffer inspect s3://bucket/home header/1
   coffer inspect --unlock /srv/volume d/0a/0a4k9q2m7c1v6s8t3r5u0p9o4i
-  coffer inspect --unlock --raw /srv/volume m/6kc7e0.../1v9q... > plain";
+  coffer inspect --unlock --raw /srv/volume m/6kc7e0.../1v9q... > plain
+  coffer inspect --records /srv/volume > records";
 
 /// Arguments of `coffer inspect`.
 #[derive(clap::Args, Debug)]
@@ -48,6 +50,9 @@ pub struct InspectArgs {
     /// Write the plaintext of a metadata object, as it is, to standard output
     #[arg(long, requires = "object")]
     pub raw: bool,
+    /// Write every record to standard output: key and value in hexadecimal, as they are stored
+    #[arg(long, conflicts_with = "object")]
+    pub records: bool,
     /// The keys.
     #[command(flatten)]
     pub keys: UnlockArgs,
@@ -58,7 +63,7 @@ pub struct InspectArgs {
 /// # Errors
 /// When there is no such object, it is damaged, or the key is wrong.
 pub fn run(args: &InspectArgs) -> CommandResult {
-    let with_key = args.unlock || args.raw || args.keys.is_given();
+    let with_key = args.unlock || args.raw || args.records || args.keys.is_given();
     let factors = if with_key { Some(obtain_factors(&args.bucket, &args.keys)?) } else { None };
     runtime::block_on(async {
         let bucket = args.bucket.open()?;
@@ -66,6 +71,9 @@ pub fn run(args: &InspectArgs) -> CommandResult {
             Some(factors) => Some(unlock(args, &bucket, factors).await?),
             None => None,
         };
+        if let (true, Some(vault)) = (args.records, &vault) {
+            return inspect_records::print(vault, factors.as_deref().unwrap_or_default()).await;
+        }
         let object = args.object.as_deref().map(|object| object.trim_matches('/'));
         let shown = match (object, &vault) {
             (None, _) => overview(&bucket, vault.as_ref()).await,

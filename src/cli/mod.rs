@@ -17,6 +17,7 @@ pub mod fingerprint;
 pub mod gc;
 pub mod init;
 pub mod inspect;
+pub mod inspect_records;
 pub mod key;
 pub mod local;
 pub mod logging;
