@@ -86,6 +86,8 @@ pub(super) struct State {
     pub(super) dirty_since: Option<Duration>,
     /// Who holds the volume from the next commit on; nobody after the last one.
     pub(super) holder: Option<Holder>,
+    /// The mount's number, which is bound into each of its commits.
+    pub(super) session: [u8; 16],
     /// How many commits this device has made.
     pub(super) counter: u64,
     /// When the last commit was made.
@@ -127,6 +129,7 @@ impl State {
             phase,
             dirty_since: None,
             holder: None,
+            session: [0; 16],
             counter: 0,
             committed_at: None,
             newest_made: None,
