@@ -96,7 +96,10 @@ impl Vfs {
             state.phase
         };
         let committed = match phase {
-            Phase::Writable => self.commit_all().await,
+            Phase::Writable => match self.commit_all().await {
+                Ok(()) => self.state.lock().nothing_lost(),
+                Err(error) => Err(error),
+            },
             Phase::ReadOnly | Phase::ShutDown => Ok(()),
             Phase::Fenced => Err(VfsError::Fenced),
         };

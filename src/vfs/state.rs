@@ -200,6 +200,16 @@ impl State {
         self.files_delta -= 1;
     }
 
+    /// An error if writes were lost of which nobody has been told by an `fsync` yet.
+    pub(super) fn nothing_lost(&self) -> Result<(), VfsError> {
+        let Some(why) = self.lost.values().next().cloned() else { return Ok(()) };
+        let files = match self.lost.len() {
+            1 => "1 file".to_owned(),
+            count => format!("{count} files"),
+        };
+        Err(VfsError::LostWrites { files, why })
+    }
+
     /// The commit after which the latest change to `ino` is durable; `None` if it is already.
     pub(super) fn group_of(&self, ino: Ino) -> Option<u64> {
         let key = Key::Inode(ino);
