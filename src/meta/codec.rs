@@ -6,7 +6,7 @@ use bincode::config::{Configuration, Limit, standard};
 use bytes::Bytes;
 
 use super::{Body, Garbage, Inode, Key, MetaError, Page, Record};
-use crate::base::PAGE_BLOCKS;
+use crate::base::{FILE_BYTES_MAX, PAGE_BLOCKS};
 
 /// The version of records.
 const VERSION: u8 = 1;
@@ -88,6 +88,9 @@ pub fn decode(key: &Key, bytes: &Bytes) -> Result<Record, MetaError> {
         Key::History(_) => Record::History(Arc::new(parse(key, &body)?)),
         Key::Inode(_) => {
             let inode: Inode = parse(key, &body)?;
+            if inode.size > FILE_BYTES_MAX {
+                return Err(wrong("it is larger than any file"));
+            }
             if let Body::Run(run) = &inode.body {
                 run.validate(PAGE_BLOCKS as u32).map_err(|error| wrong(error.why))?;
             }
@@ -164,6 +167,38 @@ mod tests {
         }
         assert!(decode(&key, &Bytes::from_static(&[VERSION])).is_err());
         assert!(decode(&key, &Bytes::from_static(&[VERSION, 7, 3, 1])).is_err());
+    }
+
+    /// Found by fuzzing: a check computed with such a size beyond 2^64.
+    #[test]
+    fn an_inode_larger_than_any_file_is_refused() {
+        let of_size = |size| {
+            let now = crate::base::Time { secs: 5, nanos: 6 };
+            let inode = Inode {
+                kind: crate::base::FileKind::Regular,
+                perm: 0o644,
+                uid: 0,
+                gid: 0,
+                nlink: 1,
+                rdev: 0,
+                size,
+                allocated: 0,
+                atime: now,
+                mtime: now,
+                ctime: now,
+                btime: now,
+                parent: Ino(0),
+                entries: 0,
+                xattrs: 0,
+                body: Body::Empty,
+            };
+            let bytes = encode(&Record::Inode(Arc::new(inode))).unwrap();
+            decode(&Key::Inode(Ino(7)), &Bytes::from(bytes))
+        };
+        assert!(of_size(FILE_BYTES_MAX).is_ok());
+        for size in [FILE_BYTES_MAX + 1, u64::MAX - 1, u64::MAX] {
+            assert!(of_size(size).is_err(), "{size}");
+        }
     }
 
     #[test]
