@@ -323,6 +323,15 @@ fn committed(volume: &Volume, span: &dyn Fn(f64) -> String) -> String {
     }
 }
 
+/// For the fuzz targets: shows what a mount says of itself.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn fuzz_status(answer: &[u8]) {
+    if let Ok(answer) = serde_json::from_slice(answer) {
+        let _ = show(&[Report::of(&answer)]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
