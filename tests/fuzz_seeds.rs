@@ -128,7 +128,7 @@ async fn seeds() -> Seeds {
         bytes
     };
     let object = [&b"CFR1\x01\x01\x00\x01"[..], &noise(HEAD_BYTES - 8)].concat();
-    let ways = (0..12_u8).map(|n| [&[n << 4 | n % 8][..], &noise(60)].concat());
+    let ways = (0..12_u8).map(|n| [&[(n << 4) | (n % 8)][..], &noise(60)].concat());
     seeds.insert("sealed_object", ways.chain([object]).collect());
     seeds.insert("volume", (0..24).map(|n| noise(16 + 8 * n)).collect());
     seeds

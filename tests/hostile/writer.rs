@@ -17,7 +17,7 @@ use crate::world::{BLOCK, Seen, Tree, World, agrees, open, options, pattern, put
 const CHANGED: [&str; 5] = ["", "/run", "/dir/link", "/dir/sub/late", "/new"];
 const NEW_BYTES: usize = 3000;
 /// Of simulated time.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What the writer writes: a new file, and parts of blocks, for which it needs the blocks that are there.
 async fn changes(vfs: &Vfs) -> Result<(), String> {
