@@ -1,8 +1,9 @@
 //! `kill -9` at random moments: of mounts, of commands, of the bucket's server. What was acknowledged is there afterwards.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 
-use crate::support::command::{run, wait_until};
+use crate::support::command::{run, run_ok, wait_until};
 use crate::support::servers;
 use crate::support::volume::Volume;
 use crate::support::{extended, seed};
@@ -106,6 +107,78 @@ fn check_versions(dir: &Path, noted: &[AtomicU32], round: u32) {
         });
         noted.store(version, Ordering::SeqCst);
     }
+}
+
+/// Notes all objects that are in the bucket now. None may have the salt of another, and none may have changed.
+fn note_objects(
+    bucket: &Path,
+    objects: &mut HashMap<PathBuf, Vec<u8>>,
+    salts: &mut HashMap<Vec<u8>, PathBuf>,
+) {
+    let mut waiting = vec![bucket.join("d"), bucket.join("m")];
+    while let Some(dir) = waiting.pop() {
+        for path in fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                waiting.push(path);
+                continue;
+            }
+            // What a kill leaves of an upload has another name, and may vanish.
+            let Ok(bytes) = fs::read(&path) else { continue };
+            if path.to_string_lossy().contains('#') || bytes.len() < 64 {
+                continue;
+            }
+            let salt = bytes[8..32].to_vec();
+            if let Some(other) = salts.insert(salt, path.clone()) {
+                assert_eq!(other, path, "two objects have one salt");
+            }
+            if let Some(before) = objects.insert(path.clone(), bytes) {
+                assert!(before == objects[&path], "{} was sealed twice", path.display());
+            }
+        }
+    }
+}
+
+/// Each mount begins with the state folder of the first, as a restored virtual machine does.
+#[test]
+fn b7_no_salt_comes_twice_though_mounts_are_killed_in_mid_write_and_begin_with_an_old_state() {
+    let volume = Volume::local();
+    let (mut objects, mut salts) = (HashMap::new(), HashMap::new());
+    let first = volume.mount();
+    let kept = first.state_dir.clone();
+    first.unmount();
+    for round in 0..rounds(5) {
+        let state = volume.new_dir("restored");
+        run_ok("cp", ["-a".into(), kept.join("."), state.clone()]);
+        let mount = volume.mount_spec().state_dir(&state).args(&["--takeover"]).mount();
+        let before = objects.len();
+        let (dir, stop) = (mount.dir.clone(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for writer in 0..3 {
+                let (dir, stop) = (&dir, &stop);
+                // The same bytes in every round: only the salts keep what is sealed apart.
+                scope.spawn(move || {
+                    let mut file = 0;
+                    while !stop.load(Ordering::SeqCst) {
+                        let name = dir.join(format!("{writer}-{file}"));
+                        let Ok(mut out) = File::create(name) else { return };
+                        if out.write_all(&contents(writer, file)).and_then(|()| out.sync_all()).is_err() {
+                            return;
+                        }
+                        file += 1;
+                    }
+                });
+            }
+            wait_until("enough was written", Duration::from_secs(120), || {
+                note_objects(&volume.bucket(), &mut objects, &mut salts);
+                objects.len() >= before + 12
+            });
+            mount.crash();
+            stop.store(true, Ordering::SeqCst);
+        });
+        note_objects(&volume.bucket(), &mut objects, &mut salts);
+        println!("round {round}: {} objects", objects.len());
+    }
+    assert!(objects.len() > 50 && salts.len() == objects.len());
 }
 
 /// Starts `command` and kills it after a random part of `span`, if it has not ended by then. Says whether it succeeded.

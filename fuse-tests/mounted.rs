@@ -27,5 +27,6 @@ mod recover;
 mod restic;
 mod rsync;
 mod secrecy;
+mod secrets;
 mod trust;
 mod writers;

@@ -45,12 +45,12 @@ fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// Finds any of many strings in a lot of bytes, by the first eight bytes of each.
-struct Search {
+pub(crate) struct Search {
     by_start: HashMap<[u8; 8], Vec<(Vec<u8>, String)>>,
 }
 
 impl Search {
-    fn new(secrets: &[(String, Vec<u8>)]) -> Search {
+    pub(crate) fn new(secrets: &[(String, Vec<u8>)]) -> Search {
         let mut by_start: HashMap<[u8; 8], Vec<(Vec<u8>, String)>> = HashMap::new();
         for (what, secret) in secrets {
             for form in forms(secret) {
@@ -61,7 +61,7 @@ impl Search {
         Search { by_start }
     }
 
-    fn find(&self, bytes: &[u8]) -> Option<String> {
+    pub(crate) fn find(&self, bytes: &[u8]) -> Option<String> {
         (0..bytes.len().saturating_sub(7)).find_map(|at| {
             let start: [u8; 8] = bytes[at..at + 8].try_into().unwrap();
             let (form, what) =

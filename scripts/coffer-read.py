@@ -40,7 +40,7 @@ Run = namedtuple("Run", "first segment pos full rest")
 Extents = namedtuple("Extents", "runs inline")
 Segment = namedtuple("Segment", "len live born seal")
 Super = namedtuple("Super", "features next_ino files bytes quota_bytes commit head holder")
-Commit = namedtuple("Commit", "hash device counter time")
+Commit = namedtuple("Commit", "hash device session counter time")
 History = namedtuple("History", "before devices times")
 KEY_BYTES = dict(A=1, B=17, C=9, D=25, E=17, G=17, H=9, I=9, L=17, M=17, O=9, R=33, S=17, V=1, X=25)
 
@@ -48,8 +48,8 @@ KEY_BYTES = dict(A=1, B=17, C=9, D=25, E=17, G=17, H=9, I=9, L=17, M=17, O=9, R=
 class Body:
     """bincode 2's standard configuration, as docs/FORMAT.md tells it."""
 
-    def __init__(self, data, version):
-        self.data, self.at, self.version = data, 0, version
+    def __init__(self, data):
+        self.data, self.at = data, 0
 
     def take(self, count):
         need(self.at + count <= len(self.data), "a record ends early")
@@ -114,10 +114,10 @@ class Body:
         return Super(*fields, holder)
 
     def commit(self):
-        return Commit(self.take(32), self.take(16), self.u64() if self.version == 2 else 0, self.time())
+        return Commit(self.take(32), self.take(16), self.take(16), self.u64(), self.time())
 
     def history(self):
-        row = lambda: (self.take(16), self.u32(), self.u64() if self.version == 2 else 0)
+        row = lambda: (self.take(16), self.take(16), self.u32(), self.u64())
         return History(self.take(32), self.list(row), self.list(lambda: (self.i64(), self.u32())))
 
     def acceptance(self):
@@ -146,8 +146,8 @@ class Body:
 def decode(key, value):
     letter = chr(key[0])
     need(KEY_BYTES.get(letter) == len(key), f"a key that is none: {key.hex()}")
-    need(2 > value[0] > 0 or (value[0] == 2 and letter in "CH"), f"record {key.hex()}: another version")
-    body = Body(value[1:], value[0])
+    need(value[0] == 1, f"record {key.hex()}: another version")
+    body = Body(value[1:])
     try:
         record = body.record(letter)
         need(body.at == len(body.data), "a record has bytes behind its end")
@@ -251,17 +251,17 @@ class Volume:
         return shown
 
     def commit_parts(self):
-        """Device, counter and time of every commit, by number, and the hashes that are written down."""
+        """Device, session, counter and time of every commit, by number, and the hashes that are written down."""
         parts, hashes = {}, {}
         for key, history in self.records["H"].items():
             number = int.from_bytes(key, "big")
             hashes[number - 1] = history.before
-            counters = [(device, first + i * bool(first)) for device, count, first in history.devices for i in range(count)]
-            need(len(counters) == len(history.times), f"history {number}: another number of commits")
+            makers = [(*by, first + i * bool(first)) for *by, count, first in history.devices for i in range(count)]
+            need(len(makers) == len(history.times), f"history {number}: another number of commits")
             secs = 0
-            for i, ((device, counter), (delta, nanos)) in enumerate(zip(counters, history.times)):
+            for i, (maker, (delta, nanos)) in enumerate(zip(makers, history.times)):
                 secs += delta
-                parts[number + i] = (device, counter, (secs, nanos))
+                parts[number + i] = (*maker, (secs, nanos))
         for key, commit in self.records["C"].items():
             number = int.from_bytes(key, "big")
             parts[number], hashes[number] = commit[1:], commit.hash
@@ -271,13 +271,12 @@ class Volume:
         (superblock,) = self.records["V"].values()
         key, hash, (parts, written) = self.keys.key("commit-mac"), bytes(32), self.commit_parts()
         need(sorted(parts) == list(range(1, superblock.commit + 1)), "the commits are not without gaps")
-        for number, (device, counter, (secs, nanos)) in sorted(parts.items()):
+        for number, (device, session, counter, (secs, nanos)) in sorted(parts.items()):
             need(written.get(number - 1, hash) == hash, f"commit {number - 1}: another hash")
-            counted = (be(counter, 8),) if counter else ()
             seconds = secs.to_bytes(8, "big", signed=True)
-            hash = mac(key, lp(hash, be(number, 8), device, seconds, be(nanos, 4), *counted))
+            hash = mac(key, lp(hash, be(number, 8), device, session, be(counter, 8), seconds, be(nanos, 4)))
         need(superblock.head == hash and written.get(superblock.commit, hash) == hash, "the newest commit: another hash")
-        last = {device: (counter, n) for n, (device, counter, _) in sorted(parts.items()) if counter}
+        last = {device: (counter, n) for n, (device, _, counter, _) in sorted(parts.items()) if counter}
         need(self.records["M"] == last, "what devices have made last is not what the commits say")
         return superblock
 

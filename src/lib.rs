@@ -10,6 +10,9 @@ pub mod control;
 pub mod crypto;
 pub mod data;
 pub mod fuse;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod keys;
 pub mod maint;
 pub mod meta;

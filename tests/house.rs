@@ -30,12 +30,13 @@ const ROOMS: [(&str, &[&str]); 14] = [
 ];
 
 /// Each crate that is named in few places, and those places.
-const CRATES: [(&str, &[&str]); 9] = [
+const CRATES: [(&str, &[&str]); 10] = [
     ("fuser", &["src/fuse/"]),
     ("object_store", &["src/store/", "src/vault/", "src/meta/engine/"]),
     ("slatedb", &["src/meta/engine/"]),
     ("aes_siv", &["src/crypto/"]),
     ("scrypt", &["src/crypto/"]),
+    ("memmap2", &["src/crypto/"]),
     ("aws_lc_rs", &["src/crypto/", "src/base/entropy.rs"]),
     ("zstd", &["src/data/segment/"]),
     ("lz4_flex", &["src/data/segment/"]),

@@ -365,8 +365,9 @@ async fn it_follows_the_chain_of_commits_through_folded_ones() {
     }
     bench.agrees().await;
     let records = fs::read_to_string(bench.path("records")).unwrap();
-    // Behind the version: of a history the hash before it, a count, and a device; of a commit its hash and its device.
-    for (letter, at) in [("48", 1), ("48", 34), ("43", 1), ("43", 33)] {
+    // Behind the version: of a history the hash before it, a count, a device and a session; of a commit its hash, device
+    // and session.
+    for (letter, at) in [("48", 1), ("48", 34), ("48", 50), ("43", 1), ("43", 33), ("43", 49)] {
         let line = records.lines().find(|line| line.starts_with(letter)).unwrap();
         let (key, value) = line.split_once(' ').unwrap();
         let mut value = HEXLOWER.decode(value.as_bytes()).unwrap();

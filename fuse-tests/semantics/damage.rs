@@ -93,6 +93,32 @@ fn a_write_into_a_damaged_block_is_reported_by_the_next_fsync() {
     mount.unmount();
 }
 
+/// > until then `coffer status` counts the file, and `coffer sync` and `coffer umount` save and do everything else and then
+/// > fail (code 31).
+#[test]
+fn a_write_into_a_damaged_block_fails_the_sync_and_the_unmount_that_save_everything_else() {
+    let volume = damaged();
+    let mount = volume.mount_spec().args(&["--commit-age", "1h"]).mount();
+    let file = File::options().write(true).open(mount.path("damaged")).unwrap();
+    file.write_all_at(b"into the damaged block", BLOCK as u64 + 100).unwrap();
+    drop(file);
+    fs::write(mount.path("other"), "saved with it").unwrap();
+    for _ in 0..2 {
+        let synced = volume.try_verb("sync", &mount.dir, &[]);
+        assert_eq!(synced.code(), 31, "{synced}");
+        assert!(synced.stderr.contains("writes to 1 file could not be stored"), "{synced}");
+    }
+    assert_eq!(mount.status()["mounts"][0]["volume"]["lost_files"], 1);
+    let unmounted = volume.try_verb("umount", &mount.dir, &[]);
+    assert_eq!(unmounted.code(), 31, "{unmounted}");
+    assert!(unmounted.stderr.contains("writes to 1 file could not be stored"), "{unmounted}");
+    assert!(!mount.is_mounted());
+    mount.wait_until_gone();
+    let mount = volume.mount();
+    assert_eq!(fs::read_to_string(mount.path("other")).unwrap(), "saved with it");
+    mount.unmount();
+}
+
 /// > Without a quota `df` shows 1 PiB less what is stored, with one (`coffer init --quota`) the quota; inodes are 2^40. The
 /// > quota counts stored plaintext bytes and unsent ones. It is asked by `write` and `fallocate`, which fail with `ENOSPC`
 #[test]

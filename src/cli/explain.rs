@@ -289,7 +289,9 @@ pub fn control(error: &ControlError) -> CommandError {
             FailureKind::Busy => plain(Exit::NotUnmounted)
                 .hint("close what uses it (`fuser -vm DIR` lists it), or take it away with --lazy"),
             FailureKind::TakenOver => plain(Exit::TakenOver).hint(TAKEN_OVER),
-            FailureKind::NotSaved | FailureKind::NotUnmounted => plain(Exit::NotUnmounted),
+            FailureKind::Lost | FailureKind::NotSaved | FailureKind::NotUnmounted => {
+                plain(Exit::NotUnmounted)
+            }
             FailureKind::BadRequest | FailureKind::NotCleaned | FailureKind::Other => plain(Exit::Failure),
         },
         ControlError::Broken { .. } | ControlError::Io { .. } => plain(Exit::Failure),

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
-use super::passphrase::{self, SecretBytes};
+use super::passphrase;
 use crate::keys::{Factor, FactorName, Secret};
 
 /// How to open the volume.
@@ -130,7 +130,7 @@ impl UnlockArgs {
             (None, false) => None,
         };
         if let Some(code) = code {
-            return Ok(vec![Factor::RecoveryCode(into_secret(code))]);
+            return Ok(vec![Factor::RecoveryCode(code)]);
         }
         let key_file = self.key_file.as_deref().map(|path| passphrase::key_file("key", path)).transpose()?;
         let given = from_sources(
@@ -178,7 +178,7 @@ impl NewKeyArgs {
         )?;
         let passphrase = match given {
             Some(given) => {
-                passphrase::warn_if_weak(&given);
+                passphrase::warn_if_weak(given.expose());
                 Some(given)
             }
             None if key_file.is_none() || self.new_passphrase => Some(passphrase::ask_new(prompt)?),
@@ -192,7 +192,7 @@ fn from_sources(
     file: Option<&std::path::Path>,
     command: Option<&str>,
     fd: Option<i32>,
-) -> CommandResult<Option<SecretBytes>> {
+) -> CommandResult<Option<Secret>> {
     match (file, command, fd) {
         (Some(path), _, _) => passphrase::from_file("passphrase", path).map(Some),
         (None, Some(command), _) => passphrase::from_command(command).map(Some),
@@ -201,14 +201,10 @@ fn from_sources(
     }
 }
 
-fn factors(passphrase: Option<SecretBytes>, key_file: Option<SecretBytes>) -> Vec<Factor> {
-    let passphrase = passphrase.map(|secret| Factor::Passphrase(into_secret(secret)));
-    let key_file = key_file.map(|secret| Factor::KeyFile(into_secret(secret)));
+fn factors(passphrase: Option<Secret>, key_file: Option<Secret>) -> Vec<Factor> {
+    let passphrase = passphrase.map(Factor::Passphrase);
+    let key_file = key_file.map(Factor::KeyFile);
     passphrase.into_iter().chain(key_file).collect()
-}
-
-fn into_secret(mut bytes: SecretBytes) -> Secret {
-    Secret::new(std::mem::take(&mut *bytes))
 }
 
 fn same_kinds(slot: &[FactorName], kinds: &[FactorName]) -> bool {

@@ -35,6 +35,7 @@ pub mod signals;
 pub mod status;
 pub mod sync;
 pub mod sys;
+pub mod terminal;
 pub mod tree;
 pub mod umount;
 pub mod units;

@@ -15,7 +15,9 @@ use super::open::{BucketArgs, StateArgs, TrustArgs, obtain_factors, parse_finger
 use super::serve::{self, Plan};
 use super::units::{parse_duration, parse_size};
 use super::{budget, explain, runtime, sys};
+use crate::crypto::after_fork;
 use crate::fuse;
+use crate::keys::Factor;
 use crate::volume::{ExpectedCommit, OpenOptions, TrustOptions};
 
 /// Shown at the end of `coffer mount --help`.
@@ -86,6 +88,9 @@ pub struct MountArgs {
     /// Commit this often even where nothing changes, so that others see that the newest state is new
     #[arg(long, value_name = "TIME", env = "COFFER_HEARTBEAT", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
     pub heartbeat: Option<Duration>,
+    /// Refuse to mount if the system does not let keys be locked in memory: they could be swapped out
+    #[arg(long, help_heading = "This machine")]
+    pub require_locked_keys: bool,
     /// What this machine remembers of volumes.
     #[command(flatten)]
     pub state: StateArgs,
@@ -159,9 +164,12 @@ pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
     }
 }
 
-fn background(plan: Plan, readiness: Readiness, log_file: Option<Arc<File>>) -> CommandResult {
+fn background(mut plan: Plan, readiness: Readiness, log_file: Option<Arc<File>>) -> CommandResult {
     // Not dumpable is inherited by fork, but what keeps memory private is worth being sure of.
     sys::protect_memory();
+    // Locks on memory are not inherited.
+    after_fork();
+    plan.factors = plan.factors.into_iter().map(Factor::moved).collect();
     let front = Front::Waiting(Some(readiness), log_file);
     runtime::multi_thread()?.block_on(serve::run(plan, front))
 }
@@ -219,7 +227,7 @@ impl MountArgs {
     /// Takes a long flag from `-o name=value`.
     fn set(&mut self, name: &str, value: &str) -> CommandResult {
         let wrong = |why: String| CommandError::usage(format!("-o {name}: {why}"));
-        if value.is_empty() != (name == "takeover") {
+        if value.is_empty() != matches!(name, "takeover" | "require-locked-keys") {
             return Err(wrong(if value.is_empty() { "needs =VALUE" } else { "takes no value" }.into()));
         }
         let size = || parse_size(value).map(Some).map_err(&wrong);
@@ -247,6 +255,7 @@ impl MountArgs {
             "region" => self.bucket.region = Some(value.to_owned()),
             "read-timeout" => self.bucket.read_timeout = parse_duration(value).map_err(wrong)?,
             "takeover" => self.takeover = true,
+            "require-locked-keys" => self.require_locked_keys = true,
             _ => return Err(wrong("is not a setting".into())),
         }
         Ok(())
@@ -303,7 +312,7 @@ mod tests {
     fn every_setting_that_fstab_may_give_is_taken() {
         for name in SETTINGS {
             let value = match name {
-                "takeover" => "",
+                "takeover" | "require-locked-keys" => "",
                 "expect" => TWELVE,
                 "expect-commit" => "7:00112233445566778899aabbccddeeff",
                 "cache-size" | "memory" | "dirty-limit" => "64M",

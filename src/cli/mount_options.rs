@@ -14,7 +14,7 @@ pub struct MountOptions {
 }
 
 /// Long flags of `coffer mount` that may be given as options.
-pub const SETTINGS: [&str; 20] = [
+pub const SETTINGS: [&str; 21] = [
     "passphrase-file",
     "passphrase-command",
     "key-file",
@@ -35,6 +35,7 @@ pub const SETTINGS: [&str; 20] = [
     "region",
     "read-timeout",
     "takeover",
+    "require-locked-keys",
 ];
 
 /// Words that mean something to mount(8), fstab(5) or systemd only.

@@ -128,7 +128,7 @@ impl StateArgs {
     /// The directory: as given, or the user's own by the XDG rules, or the system's for a superuser without a home.
     ///
     /// # Errors
-    /// When there is no home to put it in, or it cannot be created.
+    /// When there is no home to put it in, it cannot be created, or others can write to it.
     pub fn directory(&self) -> CommandResult<PathBuf> {
         let absolute =
             |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -153,9 +153,18 @@ impl StateArgs {
     }
 }
 
+/// Makes sure of a directory that nobody else can put files into.
 fn private_dir(dir: &std::path::Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let about = std::fs::metadata(dir)?;
+    if about.uid() != rustix::process::geteuid().as_raw() {
+        return Err(std::io::Error::other(format!("it belongs to another user (uid {})", about.uid())));
+    }
+    if about.mode() & 0o022 != 0 {
+        let mode = about.mode() & 0o777;
+        return Err(std::io::Error::other(format!("other users can write to it (mode {mode:03o})")));
+    }
     let probe = dir.join(format!(".probe-{}", std::process::id()));
     std::fs::write(&probe, b"")?;
     std::fs::remove_file(&probe)

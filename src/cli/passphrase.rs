@@ -1,20 +1,16 @@
 //! Obtains secrets from the terminal, a file, a command or a file descriptor; never from arguments or the environment.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use zeroize::Zeroizing;
-
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
-use super::sys;
-use crate::keys::KEY_FILE_BYTES_MAX;
-
-/// Bytes that are wiped when dropped.
-pub type SecretBytes = Zeroizing<Vec<u8>>;
+use super::{sys, terminal};
+use crate::crypto::equal;
+use crate::keys::{KEY_FILE_BYTES_MAX, Secret};
 
 /// Longest passphrase from a command or a descriptor.
 const SECRET_BYTES_MAX: usize = 64 * 1024;
@@ -25,9 +21,8 @@ const PASSPHRASE_BYTES_WEAK: usize = 10;
 ///
 /// # Errors
 /// When the file cannot be read, is empty or too long, or when others may read it.
-pub fn from_file(what: &str, path: &Path) -> CommandResult<SecretBytes> {
-    let mut secret = key_file(what, path)?;
-    strip_newline(&mut secret);
+pub fn from_file(what: &str, path: &Path) -> CommandResult<Secret> {
+    let secret = key_file(what, path)?.without_newline();
     not_empty(secret, || format!("the {what} file {} is empty", path.display()))
 }
 
@@ -35,7 +30,7 @@ pub fn from_file(what: &str, path: &Path) -> CommandResult<SecretBytes> {
 ///
 /// # Errors
 /// As [`from_file`].
-pub fn key_file(what: &str, path: &Path) -> CommandResult<SecretBytes> {
+pub fn key_file(what: &str, path: &Path) -> CommandResult<Secret> {
     let failed = |error: &io::Error| {
         CommandError::new(Exit::NoSecret, format!("cannot read the {what} file {}: {error}", path.display()))
     };
@@ -52,7 +47,7 @@ pub fn key_file(what: &str, path: &Path) -> CommandResult<SecretBytes> {
         return Err(CommandError::new(Exit::NoSecret, message)
             .hint(format!("make it private with `chmod 600 {}`", path.display())));
     }
-    let secret = read_all(file, KEY_FILE_BYTES_MAX).map_err(|e| failed(&e))?;
+    let secret = Secret::read(file, KEY_FILE_BYTES_MAX).map_err(|e| failed(&e))?;
     not_empty(secret, || format!("the {what} file {} is empty", path.display()))
 }
 
@@ -60,7 +55,7 @@ pub fn key_file(what: &str, path: &Path) -> CommandResult<SecretBytes> {
 ///
 /// # Errors
 /// When the command cannot run, fails, or prints nothing.
-pub fn from_command(command: &str) -> CommandResult<SecretBytes> {
+pub fn from_command(command: &str) -> CommandResult<Secret> {
     let failed = |why: String| CommandError::new(Exit::NoSecret, format!("the passphrase command {why}"));
     let mut child = Command::new("/bin/sh")
         .args(["-c", command])
@@ -69,24 +64,23 @@ pub fn from_command(command: &str) -> CommandResult<SecretBytes> {
         .stderr(Stdio::inherit())
         .spawn()
         .map_err(|e| failed(format!("cannot be started: {e}")))?;
-    let secret = child.stdout.take().map(|out| read_all(out, SECRET_BYTES_MAX));
+    let secret = child.stdout.take().map(|out| Secret::read(out, SECRET_BYTES_MAX));
     let status = child.wait().map_err(|e| failed(format!("cannot be waited for: {e}")))?;
     if !status.success() {
         return Err(failed(format!("failed with {status}")));
     }
-    let mut secret = match secret {
+    let secret = match secret {
         Some(read) => read.map_err(|e| failed(format!("cannot be read from: {e}")))?,
-        None => SecretBytes::default(),
+        None => Secret::copy_of(&[]),
     };
-    strip_newline(&mut secret);
-    not_empty(secret, || "the passphrase command printed nothing".to_owned())
+    not_empty(secret.without_newline(), || "the passphrase command printed nothing".to_owned())
 }
 
 /// Reads an open file descriptor to its end, without one newline there.
 ///
 /// # Errors
 /// When the descriptor is not open for reading or nothing comes out of it.
-pub fn from_fd(fd: i32) -> CommandResult<SecretBytes> {
+pub fn from_fd(fd: i32) -> CommandResult<Secret> {
     let failed = |error: &io::Error| {
         CommandError::new(
             Exit::NoSecret,
@@ -94,17 +88,16 @@ pub fn from_fd(fd: i32) -> CommandResult<SecretBytes> {
         )
     };
     let file = sys::duplicate_fd(fd).map_err(|e| failed(&e))?;
-    let mut secret = read_all(file, SECRET_BYTES_MAX).map_err(|e| failed(&e))?;
-    strip_newline(&mut secret);
-    not_empty(secret, || format!("file descriptor {fd} gave an empty passphrase"))
+    let secret = Secret::read(file, SECRET_BYTES_MAX).map_err(|e| failed(&e))?;
+    not_empty(secret.without_newline(), || format!("file descriptor {fd} gave an empty passphrase"))
 }
 
 /// Asks on the terminal, without echo.
 ///
 /// # Errors
 /// When there is no terminal, or nothing is typed.
-pub fn ask(prompt: &str) -> CommandResult<SecretBytes> {
-    let typed = rpassword::prompt_password(format!("{prompt}: ")).map_err(|error| {
+pub fn ask(prompt: &str) -> CommandResult<Secret> {
+    let typed = terminal::ask(&format!("{prompt}: ")).map_err(|error| {
         if error.kind() == io::ErrorKind::Interrupted {
             return CommandError::silent(Exit::Interrupted);
         }
@@ -119,20 +112,20 @@ pub fn ask(prompt: &str) -> CommandResult<SecretBytes> {
             "without a terminal, use --passphrase-file, --passphrase-command, --passphrase-fd or --key-file",
         )
     })?;
-    not_empty(Zeroizing::new(typed.into_bytes()), || format!("the {} is empty", prompt.to_lowercase()))
+    not_empty(typed, || format!("the {} is empty", prompt.to_lowercase()))
 }
 
 /// Asks twice for a passphrase that is to be set.
 ///
 /// # Errors
 /// As [`ask`], and when the two differ.
-pub fn ask_new(prompt: &str) -> CommandResult<SecretBytes> {
+pub fn ask_new(prompt: &str) -> CommandResult<Secret> {
     let first = ask(prompt)?;
     let again = ask("The same again")?;
-    if *first != *again {
+    if !equal(first.expose(), again.expose()) {
         return Err(CommandError::new(Exit::NoSecret, "the two passphrases differ"));
     }
-    warn_if_weak(&first);
+    warn_if_weak(first.expose());
     Ok(first)
 }
 
@@ -146,24 +139,8 @@ pub fn warn_if_weak(passphrase: &[u8]) {
     }
 }
 
-/// Reads to the end into memory that is wiped later; the buffer never moves, so no copy is left behind.
-fn read_all(source: impl Read, bytes_max: usize) -> io::Result<SecretBytes> {
-    let mut secret = Zeroizing::new(Vec::with_capacity(bytes_max + 2));
-    source.take(bytes_max as u64 + 1).read_to_end(&mut secret)?;
-    if secret.len() > bytes_max {
-        return Err(io::Error::other(format!("it is longer than {bytes_max} bytes")));
-    }
-    Ok(secret)
-}
-
-fn strip_newline(secret: &mut SecretBytes) {
-    if secret.last() == Some(&b'\n') {
-        secret.pop();
-    }
-}
-
-fn not_empty(secret: SecretBytes, message: impl FnOnce() -> String) -> CommandResult<SecretBytes> {
-    if secret.is_empty() { Err(CommandError::new(Exit::NoSecret, message())) } else { Ok(secret) }
+fn not_empty(secret: Secret, message: impl FnOnce() -> String) -> CommandResult<Secret> {
+    if secret.expose().is_empty() { Err(CommandError::new(Exit::NoSecret, message())) } else { Ok(secret) }
 }
 
 #[cfg(test)]
@@ -186,10 +163,14 @@ mod tests {
             [(&b"a b"[..], &b"a b"[..]), (b"a b\n", b"a b"), (b"a\n\n", b"a\n"), (b" \n", b" ")]
         {
             let (_dir, path) = private_file(content);
-            assert_eq!(**from_file("passphrase", &path).unwrap(), *want);
+            assert_eq!(from_file("passphrase", &path).unwrap().expose(), want);
         }
         let (_dir, path) = private_file(b"\x00key\n");
-        assert_eq!(**key_file("key", &path).unwrap(), *b"\x00key\n", "a key file counts to its last byte");
+        assert_eq!(
+            key_file("key", &path).unwrap().expose(),
+            b"\x00key\n",
+            "a key file counts to its last byte"
+        );
     }
 
     #[test]
@@ -218,12 +199,12 @@ mod tests {
         let (_dir, path) = private_file(&vec![b'x'; KEY_FILE_BYTES_MAX + 1]);
         assert!(from_file("passphrase", &path).is_err());
         let (_dir, path) = private_file(&vec![b'x'; KEY_FILE_BYTES_MAX]);
-        assert_eq!(from_file("passphrase", &path).unwrap().len(), KEY_FILE_BYTES_MAX);
+        assert_eq!(from_file("passphrase", &path).unwrap().expose().len(), KEY_FILE_BYTES_MAX);
     }
 
     #[test]
     fn a_command_gives_its_output_and_a_failing_one_nothing() {
-        assert_eq!(**from_command("echo 'a  b'").unwrap(), *b"a  b");
+        assert_eq!(from_command("echo 'a  b'").unwrap().expose(), b"a  b");
         let error = from_command("echo secret; exit 3").unwrap_err();
         assert!(error.to_string().contains("exit status: 3"), "{error}");
         assert!(!error.to_string().contains("secret"), "{error}");

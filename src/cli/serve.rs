@@ -18,6 +18,7 @@ use super::signals::{Ask, Signals};
 use super::units::{show_count, show_duration, show_size};
 use crate::base::{Clock, SystemClock};
 use crate::control::{Live, MountEntry, Registry, Server, Subject};
+use crate::crypto::unlocked_because;
 use crate::fuse::{self, Mounted, Unmount};
 use crate::keys::Factor;
 use crate::store::{Meter, OutageKind};
@@ -67,6 +68,10 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
     let trust = options.trust.clone();
     let opened = volume::open(bucket, &factors, options).await.map_err(|e| explain::volume(&e, &factors))?;
     drop(factors);
+    if let Some(why) = unlocked_because().filter(|_| args.require_locked_keys) {
+        close_quietly(opened).await;
+        return Err(not_locked(why));
+    }
     let greeting = greeting(&opened, &trust);
     let signals = Signals::listen()?;
     let vfs = Arc::clone(&opened.vfs);
@@ -89,7 +94,7 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
     let shelf = state_dir.map(|state| Shelf::of(&state, opened.volume));
     let kept = move || shelf.as_ref().map_or(0, Shelf::count);
     let ready = format!("Mounted {url} at {}\n{}", point.display(), to_recover(kept()));
-    let more = move || json!({ "store": store_status(&meter), "to_recover": kept() });
+    let more = move || json!({ "store": store_status(&meter), "to_recover": kept(), "keys_unlocked": unlocked_because() });
     let live = Live::new(Arc::clone(&vfs), mounted.clone(), entry.clone(), more);
     let live = Arc::new(live);
     let listening = Registry::of_user().and_then(|registry| Server::start(&registry, entry, live.clone()));
@@ -114,6 +119,11 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
     saved?;
     tracing::info!(point = %point.display(), "unmounted; everything is in the bucket");
     ended
+}
+
+fn not_locked(why: &str) -> CommandError {
+    CommandError::new(Exit::Failure, format!("keys cannot be locked in memory: {why}"))
+        .hint("raise the limit (`ulimit -l`, LimitMEMLOCK=), or mount without --require-locked-keys")
 }
 
 /// What there is to say of changes that earlier mounts could not send; nothing if there are none.

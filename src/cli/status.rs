@@ -87,6 +87,8 @@ struct Report {
     store: Store,
     /// Mounts whose changes are kept on this machine.
     to_recover: u64,
+    /// Why keys may be swapped out; `None` if they are locked in memory.
+    keys_unlocked: Option<String>,
     error: Option<String>,
 }
 
@@ -251,6 +253,9 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
             hits.unwrap_or_default()
         ),
     ));
+    if let Some(why) = &report.keys_unlocked {
+        lines.push(("keys", format!("not locked in memory, they may be swapped out: {why}")));
+    }
     lines.extend(volume.rescue.iter().flat_map(rescued).map(|text| ("unsent", text)));
     if report.to_recover > 0 {
         let mounts = show_count(report.to_recover, "mount", "mounts");
@@ -315,6 +320,15 @@ fn committed(volume: &Volume, span: &dyn Fn(f64) -> String) -> String {
             volume.commit
         ),
         None => format!("before this mount, commit {}", volume.commit),
+    }
+}
+
+/// For the fuzz targets: shows what a mount says of itself.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn fuzz_status(answer: &[u8]) {
+    if let Ok(answer) = serde_json::from_slice(answer) {
+        let _ = show(&[Report::of(&answer)]);
     }
 }
 

@@ -66,9 +66,11 @@ impl Subject for Live {
             .flush_pages()
             .await
             .map_err(|error| Failure { kind: FailureKind::NotSaved, message: error.to_string() })?;
-        self.vfs.sync_all().await.map_err(not_saved)?;
-        self.mounted.let_go().await;
-        Ok(())
+        let synced = self.vfs.sync_all().await;
+        if matches!(synced, Ok(()) | Err(VfsError::LostWrites { .. })) {
+            self.mounted.let_go().await;
+        }
+        synced.map_err(not_saved)
     }
 
     async fn clean(&self, dry_run: bool) -> Result<Value, Failure> {
@@ -110,6 +112,7 @@ impl Subject for Live {
 fn not_saved(error: VfsError) -> Failure {
     let kind = match error {
         VfsError::Fenced => FailureKind::TakenOver,
+        VfsError::LostWrites { .. } => FailureKind::Lost,
         _ => FailureKind::NotSaved,
     };
     Failure { kind, message: error.to_string() }

@@ -17,3 +17,12 @@ pub use live::Live;
 pub use protocol::{Failure, FailureKind, Progress, Request, Step};
 pub use registry::{MountEntry, Registry};
 pub use server::{Server, Subject};
+
+/// For the fuzz targets: reads a line of an answer.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn fuzz_reply(line: &[u8]) {
+    if let Ok(reply) = serde_json::from_slice::<protocol::Reply>(line) {
+        assert!(serde_json::to_vec(&reply).is_ok());
+    }
+}

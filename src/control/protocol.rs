@@ -82,6 +82,8 @@ pub enum FailureKind {
     Busy,
     /// Something could not be written to the bucket.
     NotSaved,
+    /// Everything is in the bucket but writes that could not be stored.
+    Lost,
     /// Another mount has taken the volume over.
     TakenOver,
     /// Cleaning failed.

@@ -109,9 +109,9 @@ impl Registry {
 
     fn alive(&self, path: &Path) -> Option<MountEntry> {
         let entry = read(path)?;
-        // Nothing outside the directory is believed, or removed.
-        let ours = entry.socket == path.with_extension("sock");
-        if ours && is_running(entry.pid) && entry.socket.exists() {
+        // Nothing outside the directory is believed, or removed; nor what others put here before it was closed to them.
+        let ours = entry.socket == path.with_extension("sock") && is_own(path) && is_own(&entry.socket);
+        if ours && is_running(entry.pid) {
             return Some(entry);
         }
         let _ = fs::remove_file(path.with_extension("sock"));
@@ -162,6 +162,12 @@ impl Drop for Published {
         let _ = fs::remove_file(&self.0);
         let _ = fs::remove_file(self.0.with_extension("sock"));
     }
+}
+
+/// Whether it is there and belongs to the user of this process.
+fn is_own(path: &Path) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    fs::symlink_metadata(path).is_ok_and(|about| about.uid() == own)
 }
 
 /// Whether there is such a process and it has not ended: where nobody fetches the dead, their numbers stay.
@@ -294,6 +300,22 @@ mod tests {
         fs::create_dir(registry.0.join("dir.json")).unwrap();
         assert_eq!(registry.entries(), []);
         assert!(victim.exists());
+    }
+
+    #[test]
+    fn a_socket_that_another_user_left_is_passed_over() {
+        if !rustix::process::geteuid().is_root() {
+            return println!("only root can give a file away");
+        }
+        for foreign in ["sock", "json"] {
+            let (_dir, registry) = registry();
+            let entry = entry(&registry, Path::new("/a"), std::process::id());
+            fs::write(&entry.socket, b"").unwrap();
+            let _published = registry.publish(&entry).unwrap();
+            assert_eq!(registry.entries(), std::slice::from_ref(&entry));
+            std::os::unix::fs::chown(entry.socket.with_extension(foreign), Some(65_534), None).unwrap();
+            assert_eq!(registry.entries(), [], "{foreign}");
+        }
     }
 
     #[test]

@@ -152,9 +152,9 @@ impl Talk<'_> {
             }
             Request::Clean { dry_run } => self.step(Step::Cleaning, subject.clean(dry_run)).await,
             Request::Unmount { detach } => {
-                // What was taken over cannot be synced any more, and has to be unmounted all the same.
+                // What was taken over or lost cannot be synced any more, and has to be unmounted all the same.
                 if let Err(failure) = self.step(Step::Syncing, subject.sync()).await?
-                    && failure.kind != FailureKind::TakenOver
+                    && !matches!(failure.kind, FailureKind::TakenOver | FailureKind::Lost)
                 {
                     return Ok(Err(failure));
                 }

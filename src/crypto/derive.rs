@@ -80,12 +80,13 @@ fn hkdf<const N: usize>(ikm: &[u8], salt: &[u8], label: Label, context: &[&[u8]]
 }
 
 fn hmac(key: &[u8], parts: &[&[u8]]) -> hmac::Tag {
-    mac(&hmac::Key::new(HMAC_SHA256, key), parts.iter().copied())
+    mac(key, parts.iter().copied())
 }
 
-/// HMAC-SHA-256 of `parts` back to back.
-pub(super) fn mac<'a>(key: &hmac::Key, parts: impl Iterator<Item = &'a [u8]>) -> hmac::Tag {
-    let mut context = hmac::Context::with_key(key);
+/// HMAC-SHA-256 of `parts` back to back. The key is made ready each time: what the library makes of it is in memory
+/// that is not ours, and lives no longer than the call.
+pub(super) fn mac<'a>(key: &[u8], parts: impl Iterator<Item = &'a [u8]>) -> hmac::Tag {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(HMAC_SHA256, key));
     parts.for_each(|part| context.update(part));
     context.sign()
 }

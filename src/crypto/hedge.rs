@@ -2,8 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aws_lc_rs::hmac;
-
+use super::Key;
 use super::derive::{length_prefixed, mac};
 use crate::base::{Clock, Entropy, OsEntropy, SystemClock};
 
@@ -28,7 +27,7 @@ impl Hedge {
     }
 
     /// `HMAC(K_salt, randomness ‖ process ‖ process id ‖ time ‖ counter ‖ context)`, first 24 bytes.
-    pub(super) fn salt(&self, key: &hmac::Key, entropy: &dyn Entropy, context: &[&[u8]]) -> [u8; 24] {
+    pub(super) fn salt(&self, key: &Key<32>, entropy: &dyn Entropy, context: &[&[u8]]) -> [u8; 24] {
         let mut random = [0; 32];
         entropy.fill(&mut random);
         let count = self.counter.fetch_add(1, Ordering::Relaxed);
@@ -41,7 +40,7 @@ impl Hedge {
         let own: [&[u8]; 5] =
             [&random, &self.process, &pid.to_be_bytes(), &time.to_be_bytes(), &count.to_be_bytes()];
         let input = length_prefixed(&[&own, context].concat());
-        let mac = mac(key, std::iter::once(&input[..]));
+        let mac = mac(key.expose(), std::iter::once(&input[..]));
         let mut salt = [0; 24];
         salt.iter_mut().zip(mac.as_ref()).for_each(|(to, from)| *to = *from);
         salt
@@ -51,8 +50,6 @@ impl Hedge {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-
-    use aws_lc_rs::hmac::{HMAC_SHA256, Key};
 
     use super::*;
 
@@ -66,7 +63,7 @@ mod tests {
 
     #[test]
     fn salts_never_repeat_though_the_randomness_does() {
-        let key = Key::new(HMAC_SHA256, &[1; 32]);
+        let key = Key::from_bytes([1; 32]);
         let (one, other) = (Hedge::live(), Hedge::live());
         let salts: HashSet<_> = (0..1000)
             .flat_map(|_| [one.salt(&key, &StuckEntropy, &[b"a"]), other.salt(&key, &StuckEntropy, &[b"a"])])
@@ -76,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_process_restored_with_its_nonce_and_counter_still_differs_by_time_and_context() {
-        let key = Key::new(HMAC_SHA256, &[1; 32]);
+        let key = Key::from_bytes([1; 32]);
         let restored = || Hedge { process: [5; 16], counter: AtomicU64::new(9), live: true };
         let a = restored().salt(&key, &StuckEntropy, &[b"a"]);
         assert_ne!(a, restored().salt(&key, &StuckEntropy, &[b"a"]));

@@ -9,6 +9,7 @@ mod head;
 mod hedge;
 mod kdf;
 mod label;
+mod memory;
 mod names;
 mod object;
 mod ring;
@@ -21,12 +22,15 @@ pub use derive::{fingerprint, recovery_checksum, vmk_commitment};
 pub use error::OpenError;
 pub use head::{HEAD_BYTES, ObjectHead, ObjectKind, SUITE_AES_256_GCM};
 pub use kdf::{KdfCost, KdfError, ScryptParams};
+pub use memory::{after_fork, unlocked_because};
 pub use names::SealedName;
 pub use object::{ObjectKey, TAG_BYTES};
 pub use ring::{Epoch, KeyRing, MacLabel, Vmk};
 pub use secret::{Key, Secret, equal};
 pub use sign::{AdminKey, AdminPublicKey, SIGNATURE_BYTES, verify_acceptance, verify_header};
 pub use slot::{FactorKind, FactorSecret, SlotContext, SlotKey, WRAPPED_BYTES, slot_key};
+
+pub(crate) use memory::scrub_stack;
 
 /// Unwraps what fails only if the cryptographic library breaks its own contract.
 #[allow(clippy::panic)] // going on would store plaintext or a key that nobody can derive again

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use aws_lc_rs::hmac::{self, HMAC_SHA256};
-
 use super::derive::{length, mac, object_key, working_key};
 use super::head::{ObjectHead, ObjectKind, SUITE_AES_256_GCM};
 use super::hedge::Hedge;
@@ -57,10 +55,10 @@ pub(super) struct EpochKeys {
     audit: Key<32>,
     rescue: Key<32>,
     cache: Key<32>,
-    salt: hmac::Key,
-    header_mac: hmac::Key,
-    commit_mac: hmac::Key,
-    pin: hmac::Key,
+    salt: Key<32>,
+    header_mac: Key<32>,
+    commit_mac: Key<32>,
+    pin: Key<32>,
     pub(super) name: Siv,
     pub(super) object_name: Siv,
 }
@@ -68,7 +66,6 @@ pub(super) struct EpochKeys {
 impl EpochKeys {
     fn new(volume: VolumeId, epoch: Epoch, vmk: &Vmk) -> Self {
         let key = |label| working_key::<32>(vmk, volume, label);
-        let mac_key = |label| hmac::Key::new(HMAC_SHA256, key(label).expose());
         Self {
             epoch,
             content: key(Label::Content),
@@ -76,10 +73,10 @@ impl EpochKeys {
             audit: key(Label::Audit),
             rescue: key(Label::Rescue),
             cache: key(Label::Cache),
-            salt: mac_key(Label::Salt),
-            header_mac: mac_key(Label::HeaderMac),
-            commit_mac: mac_key(Label::CommitMac),
-            pin: mac_key(Label::Pin),
+            salt: key(Label::Salt),
+            header_mac: key(Label::HeaderMac),
+            commit_mac: key(Label::CommitMac),
+            pin: key(Label::Pin),
             name: Siv::new(working_key(vmk, volume, Label::Name)),
             object_name: Siv::new(working_key(vmk, volume, Label::ObjectName)),
         }
@@ -182,7 +179,7 @@ impl KeyRing {
             MacLabel::Pin => &self.newest.pin,
         };
         let lengths: Vec<_> = parts.iter().map(|part| length(part)).collect();
-        let tag = mac(key, lengths.iter().zip(parts).flat_map(|(length, part)| [&length[..], part]));
+        let tag = mac(key.expose(), lengths.iter().zip(parts).flat_map(|(length, part)| [&length[..], part]));
         let mut out = [0; 32];
         out.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
         out

@@ -30,6 +30,16 @@ impl Factor {
             Self::RecoveryCode(_) => FactorName::RecoveryCode,
         }
     }
+
+    /// The same in new memory, see [`Secret::moved`].
+    #[must_use]
+    pub fn moved(self) -> Self {
+        match self {
+            Self::Passphrase(secret) => Self::Passphrase(secret.moved()),
+            Self::KeyFile(secret) => Self::KeyFile(secret.moved()),
+            Self::RecoveryCode(secret) => Self::RecoveryCode(secret.moved()),
+        }
+    }
 }
 
 /// Checked factors, ready to make slot keys of.

@@ -98,12 +98,12 @@ impl RecoveryCode {
     /// The code as a factor.
     #[must_use]
     pub fn factor(&self) -> Factor {
-        Factor::RecoveryCode(Secret::new(self.reveal().as_bytes().to_vec()))
+        Factor::RecoveryCode(Secret::copy_of(self.reveal().as_bytes()))
     }
 
     /// The code's 20 bytes.
     pub(super) fn into_secret(self) -> Secret {
-        Secret::new(self.0.expose().to_vec())
+        Secret::copy_of(self.0.expose())
     }
 }
 

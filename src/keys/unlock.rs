@@ -7,10 +7,12 @@ use super::recovery::RecoveryCode;
 use super::slot::{self, Keys, SlotContents, Wanted};
 use super::{Factor, Header, KeyError};
 use crate::base::{BLOCK_BYTES, Entropy, Time, VolumeId};
-use crate::crypto::{AdminKey, Epoch, KdfCost, Key, KeyRing, Vmk, vmk_commitment};
+use crate::crypto::{AdminKey, Epoch, KdfCost, Key, KeyRing, Vmk, scrub_stack, vmk_commitment};
 
 /// Most runs of scrypt in one attempt to unlock.
 pub const KDF_RUNS_MAX: usize = 8;
+/// More stack than unlocking takes.
+const UNLOCK_STACK_BYTES: usize = 64 * 1024;
 
 /// What is chosen when a volume is made.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +79,7 @@ pub fn create(
     };
     let ring = KeyRing::new(volume, epoch, &vmk);
     let bytes = frame::write(&header, &ring, &admin)?;
+    scrub_stack::<UNLOCK_STACK_BYTES>();
     let unlocked =
         Unlocked { volume, epoch, ring, slot: 0, role: Role::Admin, header, vmk, admin: Some(admin) };
     Ok((bytes, recovery, unlocked))
@@ -98,7 +101,9 @@ pub fn unlock(bytes: &[u8], factors: &[Factor]) -> Result<Unlocked, KeyError> {
     let tries = KDF_RUNS_MAX.checked_div(runs_each).unwrap_or(fitting.len());
     for slot in fitting.iter().take(tries) {
         if let Some(contents) = slot::open(&frame.header, slot, &checked)? {
-            return finish(&frame, slot, contents);
+            let unlocked = finish(&frame, slot, contents);
+            scrub_stack::<UNLOCK_STACK_BYTES>();
+            return unlocked;
         }
     }
     if fitting.len() > tries {
@@ -121,7 +126,9 @@ pub fn unlock_slot(bytes: &[u8], factors: &[Factor], id: u32) -> Result<Unlocked
     }
     let contents = slot::open(&frame.header, slot, &checked)?;
     let contents = contents.ok_or(KeyError::WrongKey)?;
-    finish(&frame, slot, contents)
+    let unlocked = finish(&frame, slot, contents);
+    scrub_stack::<UNLOCK_STACK_BYTES>();
+    unlocked
 }
 
 /// What a header says, without a key. Its signature is checked; that it is the volume's own header only a key can tell.

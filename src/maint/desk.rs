@@ -24,12 +24,15 @@ pub(super) struct Desk {
     /// The superblock as it is to become, but for the commit that makes it so.
     pub(super) superblock: Superblock,
     is_super_changed: bool,
-    /// By which device commits are made.
-    device: [u8; 16],
+    /// By which device and session commits are made.
+    maker: Maker,
 }
 
+/// Who makes commits, by the numbers of device and session.
+pub(super) type Maker = ([u8; 16], [u8; 16]);
+
 impl Desk {
-    pub(super) fn new(engine: Engine, vault: Vault, superblock: Superblock, device: [u8; 16]) -> Self {
+    pub(super) fn new(engine: Engine, vault: Vault, superblock: Superblock, maker: Maker) -> Self {
         Self {
             engine,
             vault,
@@ -37,7 +40,7 @@ impl Desk {
             strays: Vec::new(),
             superblock,
             is_super_changed: false,
-            device,
+            maker,
         }
     }
 
@@ -122,10 +125,11 @@ impl Desk {
 
     /// The device's counter with its next commit; 0 for none.
     async fn next_counter(&self) -> Result<u64, MaintError> {
-        if self.device == [0; 16] {
+        let (device, _) = self.maker;
+        if device == [0; 16] {
             return Ok(0);
         }
-        match self.get(Key::Machine(self.device)).await? {
+        match self.get(Key::Machine(device)).await? {
             Some(Record::Machine(machine)) => Ok(machine.counter.saturating_add(1)),
             _ => Ok(1),
         }
@@ -139,10 +143,11 @@ impl Desk {
     ) -> Result<(), MaintError> {
         let mut next = self.superblock.clone();
         next.commit = next.commit.saturating_add(1);
-        let device = self.device;
+        let (device, session) = self.maker;
         let counter = self.next_counter().await?;
-        next.head = chain::link(self.vault.ring(), &next.head, next.commit, (&device, counter), now);
-        let commit = Commit { hash: next.head, device, counter, time: now };
+        let mut commit = Commit { hash: next.head, device, session, counter, time: now };
+        commit.hash = chain::link(self.vault.ring(), &next.head, next.commit, &commit);
+        next.head = commit.hash;
         if counter > 0 {
             let machine = Record::Machine(Machine { counter, commit: next.commit });
             rows.push((Key::Machine(device).encode(), Some(encode(&machine)?)));

@@ -4,7 +4,7 @@ use super::MaintError;
 use super::check::Survey;
 use super::finding::{Problem, Subject};
 use super::rows::Rows;
-use crate::meta::chain::{GENESIS, HISTORY_COMMITS, hash_in, link_of};
+use crate::meta::chain::{GENESIS, HISTORY_COMMITS, hash_in, link};
 use crate::meta::{Commit, History, Key, Record, Superblock};
 
 /// Where the walk along the chain stands.
@@ -121,7 +121,7 @@ impl Survey<'_> {
             chain.previous.clear();
         }
         let ring = self.source.ring();
-        let made = |previous| link_of(ring, previous, number, commit);
+        let made = |previous| link(ring, previous, number, commit);
         let follows: Vec<[u8; 32]> = chain.previous.iter().map(made).collect();
         let is_whole = follows.is_empty() || follows.contains(&commit.hash);
         if is_whole {

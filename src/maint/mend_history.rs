@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::MaintError;
 use super::finding::{Finding, Problem, Subject};
 use super::mender::Mender;
-use crate::meta::chain::{GENESIS, link_of};
+use crate::meta::chain::{GENESIS, link};
 use crate::meta::{Commit, Key, Record};
 
 /// Numbers of inodes that are passed over where nobody knows which were given.
@@ -101,9 +101,9 @@ impl Mender<'_> {
             _ => self.commit(number - 1).await?.map(|before| before.hash),
         };
         let Some(previous) = previous else { return Ok(()) };
-        let hash = link_of(&ring, &previous, number, &commit);
+        let hash = link(&ring, &previous, number, &commit);
         let is_meant = match self.commit(number.saturating_add(1)).await? {
-            Some(next) => link_of(&ring, &hash, number + 1, &next) == next.hash,
+            Some(next) => link(&ring, &hash, number + 1, &next) == next.hash,
             None => self.desk.superblock.commit == number && self.desk.superblock.head == hash,
         };
         if is_meant && hash != commit.hash {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::MaintError;
 use super::check::{CheckOptions, Report, Source, Survey, Watch, survey};
-use super::desk::Desk;
+use super::desk::{Desk, Maker};
 use super::finding::{Finding, Problem, Subject};
 use super::mender::{Deed, Mender};
 use crate::base::{Clock, Ino};
@@ -50,7 +50,7 @@ pub struct Outcome {
 struct Round {
     freed: HashSet<Ino>,
     settled: HashSet<Ino>,
-    device: [u8; 16],
+    maker: Maker,
     holder: Option<Holder>,
 }
 
@@ -61,7 +61,8 @@ struct Round {
 pub async fn plan(volume: &Examined, options: &RepairOptions, watch: Watch<'_>) -> Result<Plan, MaintError> {
     let engine = volume.engine.clone()?;
     let source = Source { engine, vault: volume.vault.clone(), pin: None, is_alone: true };
-    let round = Round { freed: HashSet::new(), settled: HashSet::new(), device: [0; 16], holder: None };
+    let round =
+        Round { freed: HashSet::new(), settled: HashSet::new(), maker: Maker::default(), holder: None };
     let found = look(&source, options, watch).await?;
     let mender = Box::pin(decide(&found, options, round)).await?;
     Ok(Plan { deeds: mender.deeds, kept_for_salvage: mender.kept_for_salvage })
@@ -84,7 +85,7 @@ pub async fn repair(
     let (mut freed, mut settled) = (HashSet::new(), HashSet::new());
     for number in 0..ROUNDS_MAX {
         let holder = Some(volume.holder.clone());
-        let round = Round { freed, settled, device: volume.holder.device, holder };
+        let round = Round { freed, settled, maker: (volume.holder.device, volume.holder.session), holder };
         let found = look(&source, options, watch).await?;
         let mut mender = Box::pin(decide(&found, options, round)).await?;
         if number == 0
@@ -120,9 +121,9 @@ async fn let_go(
     if superblock.holder.is_none() {
         return Ok(());
     }
-    let device = volume.holder.device;
+    let maker = (volume.holder.device, volume.holder.session);
     let free = Superblock { holder: None, ..superblock.clone() };
-    let mut desk = Desk::new(source.engine.clone(), source.vault.clone(), free, device);
+    let mut desk = Desk::new(source.engine.clone(), source.vault.clone(), free, maker);
     let (commit, hash) = desk.commit(options.clock.now()).await?;
     Ok(volume.note(commit, hash)?)
 }
@@ -146,7 +147,7 @@ async fn decide<'a>(
     let mut superblock = found.superblock.clone().unwrap_or_default();
     superblock.holder = round.holder.or(superblock.holder);
     let source = found.source;
-    let desk = Desk::new(source.engine.clone(), source.vault.clone(), superblock, round.device);
+    let desk = Desk::new(source.engine.clone(), source.vault.clone(), superblock, round.maker);
     let mut mender = Mender {
         survey: found,
         desk,

@@ -15,28 +15,13 @@ pub const GENESIS: [u8; 32] = [0; 32];
 /// Commits in one [`History`].
 pub const HISTORY_COMMITS: u64 = 1024;
 
-/// The hash of commit `number`, made by a device at `time` upon the commit with hash `previous`. A device
-/// that counts its commits binds its counter, too; 0 stands for one that does not.
+/// The hash of `commit` as number `number`, upon the commit with hash `previous`. What it has as its hash does not enter.
 #[must_use]
-pub fn link(
-    ring: &KeyRing,
-    previous: &[u8; 32],
-    number: u64,
-    (device, counter): (&[u8; 16], u64),
-    time: Time,
-) -> [u8; 32] {
-    let (number, counted) = (number.to_be_bytes(), counter.to_be_bytes());
+pub fn link(ring: &KeyRing, previous: &[u8; 32], number: u64, commit: &Commit) -> [u8; 32] {
+    let Commit { device, session, counter, time, .. } = commit;
+    let (number, counter) = (number.to_be_bytes(), counter.to_be_bytes());
     let (secs, nanos) = (time.secs.to_be_bytes(), time.nanos.to_be_bytes());
-    match counter {
-        0 => ring.mac(MacLabel::Commit, &[previous, &number, device, &secs, &nanos]),
-        _ => ring.mac(MacLabel::Commit, &[previous, &number, device, &secs, &nanos, &counted]),
-    }
-}
-
-/// The hash that `commit` must have as number `number`, upon the commit with hash `previous`.
-#[must_use]
-pub fn link_of(ring: &KeyRing, previous: &[u8; 32], number: u64, commit: &Commit) -> [u8; 32] {
-    link(ring, previous, number, (&commit.device, commit.counter), commit.time)
+    ring.mac(MacLabel::Commit, &[previous, &number, device, session, &counter, &secs, &nanos])
 }
 
 /// The first commit of the history that holds, or will hold, commit `number`, counted from 1.
@@ -52,14 +37,19 @@ pub fn fold(ring: &KeyRing, before: [u8; 32], first: u64, commits: &[Arc<Commit>
     let mut history = History { before, devices: Vec::new(), times: Vec::with_capacity(commits.len()) };
     let (mut hash, mut secs) = (before, 0);
     for (number, commit) in (first..).zip(commits) {
-        hash = link_of(ring, &hash, number, commit);
+        hash = link(ring, &hash, number, commit);
         if hash != commit.hash {
             return None;
         }
-        let (device, counter) = (commit.device, commit.counter);
+        let Commit { device, session, counter, .. } = **commit;
         match history.devices.last_mut() {
-            Some(run) if run.device == device && counter_at(run, run.count) == counter => run.count += 1,
-            _ => history.devices.push(DeviceRun { device, count: 1, counter }),
+            Some(run)
+                if (run.device, run.session) == (device, session)
+                    && counter_at(run, run.count) == counter =>
+            {
+                run.count += 1;
+            }
+            _ => history.devices.push(DeviceRun { device, session, count: 1, counter }),
         }
         history.times.push((commit.time.secs.checked_sub(secs)?, commit.time.nanos));
         secs = commit.time.secs;
@@ -72,11 +62,13 @@ pub fn fold(ring: &KeyRing, before: [u8; 32], first: u64, commits: &[Arc<Commit>
 #[must_use]
 pub fn hash_in(ring: &KeyRing, history: &History, first: u64, number: u64) -> Option<[u8; 32]> {
     let runs = history.devices.iter();
-    let mut makers = runs.flat_map(|run| (0..run.count).map(move |at| (&run.device, counter_at(run, at))));
+    let mut makers = runs.flat_map(|run| (0..run.count).map(move |at| (run, counter_at(run, at))));
     let (mut hash, mut secs) = (history.before, 0i64);
     for (at, (after, nanos)) in (first..=number).zip(&history.times) {
         secs = secs.checked_add(*after)?;
-        hash = link(ring, &hash, at, makers.next()?, Time { secs, nanos: *nanos });
+        let (&DeviceRun { device, session, .. }, counter) = makers.next()?;
+        let commit = Commit { hash, device, session, counter, time: Time { secs, nanos: *nanos } };
+        hash = link(ring, &hash, at, &commit);
         if at == number {
             return Some(hash);
         }
@@ -108,8 +100,10 @@ mod tests {
             let time = Time { secs, nanos: (number * 7919 % 1_000_000_000) as u32 };
             // Nobody counted at first; later a device skips a number now and then.
             let counter = if number < first + 400 { 0 } else { number + number / 100 };
-            hash = link(ring, &hash, number, (&device, counter), time);
-            Arc::new(Commit { hash, device, counter, time })
+            let session = [(number / 130) as u8; 16];
+            let commit = Commit { hash, device, session, counter, time };
+            hash = link(ring, &hash, number, &commit);
+            Arc::new(Commit { hash, ..commit })
         });
         commits.collect()
     }
@@ -131,6 +125,28 @@ mod tests {
     }
 
     #[test]
+    fn a_hash_binds_every_field_of_its_commit_its_number_and_what_was_before() {
+        let ring = ring(1);
+        let time = Time { secs: 5, nanos: 6 };
+        let commit = Commit { hash: [0; 32], device: [1; 16], session: [2; 16], counter: 3, time };
+        let others = [
+            Commit { device: [9; 16], ..commit.clone() },
+            Commit { session: [9; 16], ..commit.clone() },
+            Commit { counter: 9, ..commit.clone() },
+            Commit { time: Time { secs: 9, nanos: 6 }, ..commit.clone() },
+            Commit { time: Time { secs: 5, nanos: 9 }, ..commit.clone() },
+            Commit { device: [2; 16], session: [1; 16], ..commit.clone() },
+        ];
+        let hash = link(&ring, &GENESIS, 7, &commit);
+        assert_eq!(hash, link(&ring, &GENESIS, 7, &Commit { hash: [9; 32], ..commit.clone() }));
+        assert_ne!(hash, link(&ring, &[1; 32], 7, &commit));
+        assert_ne!(hash, link(&ring, &GENESIS, 8, &commit));
+        for other in others {
+            assert_ne!(hash, link(&ring, &GENESIS, 7, &other), "{other:?}");
+        }
+    }
+
+    #[test]
     fn a_chain_with_a_broken_link_is_not_folded() {
         let ring = ring(1);
         let mut commits = chain(&ring, 1, GENESIS, 10);
@@ -148,7 +164,8 @@ mod tests {
         history.devices.clear();
         assert_eq!(hash_in(&ring, &history, 1, 5), None);
         history.times = vec![(i64::MAX, 0), (i64::MAX, 0)];
-        history.devices = vec![DeviceRun { device: [0; 16], count: u32::MAX, counter: u64::MAX - 1 }];
+        history.devices =
+            vec![DeviceRun { device: [0; 16], session: [0; 16], count: u32::MAX, counter: u64::MAX - 1 }];
         assert_eq!(hash_in(&ring, &history, 1, 2), None);
     }
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use crate::crypto::KeyRing;
 
-use super::chain::{GENESIS, HISTORY_COMMITS, first_of, hash_in, link_of};
+use super::chain::{GENESIS, HISTORY_COMMITS, first_of, hash_in, link};
 use super::engine::Engine;
 use super::{Key, MetaError, Record, Superblock, decode};
 
@@ -36,7 +36,7 @@ pub async fn walk(
         let count = rows.len();
         for (number, record) in rows {
             let Record::Commit(commit) = record else { return Err(broken(number)) };
-            if number != last.saturating_add(1) || link_of(ring, &hash, number, &commit) != commit.hash {
+            if number != last.saturating_add(1) || link(ring, &hash, number, &commit) != commit.hash {
                 return Err(broken(number));
             }
             (last, hash) = (number, commit.hash);

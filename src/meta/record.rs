@@ -118,23 +118,28 @@ pub struct Leftover {
 }
 
 /// A commit: a link of the chain that shows rollback.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Commit {
     /// What [`chain::link`](super::chain::link) makes of the commit before and this one.
     pub hash: [u8; 32],
     /// The device that made it.
     pub device: [u8; 16],
+    /// The mount that made it, a number drawn for it: what keeps the hashes of two apart that a store has split, though all
+    /// else be equal.
+    pub session: [u8; 16],
     /// How many commits the device has made with this one; 0 where it does not count.
     pub counter: u64,
     /// When.
     pub time: Time,
 }
 
-/// Commits that one device has made in a row, its counter going up by one with each, or staying 0.
+/// Commits that one mount has made in a row, its device's counter going up by one with each, or staying 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct DeviceRun {
     /// The device.
     pub device: [u8; 16],
+    /// The mount.
+    pub session: [u8; 16],
     /// So many commits.
     pub count: u32,
     /// The counter of the first.
@@ -151,7 +156,7 @@ pub struct Machine {
 }
 
 /// Old commits in a row, from which each one's hash is computed again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct History {
     /// The hash of the commit before the first.
     pub before: [u8; 32],
@@ -309,7 +314,7 @@ impl Record {
             | Self::Reference
             | Self::Segment(_) => 0,
             Self::History(history) => {
-                shared::<History>() + 24 * history.devices.len() + 16 * history.times.len()
+                shared::<History>() + 48 * history.devices.len() + 16 * history.times.len()
             }
             Self::Inode(inode) => {
                 shared::<Inode>()

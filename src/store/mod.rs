@@ -201,3 +201,12 @@ impl fmt::Debug for Bucket {
         f.debug_struct("Bucket").field("url", &self.url).finish_non_exhaustive()
     }
 }
+
+/// For the fuzz targets: reads a URL, and shows it without what may be secret.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn fuzz_url(text: &str) {
+    let _ = url::Place::parse(text);
+    let _ = url::shown(text);
+    let _ = url::known_as(text, Some(text));
+}

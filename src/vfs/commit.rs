@@ -233,12 +233,12 @@ impl Vfs {
         segments: Vec<(SegmentId, NewSegment)>,
         repack: Vec<(Ino, u64)>,
     ) -> Result<Batch, VfsError> {
-        let (changes, before, files_delta, next_ino, holder, counted) = {
+        let (changes, before, files_delta, next_ino, holder, (session, counted)) = {
             let state = self.state.lock();
             let changes = state.overlay.sealed_changes();
             let (files_delta, next_ino) = (state.sealed_files_delta, state.sealed_next_ino);
             let (superblock, holder) = (state.superblock.clone(), state.holder.clone());
-            (changes, superblock, files_delta, next_ino, holder, state.counter)
+            (changes, superblock, files_delta, next_ino, holder, (state.session, state.counter))
         };
         let mut records = std::mem::take(&mut layout.records);
         records.extend(changes);
@@ -260,12 +260,13 @@ impl Vfs {
         let time = self.clock.now();
         let device = self.options.device;
         let counter = if device == [0; 16] { 0 } else { counted.saturating_add(1) };
-        let hash = chain::link(self.ring(), &before.head, number, (&device, counter), time);
-        let commit = Commit { hash, device, counter, time };
+        let mut commit = Commit { hash: before.head, device, session, counter, time };
+        commit.hash = chain::link(self.ring(), &before.head, number, &commit);
         if counter > 0 {
             let machine = Machine { counter, commit: number };
             records.insert(Key::Machine(device), Some(Record::Machine(machine)));
         }
+        let hash = commit.hash;
         records.insert(Key::Commit(number), Some(Record::Commit(Arc::new(commit))));
         let superblock = Superblock {
             next_ino,

@@ -74,6 +74,14 @@ pub enum VfsError {
     /// `EIO`: an earlier write of this file could not be stored.
     #[error("an earlier write to this file could not be stored: {0}")]
     LostWrite(String),
+    /// `EIO`: everything is in the bucket but writes to so many files, which could not be stored.
+    #[error("writes to {files} could not be stored, the first because {why}")]
+    LostWrites {
+        /// How many, in words.
+        files: String,
+        /// Why, for one of them.
+        why: String,
+    },
     /// `EIO`: the bucket takes longer than the caller shall wait. Nothing is lost, and it goes on.
     #[error("not in the bucket within {0:?}; saving goes on")]
     NotYet(std::time::Duration),
@@ -130,9 +138,12 @@ impl VfsError {
             Self::NotSupported => libc::EOPNOTSUPP,
             Self::NotPermitted => libc::EPERM,
             Self::BadHandle => libc::EBADF,
-            Self::Data(_) | Self::Meta(_) | Self::LostWrite(_) | Self::NotYet(_) | Self::ShutDown => {
-                libc::EIO
-            }
+            Self::Data(_)
+            | Self::Meta(_)
+            | Self::LostWrite(_)
+            | Self::LostWrites { .. }
+            | Self::NotYet(_)
+            | Self::ShutDown => libc::EIO,
         }
     }
 }

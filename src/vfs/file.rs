@@ -182,11 +182,12 @@ impl Vfs {
             let group = match (state.is_open_empty(), state.is_committing) {
                 (false, _) => state.group,
                 (true, true) => state.group - 1,
-                (true, false) => return Ok(()),
+                (true, false) => return state.nothing_lost(),
             };
             (group, self.wait_in(&mut state, None))
         };
-        self.wait_for_commit(group).await
+        self.wait_for_commit(group).await?;
+        self.state.lock().nothing_lost()
     }
 
     async fn wait_for_commit(&self, group: u64) -> Result<(), VfsError> {

@@ -25,7 +25,11 @@ impl Vfs {
     /// # Errors
     /// Why the commit could not be made.
     pub async fn take_hold(&self, holder: Holder, also: Option<(Key, Record)>) -> Result<(), VfsError> {
-        self.state.lock().holder = Some(holder);
+        {
+            let mut state = self.state.lock();
+            state.session = holder.session;
+            state.holder = Some(holder);
+        }
         if let Some((key, record)) = also {
             self.state.lock().overlay.put(key, Some(record));
         }
@@ -92,7 +96,10 @@ impl Vfs {
             state.phase
         };
         let committed = match phase {
-            Phase::Writable => self.commit_all().await,
+            Phase::Writable => match self.commit_all().await {
+                Ok(()) => self.state.lock().nothing_lost(),
+                Err(error) => Err(error),
+            },
             Phase::ReadOnly | Phase::ShutDown => Ok(()),
             Phase::Fenced => Err(VfsError::Fenced),
         };

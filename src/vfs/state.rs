@@ -86,6 +86,8 @@ pub(super) struct State {
     pub(super) dirty_since: Option<Duration>,
     /// Who holds the volume from the next commit on; nobody after the last one.
     pub(super) holder: Option<Holder>,
+    /// The mount's number, which is bound into each of its commits.
+    pub(super) session: [u8; 16],
     /// How many commits this device has made.
     pub(super) counter: u64,
     /// When the last commit was made.
@@ -127,6 +129,7 @@ impl State {
             phase,
             dirty_since: None,
             holder: None,
+            session: [0; 16],
             counter: 0,
             committed_at: None,
             newest_made: None,
@@ -195,6 +198,16 @@ impl State {
         self.atimes.remove(&ino);
         self.overtaking.forget(ino);
         self.files_delta -= 1;
+    }
+
+    /// An error if writes were lost of which nobody has been told by an `fsync` yet.
+    pub(super) fn nothing_lost(&self) -> Result<(), VfsError> {
+        let Some(why) = self.lost.values().next().cloned() else { return Ok(()) };
+        let files = match self.lost.len() {
+            1 => "1 file".to_owned(),
+            count => format!("{count} files"),
+        };
+        Err(VfsError::LostWrites { files, why })
     }
 
     /// The commit after which the latest change to `ino` is durable; `None` if it is already.

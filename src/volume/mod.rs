@@ -41,3 +41,26 @@ fn engine_options(
         seeds: crate::meta::engine::Seeds::new(std::sync::Arc::clone(&options.entropy)),
     }
 }
+
+/// For the fuzz targets: what is read of the state folder.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    use std::io::Read;
+
+    use crate::crypto::KeyRing;
+
+    /// Whether `bytes` are a pin of the ring's volume.
+    #[must_use]
+    pub fn is_pin(bytes: &[u8], ring: &KeyRing) -> bool {
+        match super::pin::Pin::decode(bytes, ring) {
+            Ok(pin) => pin.encode(ring) == bytes,
+            Err(_) => false,
+        }
+    }
+
+    /// Reads unsent changes to their end.
+    pub fn unsent_items(from: impl Read) {
+        super::unsent::fuzz_items(from);
+    }
+}

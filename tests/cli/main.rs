@@ -3,6 +3,7 @@
 
 mod cleaning;
 mod copies;
+mod exhaustion;
 mod keys;
 mod maintenance;
 mod refusals;

@@ -101,3 +101,32 @@ fn a5_a_ciphertext_that_opens_under_two_keys_is_refused_at_its_commitment() {
         assert!(one.open_object(kind, b"other", &head).is_err());
     }
 }
+
+/// What wraps keys in a slot is AES-SIV, for which nobody knows how to make such a text; what GCM would open under the
+/// keys of two slots, neither takes, and neither is asked to before its commitment.
+#[test]
+fn a5_a_slot_whose_wrapped_key_gcm_would_open_under_two_keys_is_refused_by_both() {
+    use coffer::crypto::{FactorKind, Secret, SlotContext, slot_key};
+    let context = SlotContext {
+        volume: VolumeId([1; 16]),
+        epoch: Epoch::FIRST,
+        slot: 0,
+        role: 2,
+        salt: &[3; 32],
+        kdf: None,
+        admin_public_key: &[4; 32],
+    };
+    let secrets = [Secret::from("one passphrase"), Secret::from("another passphrase")];
+    let keys = secrets.each_ref().map(|secret| slot_key(&[(FactorKind::KeyFile, secret)], &context).unwrap());
+    let digest = |secret: &Secret| {
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"coffer/1/key-file");
+        aws_lc_rs::hmac::sign(&key, secret.expose())
+    };
+    // Any keys that follow from the factors serve: GCM binds its text to none of them.
+    let gcm_keys = secrets.each_ref().map(|secret| <[u8; 32]>::try_from(digest(secret).as_ref()).unwrap());
+    let blob: [u8; 48] = collide([&gcm_keys[0], &gcm_keys[1]], 2).try_into().unwrap();
+    for (key, other) in [(&keys[0], &keys[1]), (&keys[1], &keys[0])] {
+        assert!(key.commits_to(&key.commitment()) && !key.commits_to(&other.commitment()));
+        assert!(key.unwrap("vmk", &blob).is_err() && key.unwrap("admin-key", &blob).is_err());
+    }
+}

@@ -50,31 +50,53 @@ fn d1_no_mixture_of_states_is_read() {
     assert!(refused > 20);
 }
 
-/// A client that goes on by itself from `objects`: what it has written, and the trees of its commits.
-async fn goes_on(objects: &Objects, seed: u64) -> (Arc<Hostile>, Vec<Tree>) {
+/// What a client has done that went on by itself: what is in the store, and of each commit the tree, the hash and the time.
+struct Alone {
+    store: Arc<Hostile>,
+    trees: Vec<Tree>,
+    commits: Vec<([u8; 32], Option<f64>)>,
+}
+
+/// A client that goes on by itself from `objects`, on a machine of its own with or without a state folder.
+async fn goes_on(objects: &Objects, seed: u64, has_state: bool) -> Alone {
     let store = Hostile::of(objects.clone());
-    let mut trees = Vec::new();
-    // A machine of its own.
+    let (mut trees, mut commits) = (Vec::new(), Vec::new());
     let machine = tempfile::tempdir().unwrap();
-    let opened = open(&store, options(Some(machine.path().to_owned()), seed)).await.unwrap();
+    let opened = open(&store, options(has_state.then(|| machine.path().to_owned()), seed)).await.unwrap();
     for step in 0..4u8 {
         put(&opened.vfs, Ino::ROOT, &format!("{seed}-{step}"), &[step; 300]).await;
         put(&opened.vfs, Ino::ROOT, "tiny", &[seed as u8; 500]).await;
         opened.vfs.sync_all().await.unwrap();
         trees.push(tree(&opened.vfs).await);
+        commits.push((opened.vfs.head().1, opened.vfs.status().committed_at));
     }
     std::mem::forget(opened);
-    (store, trees)
+    Alone { store, trees, commits }
 }
 
 /// The store shows one volume to two machines that write, and splits them. Then it takes single objects of the one
 /// history, which open under the names that they have in both, for those of the other.
 #[test]
 fn d2_two_histories_that_a_store_has_split_are_never_woven_into_one() {
+    are_never_woven(true);
+}
+
+/// Neither machine has an id, and both commit the same numbers in the same nanoseconds: only the mounts differ.
+#[test]
+fn d2_two_histories_of_machines_without_memory_are_never_woven_into_one() {
+    are_never_woven(false);
+}
+
+fn are_never_woven(has_state: bool) {
     let world = World::new();
-    let (one, ones) = runtime().block_on(goes_on(&world.objects, 1001));
-    let (two, twos) = runtime().block_on(goes_on(&world.objects, 1002));
-    let (one, two) = (one.objects(), two.objects());
+    let first = runtime().block_on(goes_on(&world.objects, 1001, has_state));
+    let second = runtime().block_on(goes_on(&world.objects, 1002, has_state));
+    for (one, two) in first.commits.iter().zip(&second.commits) {
+        assert_eq!(one.1, two.1, "the commits are not of the same time: the test shows nothing");
+        assert_ne!(one.0, two.0, "two commits of two histories hash alike");
+    }
+    let (ones, twos) = (first.trees, second.trees);
+    let (one, two) = (first.store.objects(), second.store.objects());
     let both: Vec<&String> =
         one.keys().filter(|name| two.get(*name).is_some_and(|bytes| *bytes != one[*name])).collect();
     assert!(both.len() >= 6, "{} names are in both histories", both.len());

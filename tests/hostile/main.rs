@@ -18,4 +18,6 @@ mod each_object;
 mod histories;
 mod observer;
 mod store;
+mod uniform;
 mod world;
+mod writer;

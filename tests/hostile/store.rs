@@ -1,6 +1,6 @@
 //! A store in the hands of an adversary: it keeps every version of every object, and lies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -47,6 +47,10 @@ struct State {
     /// Every version that was ever stored, in order.
     ever: Vec<(String, Bytes)>,
     lies: BTreeMap<String, Lie>,
+    /// Objects that are there and in no listing.
+    unlisted: BTreeSet<String>,
+    /// Objects that are in listings with these lengths, and not there.
+    ghosts: Vec<(String, u64)>,
     trace: Vec<String>,
     /// Counted when a body is taken, by what was announced.
     asked_bytes: Arc<AtomicU64>,
@@ -67,6 +71,14 @@ impl Hostile {
     pub fn lying(objects: Objects, about: &str, lie: Lie) -> Arc<Self> {
         let lies = BTreeMap::from([(about.to_owned(), lie)]);
         Arc::new(Self(Mutex::new(State { objects, lies, ..State::default() })))
+    }
+
+    /// A store that has `objects`, lists those that were there `then`, and what is stored from now on.
+    pub fn listing(objects: Objects, then: &Objects) -> Arc<Self> {
+        let unlisted = objects.keys().filter(|name| !then.contains_key(*name)).cloned().collect();
+        let gone = then.iter().filter(|(name, _)| !objects.contains_key(*name));
+        let ghosts = gone.map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect();
+        Arc::new(Self(Mutex::new(State { objects, unlisted, ghosts, ..State::default() })))
     }
 
     pub fn objects(&self) -> Objects {
@@ -229,10 +241,13 @@ impl ObjectStore for Hostile {
         let prefix = prefix.map(Path::to_string).unwrap_or_default();
         state.note(format!("LIST {prefix}"));
         let mut listed = Vec::new();
-        for (name, bytes) in &state.objects {
-            let is_below =
-                prefix.is_empty() || name.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with('/'));
-            if !is_below {
+        let is_below = |name: &str| {
+            prefix.is_empty() || name.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with('/'))
+        };
+        let ghosts = state.ghosts.iter().filter(|(name, _)| is_below(name));
+        listed.extend(ghosts.map(|(name, len)| Ok(state.meta(name, *len))));
+        for (name, bytes) in state.objects.iter().filter(|(name, _)| is_below(name)) {
+            if state.unlisted.contains(name) {
                 continue;
             }
             let len = bytes.len() as u64;

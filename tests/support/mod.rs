@@ -6,6 +6,7 @@
 pub(crate) mod command;
 pub(crate) mod manifest;
 pub(crate) mod mount;
+pub(crate) mod secrets;
 pub(crate) mod servers;
 pub(crate) mod tree;
 pub(crate) mod volume;

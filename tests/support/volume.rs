@@ -91,6 +91,13 @@ impl Volume {
         path
     }
 
+    /// The same, belonging to another user.
+    pub(crate) fn new_dir_of(&self, uid: u32, what: &str) -> PathBuf {
+        let path = self.new_dir(what);
+        std::os::unix::fs::chown(&path, Some(uid), None).expect("chown");
+        path
+    }
+
     /// A `coffer` command with the environment of this volume and nobody else's.
     pub(crate) fn coffer<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         self.program(COFFER, args)

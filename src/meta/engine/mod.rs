@@ -4,6 +4,7 @@ mod cache;
 mod clock;
 mod error;
 mod follower;
+mod listed;
 mod past;
 mod seam;
 mod seeds;

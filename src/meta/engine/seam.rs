@@ -15,6 +15,7 @@ use object_store::{
 use slatedb_common::retry::NonRetryable;
 
 use super::error::{NothingHere, find};
+use super::listed::Listed;
 use super::past::Written;
 use crate::vault::VaultError;
 
@@ -26,17 +27,32 @@ const FIRST_MANIFEST: &str = "00000000000000000001.manifest";
 /// - SlateDB's boundary files are the only objects it overwrites. We never write them, so asking for one
 ///   is answered here and costs no request: the names of manifests are guarded by their age instead
 ///   (see `upkeep`), those of write-ahead logs by fences that live for months.
-/// - SlateDB repeats whatever fails. A damaged object stays damaged: it is told so.
+/// - SlateDB repeats whatever fails. A damaged object stays damaged: it is told so. And so is one that is
+///   listed again and again and never there.
 #[derive(Debug)]
 pub(super) struct Seam {
     inner: Arc<dyn ObjectStore>,
     may_create: bool,
     written: Arc<Written>,
+    listed: Arc<Listed>,
 }
 
 impl Seam {
-    pub(super) const fn new(inner: Arc<dyn ObjectStore>, may_create: bool, written: Arc<Written>) -> Self {
-        Self { inner, may_create, written }
+    pub(super) fn new(inner: Arc<dyn ObjectStore>, may_create: bool, written: Arc<Written>) -> Self {
+        Self { inner, may_create, written, listed: Arc::default() }
+    }
+
+    fn noted(
+        &self,
+        listing: BoxStream<'static, RawResult<ObjectMeta>>,
+    ) -> BoxStream<'static, RawResult<ObjectMeta>> {
+        let listed = Arc::clone(&self.listed);
+        let note = move |entry: &RawResult<ObjectMeta>| {
+            if let Ok(object) = entry {
+                listed.note(&object.location);
+            }
+        };
+        listing.map(|entry| entry.map_err(final_if_damaged)).inspect(note).boxed()
     }
 }
 
@@ -90,7 +106,16 @@ impl ObjectStore for Seam {
         if is_boundary(path) {
             return Err(no_boundary(path));
         }
-        self.inner.get_opts(path, options).await.map_err(final_if_damaged)
+        match self.inner.get_opts(path, options).await {
+            Err(RawError::NotFound { .. }) if self.listed.is_withheld(path).await => {
+                Err(never_retried(Box::new(VaultError::Missing(path.to_string()))))
+            }
+            Err(error) => Err(final_if_damaged(error)),
+            Ok(got) => {
+                self.listed.is_there(path);
+                Ok(got)
+            }
+        }
     }
 
     fn delete_stream(
@@ -101,7 +126,7 @@ impl ObjectStore for Seam {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, RawResult<ObjectMeta>> {
-        self.inner.list(prefix).map(|entry| entry.map_err(final_if_damaged)).boxed()
+        self.noted(self.inner.list(prefix))
     }
 
     fn list_with_offset(
@@ -109,7 +134,7 @@ impl ObjectStore for Seam {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, RawResult<ObjectMeta>> {
-        self.inner.list_with_offset(prefix, offset).map(|entry| entry.map_err(final_if_damaged)).boxed()
+        self.noted(self.inner.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> RawResult<ListResult> {

@@ -113,3 +113,11 @@ fn failed(path: &Path, error: io::Error) -> VolumeError {
         _ => VolumeError::State { path, source: error },
     }
 }
+
+/// For the fuzz targets: reads items to their end.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub(super) fn fuzz_items(from: impl std::io::Read) {
+    let mut items = item::Items::new(from);
+    while let Ok(Some(_)) = items.next() {}
+}
