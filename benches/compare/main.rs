@@ -99,7 +99,7 @@ fn main() {
         }
     }
     if let Some(path) = &asked.json {
-        report::write_json(path, &versions(), &rows);
+        report::write_json(path, &versions(&asked), &rows);
     }
     if let Some(path) = &asked.svg {
         report::write_svg(path, &rows);
@@ -107,12 +107,26 @@ fn main() {
 }
 
 /// Of whatever took part.
-fn versions() -> serde_json::Value {
+fn versions(asked: &Asked) -> serde_json::Value {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let first_line = |program: &str, args: &[&str]| {
+        let mut command = std::process::Command::new(program);
+        let said = command.args(args).output().map(|output| output.stdout).unwrap_or_default();
+        String::from_utf8_lossy(&said).lines().next().unwrap_or("not there").to_owned()
+    };
+    let tool = |path: &str| support::servers::tool(path).to_string_lossy().into_owned();
     serde_json::json!({
         "coffer": env!("CARGO_PKG_VERSION"),
         "linux": kernel.trim(),
         "cores": cores,
+        "rounds": asked.rounds,
+        "rclone": first_line(&tool("peers/bin/rclone"), &["version"]),
+        "juicefs": first_line(&tool("peers/bin/juicefs"), &["version"]),
+        "gocryptfs": first_line("gocryptfs", &["-version"]),
+        "seaweedfs": first_line(&tool("seaweedfs/bin/weed"), &["version"]),
+        "rsync": first_line("rsync", &["--version"]),
+        "restic": first_line("restic", &["version"]),
+        "git": first_line("git", &["--version"]),
     })
 }
