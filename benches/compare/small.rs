@@ -112,7 +112,8 @@ pub(crate) fn cold(asked: &Asked, ground: &Ground) -> Vec<Row> {
         make(&site.path("small"), FILES);
         site.settle();
     });
-    let (mut lists, mut requests, mut reads, mut gets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut lists, mut requests) = (Vec::new(), Vec::new());
+    let (mut reads, mut fetches, mut gets) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..asked.rounds {
         coffer.mounted(&mut |site| {
             let before = ground.requests();
@@ -122,7 +123,11 @@ pub(crate) fn cold(asked: &Asked, ground: &Ground) -> Vec<Row> {
             lists.push(time / ground.round_trip.as_secs_f64());
             requests.push((ground.requests() - before) as f64);
         });
-        coffer.mounted(&mut |site| reads.push(seconds(|| read_all(&site.path("small")))));
+        coffer.mounted(&mut |site| {
+            let before = ground.requests();
+            reads.push(seconds(|| read_all(&site.path("small"))));
+            fetches.push((ground.requests() - before) as f64);
+        });
         gets.push(bare.get());
     }
     vec![
@@ -137,7 +142,7 @@ pub(crate) fn cold(asked: &Asked, ground: &Ground) -> Vec<Row> {
             work: "read 10,000 files of 4 KiB, cold, 30 ms".into(),
             unit: "s",
             coffer: Series::new("coffer", reads),
-            others: vec![Series::new("bare GET", gets)],
+            others: vec![Series::new("bare GET", gets), Series::new("requests", fetches)],
             goal: Goal::Speed(0.5),
         },
     ]

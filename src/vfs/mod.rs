@@ -18,6 +18,7 @@ mod leftovers;
 mod links;
 mod locate;
 mod metadata;
+mod neighbours;
 mod options;
 mod overtake;
 mod pack;
@@ -79,6 +80,7 @@ pub struct Vfs {
     clock: Arc<dyn Clock>,
     options: VfsOptions,
     handles: Mutex<HashMap<u64, OpenFile>>,
+    neighbours: Mutex<neighbours::Neighbours>,
     next_handle: AtomicU64,
     signals: Signals,
     uploads: Arc<Semaphore>,
@@ -332,6 +334,7 @@ impl Vfs {
             cache,
             clock,
             handles: Mutex::new(HashMap::new()),
+            neighbours: Mutex::default(),
             next_handle: AtomicU64::new(1),
             signals: Signals {
                 wanted: Notify::new(),
