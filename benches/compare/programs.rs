@@ -7,7 +7,7 @@ use super::Asked;
 use super::ground::{Coffer, Ground, Site, Subject, drop_kernel_caches, seconds};
 use super::peers::{Gocryptfs, Juicefs, Rclone, patiently};
 use super::report::{Goal, Row, Series};
-use crate::support::command::{command, shell};
+use crate::support::command::{Finished, command, shell};
 
 /// Crates whose sources make the tree; all are dependencies of this one, so they are here.
 const CRATES: [&str; 7] = ["clap_builder", "object_store", "rustix", "serde_core", "slatedb", "syn", "tokio"];
@@ -32,7 +32,7 @@ impl Things {
             if CRATES.iter().any(|wanted| is_version_of(&name, wanted)) {
                 let mut copy = command("cp", ["-a"]);
                 copy.arg(entry.path()).arg(things.tree());
-                patiently(copy);
+                patiently(copy).ok();
             }
         }
         let project = things.dir.path().join("project");
@@ -70,28 +70,34 @@ fn is_version_of(dir: &str, wanted: &str) -> bool {
         .is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// One measured work: what it is called, how it is done in a mounted filesystem, and how much faster than the best it shall be.
+/// One measured work: what it is called, and how much faster than the best peer it shall be.
 struct Work {
     name: &'static str,
     goal: f64,
 }
 
-fn rsync(from: &Path, to: &Path) {
+fn rsync(from: &Path, to: &Path) -> Finished {
     let mut rsync = command("rsync", ["-a", "--delete"]);
     rsync.arg(format!("{}/", from.display())).arg(to);
-    patiently(rsync);
+    patiently(rsync)
 }
 
-/// Seconds for each of [`works`], on a filesystem mounted anew for each.
+/// Seconds for each of [`works`], on a filesystem mounted anew for each; without end, where it failed.
 fn measure(subject: &dyn Subject, things: &Things, round: usize) -> Vec<f64> {
     let mut times = Vec::new();
-    let mut timed = |work: &mut dyn FnMut(&Site<'_>)| {
+    let mut timed = |work: &mut dyn FnMut(&Site<'_>) -> Finished| {
         subject.mounted(&mut |site| {
             drop_kernel_caches();
-            times.push(seconds(|| {
-                work(site);
+            let mut finished = None;
+            let time = seconds(|| {
+                finished = Some(work(site));
                 site.settle();
-            }));
+            });
+            let failed = finished.filter(|finished| !finished.status.success());
+            if let Some(finished) = &failed {
+                eprintln!("{} failed: {finished}", subject.name());
+            }
+            times.push(if failed.is_some() { f64::INFINITY } else { time });
         });
     };
     let below = |site: &Site<'_>, what: &str| site.path(&format!("{what}{round}"));
@@ -99,19 +105,19 @@ fn measure(subject: &dyn Subject, things: &Things, round: usize) -> Vec<f64> {
     timed(&mut |site| rsync(&things.tree(), &below(site, "tree")));
     let out = things.dir.path().join("out");
     timed(&mut |site| rsync(&below(site, "tree"), &out));
-    let same = command("diff", ["-r", "--no-dereference"]);
-    let mut same = same;
+    let mut same = command("diff", ["-r", "--no-dereference"]);
     same.arg(things.tree()).arg(&out);
-    patiently(same);
+    assert!(patiently(same).status.success(), "{} gave other contents back", subject.name());
     fs::remove_dir_all(&out).expect("remove the copy");
     timed(&mut |site| {
         let (repository, tree) = (below(site, "restic"), things.tree());
         let script = format!(
-            "export RESTIC_PASSWORD=x; restic init -q --no-cache -r {repository}; restic backup -q --no-cache -r {repository} {tree}",
+            "export RESTIC_PASSWORD=x; restic init -q --no-cache -r {repository}; \
+             restic backup -q --no-cache -r {repository} {tree}",
             repository = repository.display(),
             tree = tree.display()
         );
-        patiently(command("bash", ["-euc", &script]));
+        patiently(command("bash", ["-euc", &script]))
     });
     timed(&mut |site| {
         let script = format!(
@@ -119,7 +125,7 @@ fn measure(subject: &dyn Subject, things: &Things, round: usize) -> Vec<f64> {
             project = things.dir.path().join("project").display(),
             clone = below(site, "clone").display()
         );
-        patiently(command("bash", ["-euc", &script]));
+        patiently(command("bash", ["-euc", &script]))
     });
     times
 }
