@@ -50,6 +50,7 @@ use crate::base::{Clock, Name};
 use crate::cache::BlockCache;
 use crate::crypto::KeyRing;
 use crate::data::BlockReader;
+use crate::data::segment::Buffers;
 use crate::meta::engine::{Engine, EngineError};
 use crate::meta::{Key, Load, MetaError, Overlay, Record, Superblock, decode};
 use crate::vault::Vault;
@@ -84,6 +85,8 @@ pub struct Vfs {
     next_handle: AtomicU64,
     signals: Signals,
     uploads: Arc<Semaphore>,
+    /// What segments are made in.
+    buffers: Buffers,
     /// Held while a group is committed. What has been decided for it, if that is not written yet.
     commit_turn: tokio::sync::Mutex<Option<commit::Batch>>,
     follow: Follow,
@@ -335,6 +338,7 @@ impl Vfs {
             clock,
             handles: Mutex::new(HashMap::new()),
             neighbours: Mutex::default(),
+            buffers: Buffers::new(options.uploads_max),
             next_handle: AtomicU64::new(1),
             signals: Signals {
                 wanted: Notify::new(),
