@@ -13,7 +13,9 @@ mod support;
 mod net;
 
 mod bare;
+mod cpu;
 mod ground;
+mod growth;
 mod latency;
 mod null;
 mod peers;
@@ -61,6 +63,8 @@ const PARTS: &[Part] = &[
     Part { name: "small-far", measure: |asked| small::cold(asked, &Ground::new(FAR)) },
     Part { name: "fsync", measure: |asked| latency::fsync(asked, &Ground::new(FAR)) },
     Part { name: "trees", measure: |asked| trees::measure(asked, &Ground::new(FAR)) },
+    Part { name: "cpu", measure: cpu::per_gigabyte },
+    Part { name: "growth", measure: growth::measure },
     Part {
         name: "peers-near",
         measure: |asked| programs::against_peers(asked, &Ground::new(Duration::ZERO)),

@@ -146,14 +146,14 @@ impl Gocryptfs {
 }
 
 /// Makes a gocryptfs in an empty directory, at its least cost of stretching.
-pub(crate) fn gocryptfs_init(passphrase: &Path, sealed: &Path) {
+fn gocryptfs_init(passphrase: &Path, sealed: &Path) {
     let mut init = command("gocryptfs", ["-init", "-q", "-scryptn", "10", "-passfile"]);
     init.arg(passphrase).arg(sealed);
     run(init).ok();
 }
 
 /// Mounts a gocryptfs.
-pub(crate) fn gocryptfs_mount(passphrase: &Path, sealed: &Path, place: &Path) -> Daemon {
+fn gocryptfs_mount(passphrase: &Path, sealed: &Path, place: &Path) -> Daemon {
     let mut mount = Command::new("gocryptfs");
     mount.args(["-q", "-fg", "-passfile"]).arg(passphrase).arg(sealed).arg(place);
     Daemon::start(mount, place)
@@ -172,6 +172,36 @@ impl Subject for Gocryptfs {
             work(&Site::new(&place, pids, &|| below.settle()));
             daemon.unmount();
         });
+    }
+}
+
+/// gocryptfs over a local directory, for what encryption costs without a store.
+pub(crate) struct LocalGocryptfs {
+    dir: tempfile::TempDir,
+}
+
+impl LocalGocryptfs {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("passphrase"), "of a benchmark\n").expect("a passphrase");
+        for name in ["sealed", "mounted"] {
+            fs::create_dir(dir.path().join(name)).expect("mkdir");
+        }
+        gocryptfs_init(&dir.path().join("passphrase"), &dir.path().join("sealed"));
+        Self { dir }
+    }
+}
+
+impl Subject for LocalGocryptfs {
+    fn name(&self) -> String {
+        "gocryptfs, local".into()
+    }
+
+    fn mounted(&self, work: &mut dyn FnMut(&Site<'_>)) {
+        let below = |name: &str| self.dir.path().join(name);
+        let daemon = gocryptfs_mount(&below("passphrase"), &below("sealed"), &below("mounted"));
+        work(&Site::new(&below("mounted"), daemon.pids(), &|| {}));
+        daemon.unmount();
     }
 }
 

@@ -17,7 +17,8 @@ const FILE_BYTES: usize = 4096;
 const SPREAD: usize = 1000;
 const ROOM: &[&str] = &["--memory", "2GiB"];
 
-fn name(number: usize) -> String {
+/// Where the file of a number is.
+pub(crate) fn name(number: usize) -> String {
     format!("{}/file-{number:06}", number / SPREAD)
 }
 
