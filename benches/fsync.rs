@@ -56,7 +56,7 @@ fn main() {
     for (name, value) in &mut server.env {
         if *name == "AWS_ENDPOINT_URL" {
             let address = value.trim_start_matches("http://").parse().unwrap();
-            *value = format!("http://{}", net::wire(address, ROUND_TRIP, BYTES_PER_SECOND));
+            *value = format!("http://{}", net::wire(address, ROUND_TRIP, BYTES_PER_SECOND).address);
         }
     }
     let volume = Volume::on(&server);

@@ -1,7 +1,11 @@
 //! A wire with latency and bandwidth, between a program and a server on this machine.
 
+// Each benchmark uses its own part of this.
+#![allow(dead_code)]
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -36,9 +40,19 @@ impl Lane {
     }
 }
 
+/// A wire that is laid.
+pub(crate) struct Wire {
+    /// Where it begins.
+    pub(crate) address: SocketAddr,
+    /// HTTP requests that have been sent along it.
+    pub(crate) requests: Arc<AtomicU64>,
+}
+
 /// Listens on a free port and passes everything on to `server`, `round_trip` later there and back, and at most so many
 /// bytes a second each way.
-pub(crate) fn wire(server: SocketAddr, round_trip: Duration, bytes_per_second: f64) -> SocketAddr {
+pub(crate) fn wire(server: SocketAddr, round_trip: Duration, bytes_per_second: f64) -> Wire {
+    let requests = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&requests);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let lane = || Arc::new(Lane { bytes_per_second, free_at: Mutex::new(Instant::now()) });
@@ -52,23 +66,38 @@ pub(crate) fn wire(server: SocketAddr, round_trip: Duration, bytes_per_second: f
             let (Ok(client_too), Ok(upstream_too)) = (client.try_clone(), upstream.try_clone()) else {
                 continue;
             };
-            carry(client, upstream_too, Arc::clone(&up), round_trip / 2);
-            carry(upstream, client_too, Arc::clone(&down), round_trip / 2);
+            carry(client, upstream_too, Arc::clone(&up), round_trip / 2, Some(Arc::clone(&counted)));
+            carry(upstream, client_too, Arc::clone(&down), round_trip / 2, None);
         }
     });
-    address
+    Wire { address, requests }
 }
 
 /// Carries bytes one way until an end closes.
-fn carry(from: TcpStream, to: TcpStream, lane: Arc<Lane>, delay: Duration) {
+fn carry(from: TcpStream, to: TcpStream, lane: Arc<Lane>, delay: Duration, requests: Option<Arc<AtomicU64>>) {
     let (sender, receiver) = sync_channel(PACKETS_MAX);
-    thread::spawn(move || send(from, &sender, &lane));
+    thread::spawn(move || send(from, &sender, &lane, requests.as_deref()));
     thread::spawn(move || deliver(&receiver, to, delay));
 }
 
-fn send(mut from: TcpStream, packets: &SyncSender<(Instant, Vec<u8>)>, lane: &Lane) {
+/// Clients send a request's head by itself or before its body, so a head begins a packet; sealed bytes do not look like one.
+fn is_head(packet: &[u8]) -> bool {
+    [&b"GET /"[..], b"PUT /", b"HEAD /", b"POST /", b"DELETE /"].iter().any(|verb| packet.starts_with(verb))
+}
+
+fn send(
+    mut from: TcpStream,
+    packets: &SyncSender<(Instant, Vec<u8>)>,
+    lane: &Lane,
+    requests: Option<&AtomicU64>,
+) {
     let mut packet = vec![0; PACKET_BYTES];
     while let Ok(bytes @ 1..) = from.read(&mut packet) {
+        if let Some(requests) = requests
+            && is_head(&packet[..bytes])
+        {
+            requests.fetch_add(1, Ordering::Relaxed);
+        }
         lane.pass(bytes);
         if packets.send((Instant::now(), packet[..bytes].to_vec())).is_err() {
             break;

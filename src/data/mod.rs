@@ -11,7 +11,7 @@ pub use dirty::{Batch, Beneath, Dirty, FileEdit, Paint, SentBlock, Unsent};
 pub use error::DataError;
 pub use ledger::{Ledger, Pick, Reason, Totals, Weight};
 pub use moves::{Move, Moved, Moves};
-pub use reader::{BlockReader, ReadAhead, ReadHint, Want};
+pub use reader::{BlockReader, Neighbourhood, ReadAhead, ReadHint, Want};
 pub use segment::{
     Compression, FinishedSegment, SEGMENT_BLOCKS_MAX, SEGMENT_ROOM_BYTES, SegmentBuilder, room_of,
 };

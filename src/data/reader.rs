@@ -17,8 +17,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::DataError;
-use crate::base::BlockPlace;
-use crate::base::SegmentSeal;
+use crate::base::{BlockPlace, SegmentId, SegmentSeal};
 use crate::cache::BlockCache;
 use crate::vault::Vault;
 use fetch::{Cargo, Fetcher, Found};
@@ -27,6 +26,9 @@ use plan::Batch;
 
 /// A block that will be read, its segment's seal, and its segment's length in bytes.
 pub type Want = (BlockPlace, SegmentSeal, u64);
+
+/// A segment, and which span of it.
+pub type Neighbourhood = (SegmentId, u32);
 
 /// What a miss may fetch besides the block itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,8 +124,29 @@ impl BlockReader {
     /// exceeds that is dropped: these are only guesses. Nothing is remembered of one that fails.
     pub fn prefetch(&self, wants: Vec<Want>) {
         for batch in self.0.plan(&wants) {
-            self.0.start_ahead(batch);
+            self.0.start_ahead(batch, Cargo::Ahead);
         }
+    }
+
+    /// Starts fetching the neighbourhood of a block that somebody will want, and returns at once. As with
+    /// [`BlockReader::prefetch`], it may be dropped.
+    pub fn prefetch_neighbourhood(&self, (place, seal, segment_bytes): &Want) {
+        if plan::check_bounds(place, *segment_bytes).is_ok() && !self.0.is_served(place) {
+            let range = spans::span_around(place, *segment_bytes);
+            self.0.start_ahead(Batch { range, ..Batch::of_block(place, seal) }, Cargo::Span);
+        }
+    }
+
+    /// How many neighbourhoods are worth fetching before anybody asks for them.
+    #[must_use]
+    pub fn neighbourhoods_ahead_max(&self) -> usize {
+        self.0.spans.ahead_max()
+    }
+
+    /// Which neighbourhood the block at `place` is in.
+    #[must_use]
+    pub const fn neighbourhood(place: &BlockPlace) -> Neighbourhood {
+        spans::key(place)
     }
 
     /// How far ahead each of `handles` sequential readers may ask, in bytes, so that all of them together stay

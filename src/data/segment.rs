@@ -1,5 +1,6 @@
 //! Data segments: many sealed blocks in one object, and a footer that lists them (docs/FORMAT.md, "Segments").
 
+mod buffers;
 mod builder;
 mod codec;
 mod footer;
@@ -9,6 +10,7 @@ mod salvage;
 mod tests;
 
 pub use crate::base::SegmentSeal;
+pub use buffers::Buffers;
 pub use builder::{FinishedSegment, SEGMENT_ROOM_BYTES, SegmentBuilder, room_of};
 pub use codec::Compression;
 pub use footer::{FooterBlock, object_bytes};

@@ -66,6 +66,20 @@ pub(super) struct Core {
     notifier: OnceLock<Notifier>,
 }
 
+/// What a mount asks of the kernel. Public so that a filesystem to compare with can ask for the same.
+#[doc(hidden)]
+pub fn negotiate(config: &mut KernelConfig, writer: bool) {
+    let more: &[InitFlags] = if writer { &WANTED_BY_WRITER } else { &WANTED_BY_FOLLOWER };
+    for flag in WANTED.iter().chain(more) {
+        if config.add_capabilities(*flag).is_err() {
+            tracing::debug!(?flag, "this kernel does without");
+        }
+    }
+    // Each of these returns an error only for values outside bounds that these constants are within.
+    let _ = config.set_max_write(WRITE_BYTES_MAX);
+    let _ = config.set_max_background(BACKGROUND_MAX);
+}
+
 impl Core {
     pub(super) fn new(vfs: Arc<Vfs>, writer: bool, filters: bool) -> Self {
         Self {
@@ -83,17 +97,9 @@ impl Core {
 
     /// Agrees with the kernel on what both can do.
     pub(super) fn negotiate(&self, config: &mut KernelConfig) {
-        let more: &[InitFlags] = if self.writer { &WANTED_BY_WRITER } else { &WANTED_BY_FOLLOWER };
-        for flag in WANTED.iter().chain(more) {
-            if config.add_capabilities(*flag).is_err() {
-                tracing::debug!(?flag, "this kernel does without");
-            }
-        }
+        negotiate(config, self.writer);
         let kill = config.capabilities().contains(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
         self.kernel_says_kill.store(kill, Ordering::Release);
-        // Each of these returns an error only for values outside bounds that these constants are within.
-        let _ = config.set_max_write(WRITE_BYTES_MAX);
-        let _ = config.set_max_background(BACKGROUND_MAX);
     }
 
     pub(super) fn set_notifier(&self, notifier: Notifier) {

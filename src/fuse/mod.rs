@@ -24,7 +24,11 @@ mod permission;
 mod serve;
 mod xattrs;
 
+#[doc(hidden)]
+pub use core::negotiate;
 pub use error::MountError;
+#[doc(hidden)]
+pub use mount::mount_for_comparison;
 pub use mount::{KernelCache, Mounted, Unmount, check_mount_point, mount};
 pub use mountinfo::Device;
 pub use options::MountOptions;

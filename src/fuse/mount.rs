@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use fuser::{Config, INodeNo, Notifier, Session};
+use fuser::{Config, Filesystem, INodeNo, Notifier, Session};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -53,25 +53,47 @@ pub fn mount(
 ) -> Result<Mounted, MountError> {
     let point = check_mount_point(mountpoint, options.nonempty)?;
     let core = Arc::new(Core::new(vfs, !options.read_only, options.filters()));
-    let connection = kernel::attach(&point, options)?;
-    let desk = Desk::new(Arc::clone(&core), runtime.clone());
-    let begun = begin(Bridge(desk), connection, options, &core, &point).map(|mounted| Mounted {
-        hold: options.hold.then(|| take_hold(&core, &mounted, runtime)).flatten(),
-        ..mounted
-    });
+    let bridge = Bridge(Desk::new(Arc::clone(&core), runtime.clone()));
+    let mounted = attach(bridge, &point, options, |notifier| core.set_notifier(notifier))?;
+    let hold = options.hold.then(|| take_hold(&core, &mounted, runtime)).flatten();
+    Ok(Mounted { hold, ..mounted })
+}
+
+/// Mounts any filesystem the way a volume is mounted, so that the two can be compared.
+///
+/// # Errors
+/// As [`mount`].
+#[doc(hidden)]
+pub fn mount_for_comparison(
+    filesystem: impl Filesystem,
+    mountpoint: &Path,
+    options: &MountOptions,
+) -> Result<Mounted, MountError> {
+    attach(filesystem, &check_mount_point(mountpoint, options.nonempty)?, options, |_| {})
+}
+
+/// `before` is called before the first request is read.
+fn attach(
+    filesystem: impl Filesystem,
+    point: &Path,
+    options: &MountOptions,
+    before: impl FnOnce(Notifier),
+) -> Result<Mounted, MountError> {
+    let connection = kernel::attach(point, options)?;
+    let begun = begin(filesystem, connection, options, point, before);
     if begun.is_err() {
         // Nobody answers there, so nobody can use it; and what is there can only be what was just mounted.
-        let _ = kernel::detach(&point, true);
+        let _ = kernel::detach(point, true);
     }
     begun
 }
 
 fn begin(
-    bridge: Bridge,
+    filesystem: impl Filesystem,
     connection: std::os::fd::OwnedFd,
     options: &MountOptions,
-    core: &Core,
     point: &Path,
+    before: impl FnOnce(Notifier),
 ) -> Result<Mounted, MountError> {
     let device = match mountinfo::mounted_at(point) {
         Ok(Some(mount)) => mount.device,
@@ -86,9 +108,9 @@ fn begin(
     config.clone_fd = kernel::can_clone_connection();
     let failed = |error: io::Error| MountError::Session(error.to_string());
     // Not `Session::new`: its mount would be undone on drop without a look at what is mounted there by then.
-    let session = Session::from_fd(bridge, connection, options.acl(), config).map_err(failed)?;
+    let session = Session::from_fd(filesystem, connection, options.acl(), config).map_err(failed)?;
     let notifier = session.notifier();
-    core.set_notifier(notifier.clone());
+    before(notifier.clone());
     kernel::raise_read_ahead(device);
     let (tell, end) = watch::channel(None);
     let place: Arc<Path> = point.into();

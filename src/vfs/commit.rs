@@ -315,7 +315,8 @@ impl Vfs {
         state.is_committing = false;
         state.stuck = None;
         state.committed_at = Some(self.clock.now());
-        match state.is_open_empty() {
+        let is_clean = state.is_open_empty();
+        match is_clean {
             true => self.tell_safety(true),
             false => self.note_change(&mut state),
         }
@@ -326,6 +327,9 @@ impl Vfs {
         drop(state);
         if let Some(tell) = &self.options.on_commit {
             tell(Committed { number, hash, counter });
+        }
+        if is_clean {
+            self.buffers.clear();
         }
         self.tell_progress();
         self.collect_in_passing();

@@ -120,7 +120,8 @@ fn stored(txn: &mut Txn, place: BlockPlace) -> Result<Located, Halt> {
     Ok(Located::Stored(Stored { place, seal, segment_len }))
 }
 
-fn segment(txn: &mut Txn, id: SegmentId) -> Result<(SegmentSeal, u32), Halt> {
+/// What opens a segment, and how long it is.
+pub(super) fn segment(txn: &mut Txn, id: SegmentId) -> Result<(SegmentSeal, u32), Halt> {
     if let Some(new) = txn.state().dirty.new_segment(id) {
         return Ok((new.seal, new.len));
     }

@@ -18,6 +18,7 @@ mod leftovers;
 mod links;
 mod locate;
 mod metadata;
+mod neighbours;
 mod options;
 mod overtake;
 mod pack;
@@ -49,6 +50,7 @@ use crate::base::{Clock, Name};
 use crate::cache::BlockCache;
 use crate::crypto::KeyRing;
 use crate::data::BlockReader;
+use crate::data::segment::Buffers;
 use crate::meta::engine::{Engine, EngineError};
 use crate::meta::{Key, Load, MetaError, Overlay, Record, Superblock, decode};
 use crate::vault::Vault;
@@ -79,9 +81,12 @@ pub struct Vfs {
     clock: Arc<dyn Clock>,
     options: VfsOptions,
     handles: Mutex<HashMap<u64, OpenFile>>,
+    neighbours: Mutex<neighbours::Neighbours>,
     next_handle: AtomicU64,
     signals: Signals,
     uploads: Arc<Semaphore>,
+    /// What segments are made in.
+    buffers: Buffers,
     /// Held while a group is committed. What has been decided for it, if that is not written yet.
     commit_turn: tokio::sync::Mutex<Option<commit::Batch>>,
     follow: Follow,
@@ -332,6 +337,8 @@ impl Vfs {
             cache,
             clock,
             handles: Mutex::new(HashMap::new()),
+            neighbours: Mutex::default(),
+            buffers: Buffers::new(options.uploads_max),
             next_handle: AtomicU64::new(1),
             signals: Signals {
                 wanted: Notify::new(),

@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 use tokio::runtime::Handle;
 
-use crate::base::{BLOCK_BYTES, BlockIndex, BlockPlace, Ino, NewSegment, aside};
+use crate::base::{BLOCK_BYTES, BlockIndex, BlockPlace, Ino, NewSegment, SEGMENT_BYTES_MAX, aside};
 use crate::data::{
     Batch, DataError, FinishedSegment, ReadHint, SEGMENT_BLOCKS_MAX, SEGMENT_ROOM_BYTES, SegmentBuilder,
     room_of,
@@ -34,7 +34,7 @@ impl Vfs {
         while self.state.lock().dirty.full_bytes() >= pack_bytes {
             let Ok(permit) = Arc::clone(&self.uploads).try_acquire_owned() else { return };
             let Some(this) = self.me.upgrade() else { return };
-            let builder = SegmentBuilder::new(&self.vault, self.options.compression);
+            let builder = self.builder(SEGMENT_BYTES_MAX);
             let Some(batch) = self.state.lock().dirty.take_full(builder.id(), pack_bytes) else { return };
             tokio::spawn(async move {
                 this.upload(builder, batch).await;
@@ -42,6 +42,10 @@ impl Vfs {
                 this.send_full_blocks();
             });
         }
+    }
+
+    fn builder(&self, plain_bytes: usize) -> SegmentBuilder {
+        SegmentBuilder::in_buffer(&self.vault, self.options.compression, plain_bytes, &self.buffers)
     }
 
     /// Seals a batch and puts it into the bucket, however long that takes.
@@ -124,7 +128,7 @@ impl Vfs {
         for chunk in chunks(blocks, self.options.segment_room_bytes) {
             let acquiring = Arc::clone(&self.uploads).acquire_owned();
             let Ok(permit) = self.unless_hurried(acquiring).await else { return };
-            let builder = SegmentBuilder::with_capacity(&self.vault, self.options.compression, chunk.bytes);
+            let builder = self.builder(chunk.bytes);
             let batch = self.state.lock().dirty.send_sealed(builder.id(), &chunk.blocks);
             let Some(batch) = batch else { continue };
             let this = Arc::clone(&this);

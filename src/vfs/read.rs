@@ -13,7 +13,7 @@ use super::{Handle, Vfs, VfsError};
 
 /// Files up to this size are read with their neighbourhood: what was written together is read
 /// together.
-const SMALL_FILE_BYTES: u64 = 1024 * 1024;
+pub(super) const SMALL_FILE_BYTES: u64 = 1024 * 1024;
 
 /// One block's part of a read.
 struct Part {
@@ -58,7 +58,7 @@ impl Vfs {
         let mut plan = self.read_txn(|txn| plan(txn, ino, offset, len, ahead.clone())).await?;
         loop {
             let places = plan.places();
-            match self.carry_out(plan).await {
+            match self.carry_out(ino, plan).await {
                 // A segment is deleted as soon as a commit has let go of its last block. Who comes
                 // too late asks again where the bytes are, and believes the second answer if it is
                 // the first.
@@ -76,7 +76,7 @@ impl Vfs {
         }
     }
 
-    async fn carry_out(&self, plan: Plan) -> Result<Vec<u8>, VfsError> {
+    async fn carry_out(&self, ino: Ino, plan: Plan) -> Result<Vec<u8>, VfsError> {
         let mut out = vec![0; plan.len];
         let mut waiting = Vec::new();
         for part in plan.parts {
@@ -96,6 +96,9 @@ impl Vfs {
             self.reader.prefetch(plan.ahead);
         }
         if !waiting.is_empty() {
+            if plan.is_small {
+                waiting.iter().for_each(|(stored, _)| self.enter_neighbourhood(ino, &stored.place));
+            }
             let hint = if plan.is_small { ReadHint::Neighbourhood } else { ReadHint::Single };
             let fetches = waiting.iter().map(|(stored, _)| self.fetch(stored, hint));
             let fetched = try_join_all(fetches).await?;

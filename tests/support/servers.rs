@@ -27,6 +27,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.probe
+    }
+
     /// Ends the process at once, as a power cut would; [`Server::start_again`] brings it back on its old port and data.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();

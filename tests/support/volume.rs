@@ -32,8 +32,13 @@ impl Volume {
 
     /// A volume in the bucket of `server`.
     pub(crate) fn on(server: &Server) -> Volume {
+        Volume::at(server, &server.url)
+    }
+
+    /// A volume at another URL of `server`.
+    pub(crate) fn at(server: &Server, url: &str) -> Volume {
         let mut volume = Volume::local_without_init();
-        volume.url.clone_from(&server.url);
+        url.clone_into(&mut volume.url);
         volume.env.clone_from(&server.env);
         volume.init()
     }

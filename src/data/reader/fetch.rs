@@ -106,7 +106,8 @@ impl Fetcher {
         plan::plan(wants.iter().filter(|(place, ..)| !self.is_served(place)))
     }
 
-    fn is_served(&self, place: &BlockPlace) -> bool {
+    /// Whether the block at `place` is here or under way.
+    pub(super) fn is_served(&self, place: &BlockPlace) -> bool {
         self.cache.contains(place.segment, place.pos)
             || self.spans.covers(place)
             || self.flights.covers(place.segment, &place.sealed_range())
@@ -124,14 +125,15 @@ impl Fetcher {
         self.depart(batch, Cargo::Blocks, ticket);
     }
 
-    /// Fetches a batch ahead of time: now if there is room, else after waiting in the queue, if that has room.
-    pub(super) fn start_ahead(self: &Arc<Self>, batch: Batch) {
+    /// Fetches a batch ahead of time, as blocks to open or as a span to keep: now if there is room, else after waiting
+    /// in the queue, if that has room.
+    pub(super) fn start_ahead(self: &Arc<Self>, batch: Batch, cargo: Cargo) {
         let bytes = permits(batch.range.len() as u64);
         let gets = Arc::clone(&self.ahead_gets).try_acquire_owned();
         let memory =
             gets.and_then(|get| Ok((get, Arc::clone(&self.ahead_memory).try_acquire_many_owned(bytes)?)));
         if let Ok(room) = memory {
-            return self.fly_ahead(batch, room);
+            return self.fly_ahead(batch, cargo, room);
         }
         if self.ahead_queued.fetch_add(1, Ordering::Relaxed) >= AHEAD_QUEUE_MAX {
             self.ahead_queued.fetch_sub(1, Ordering::Relaxed);
@@ -143,18 +145,26 @@ impl Fetcher {
             let memory = Arc::clone(&fetcher.ahead_memory).acquire_many_owned(bytes).await;
             fetcher.ahead_queued.fetch_sub(1, Ordering::Relaxed);
             // Meanwhile readers may have fetched some of it themselves.
-            let left = batch.without(|place| fetcher.is_served(place));
+            let left = match cargo {
+                Cargo::Span => (!batch.blocks.iter().any(|place| fetcher.is_served(place))).then_some(batch),
+                Cargo::Blocks | Cargo::Ahead => batch.without(|place| fetcher.is_served(place)),
+            };
             if let (Ok(get), Ok(memory), Some(left)) = (get, memory, left) {
-                fetcher.fly_ahead(left, (get, memory));
+                fetcher.fly_ahead(left, cargo, (get, memory));
             }
         });
     }
 
-    fn fly_ahead(self: &Arc<Self>, batch: Batch, room: (OwnedSemaphorePermit, OwnedSemaphorePermit)) {
+    fn fly_ahead(
+        self: &Arc<Self>,
+        batch: Batch,
+        cargo: Cargo,
+        room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    ) {
         let ticket = self.flights.launch(batch.segment, &batch.range, true);
         let fetcher = Arc::clone(self);
         self.runtime.spawn(async move {
-            fetcher.fetch(batch, Cargo::Ahead, ticket).await;
+            fetcher.fetch(batch, cargo, ticket).await;
             drop(room);
         });
     }

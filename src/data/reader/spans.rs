@@ -38,6 +38,11 @@ impl Spans {
         Self { bytes_max, held: Mutex::new(Held { spans: LruCache::unbounded(), bytes: 0 }) }
     }
 
+    /// How many spans may be fetched before anybody asks for them, so that those asked for stay.
+    pub(super) const fn ahead_max(&self) -> usize {
+        (self.bytes_max / 2 / (SPAN_BYTES + OVERLAP_BYTES) as u64) as usize
+    }
+
     /// The sealed bytes of the block at `place`.
     pub(super) fn get(&self, place: &BlockPlace) -> Option<Bytes> {
         let start = place.pos % SPAN_BYTES;
@@ -84,6 +89,7 @@ impl Spans {
     }
 }
 
-const fn key(place: &BlockPlace) -> (SegmentId, u32) {
+/// The span in which the block at `place` begins, counted from the beginning of its segment.
+pub(super) const fn key(place: &BlockPlace) -> (SegmentId, u32) {
     (place.segment, place.pos / SPAN_BYTES)
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::SEGMENT_BLOCKS_MAX;
+use super::buffers::Buffers;
 use super::codec::{Compression, Packer};
 use super::footer::{self, FooterWriter};
 use crate::base::SegmentSeal;
@@ -23,6 +24,12 @@ pub const fn room_of(plain_bytes: usize) -> usize {
     plain_bytes + TAG_BYTES + footer::ENTRY_BYTES
 }
 
+/// Memory for a segment with so many bytes of contents. Blocks, tags, footer and padding of a full one come to
+/// [`SEGMENT_BYTES_MAX`] exactly.
+fn reserved(plain_bytes: usize) -> usize {
+    plain_bytes.saturating_add(plain_bytes / 16).saturating_add(4096).min(SEGMENT_BYTES_MAX)
+}
+
 /// A segment under construction.
 pub struct SegmentBuilder {
     id: SegmentId,
@@ -32,6 +39,8 @@ pub struct SegmentBuilder {
     footer: FooterWriter,
     /// The object so far: head and sealed blocks.
     object: Vec<u8>,
+    /// Where its buffer comes from.
+    buffers: Option<Buffers>,
     head_bytes: usize,
 }
 
@@ -57,13 +66,24 @@ impl SegmentBuilder {
         Self::with_capacity(vault, compression, SEGMENT_BYTES_MAX)
     }
 
+    /// As [`SegmentBuilder::with_capacity`], in a buffer of `buffers`, to which it returns when the segment is dropped.
+    #[must_use]
+    pub fn in_buffer(vault: &Vault, compression: Compression, plain_bytes: usize, buffers: &Buffers) -> Self {
+        let id = SegmentId::random(vault.entropy());
+        let (head, key) = vault.new_segment(id);
+        Self {
+            buffers: Some(buffers.clone()),
+            ..Self::from_parts(id, &head, key, compression, buffers.take(reserved(plain_bytes)))
+        }
+    }
+
     /// As [`SegmentBuilder::new`], for contents known to be small: reserves memory for `plain_bytes`
     /// instead of a whole segment's.
     #[must_use]
     pub fn with_capacity(vault: &Vault, compression: Compression, plain_bytes: usize) -> Self {
         let id = SegmentId::random(vault.entropy());
         let (head, key) = vault.new_segment(id);
-        Self::from_parts(id, &head, key, compression, plain_bytes)
+        Self::from_parts(id, &head, key, compression, Vec::with_capacity(reserved(plain_bytes)))
     }
 
     pub(super) fn from_parts(
@@ -71,12 +91,9 @@ impl SegmentBuilder {
         head: &ObjectHead,
         key: ObjectKey,
         compression: Compression,
-        plain_bytes: usize,
+        mut object: Vec<u8>,
     ) -> Self {
         let head_encoded = head.encode();
-        // Blocks, tags, footer and padding of a full segment come to SEGMENT_BYTES_MAX exactly.
-        let reserve = plain_bytes.saturating_add(plain_bytes / 16).saturating_add(4096);
-        let mut object = Vec::with_capacity(reserve.min(SEGMENT_BYTES_MAX));
         object.extend_from_slice(&head_encoded);
         Self {
             id,
@@ -85,6 +102,7 @@ impl SegmentBuilder {
             packer: Packer::new(compression),
             footer: FooterWriter::default(),
             object,
+            buffers: None,
             head_bytes: head_encoded.len(),
         }
     }
@@ -201,7 +219,10 @@ impl SegmentBuilder {
         self.footer.seal_onto(&self.key, &mut self.object);
         FinishedSegment {
             id: self.id,
-            bytes: Bytes::from(self.object),
+            bytes: match self.buffers {
+                Some(buffers) => buffers.lend(self.object),
+                None => self.object.into(),
+            },
             seal: self.seal,
             stored_bytes,
             block_count,

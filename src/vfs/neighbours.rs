@@ -1,0 +1,211 @@
+//! Reads on ahead of whoever reads one small file after the other.
+//!
+//! Files made one after the other have inode numbers that follow each other, and lie one after the other in segments. Whoever goes
+//! from one neighbourhood of a segment to the next, or from a segment to the beginning of the one that was made next, is
+//! taken for somebody who will go on, and what follows is fetched before he asks. All of this is guessing: errors
+//! are left to be found by who reads.
+
+use std::collections::VecDeque;
+
+use crate::base::{BlockPlace, Ino};
+use crate::data::{BlockReader, Neighbourhood, Want};
+use crate::meta::{Body, Key, Record};
+
+use super::read::SMALL_FILE_BYTES;
+use super::{Vfs, VfsError, locate};
+
+/// Inodes looked at in one scan.
+const SCAN_COUNT: usize = 512;
+/// Inodes looked at for what follows, beyond which nothing does.
+const LOOK_COUNT_MAX: usize = 16 * 1024;
+/// Between the last file of a segment and the first of the next there may be directories, links, and files too small for
+/// segments.
+const INODE_GAP_MAX: u64 = 64 * 1024;
+
+/// Where readers of small files are, and what has been asked for ahead of them.
+#[derive(Debug, Default)]
+pub(super) struct Neighbours {
+    last: Option<(Neighbourhood, Ino)>,
+    /// How often in a row somebody went on to the next.
+    steps: u32,
+    /// Asked for and not reached yet, in order.
+    ahead: VecDeque<Neighbourhood>,
+    /// The file after which to look for more.
+    frontier: Option<Ino>,
+    is_looking: bool,
+}
+
+/// What to look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    after: Ino,
+    count: usize,
+}
+
+impl Neighbours {
+    /// Takes note that a block of `ino` is read from `here`; tells what to look for now, at most `count_max` at a time.
+    fn enter(&mut self, here: Neighbourhood, ino: Ino, count_max: usize) -> Option<Look> {
+        let before = self.last.replace((here, ino));
+        if before.is_some_and(|(there, _)| there == here) {
+            return None;
+        }
+        let reached = self.ahead.iter().position(|ahead| *ahead == here);
+        if reached.is_some() || before.is_some_and(|before| is_next(before, (here, ino))) {
+            self.steps = self.steps.saturating_add(1);
+            self.ahead.drain(..reached.map_or(0, |index| index + 1));
+        } else {
+            (self.steps, self.frontier) = (0, None);
+            self.ahead.clear();
+        }
+        let wanted = 1_usize.checked_shl(self.steps).unwrap_or(usize::MAX).min(count_max);
+        if self.steps == 0 || self.is_looking || self.ahead.len() * 2 > wanted {
+            return None;
+        }
+        let count = wanted.saturating_sub(self.ahead.len());
+        self.is_looking = count > 0;
+        self.is_looking
+            .then(|| Look { after: self.frontier.map_or(ino, |frontier| frontier.max(ino)), count })
+    }
+
+    /// Whether it is neither asked for nor where the reader is.
+    fn is_new(&self, place: Neighbourhood) -> bool {
+        self.last.is_none_or(|(here, _)| here != place) && !self.ahead.contains(&place)
+    }
+
+    /// Takes note of what was found, in files up to `frontier`.
+    fn found(&mut self, places: impl IntoIterator<Item = Neighbourhood>, frontier: Ino) {
+        self.is_looking = false;
+        // Who has meanwhile gone elsewhere has begun anew.
+        if self.steps > 0 {
+            self.ahead.extend(places);
+            self.frontier = self.frontier.max(Some(frontier));
+        }
+    }
+}
+
+fn is_next(before: (Neighbourhood, Ino), here: (Neighbourhood, Ino)) -> bool {
+    let (((segment, span), last), ((next_segment, next_span), ino)) = (before, here);
+    if segment == next_segment {
+        return next_span == span.saturating_add(1);
+    }
+    next_span == 0 && ino > last && ino.0 - last.0 <= INODE_GAP_MAX
+}
+
+impl Vfs {
+    /// To be told of each block of a small file that is not in the cache.
+    pub(super) fn enter_neighbourhood(&self, ino: Ino, place: &BlockPlace) {
+        let count_max = self.reader.neighbourhoods_ahead_max();
+        let look = self.neighbours.lock().enter(BlockReader::neighbourhood(place), ino, count_max);
+        if let (Some(look), Some(this)) = (look, self.me.upgrade()) {
+            tokio::spawn(async move {
+                let mut found = Vec::new();
+                let reached = this.look_ahead(look, &mut found).await.unwrap_or(look.after);
+                this.neighbours.lock().found(found, reached);
+            });
+        }
+    }
+
+    /// Starts fetching the neighbourhoods of the files that come next, and says which and how far it has looked.
+    async fn look_ahead(&self, look: Look, found: &mut Vec<Neighbourhood>) -> Result<Ino, VfsError> {
+        let (mut reached, mut looked) = (look.after, 0);
+        while looked < LOOK_COUNT_MAX {
+            let (from, to) = (Key::Inode(Ino(reached.0.saturating_add(1))), Key::Inode(Ino(u64::MAX)));
+            let (records, more) = self.scan(from, to, SCAN_COUNT).await?;
+            looked += records.len();
+            for (key, record) in records {
+                let Key::Inode(ino) = key else { continue };
+                for place in places(&record) {
+                    let neighbourhood = BlockReader::neighbourhood(&place);
+                    if found.contains(&neighbourhood) || !self.neighbours.lock().is_new(neighbourhood) {
+                        continue;
+                    }
+                    if found.len() == look.count {
+                        return Ok(reached);
+                    }
+                    let want = self.want_of(place).await?;
+                    self.reader.prefetch_neighbourhood(&want);
+                    found.push(neighbourhood);
+                }
+                reached = ino;
+            }
+            if more.is_none() {
+                break;
+            }
+        }
+        Ok(reached)
+    }
+
+    async fn want_of(&self, place: BlockPlace) -> Result<Want, VfsError> {
+        let (seal, len) = self.read_txn(|txn| locate::segment(txn, place.segment)).await?;
+        Ok((place, seal, len.into()))
+    }
+}
+
+/// Where the first and last block of a small file are.
+fn places(record: &Record) -> Vec<BlockPlace> {
+    let Record::Inode(inode) = record else { return Vec::new() };
+    match &inode.body {
+        Body::Run(run) if inode.size <= SMALL_FILE_BYTES => {
+            let mut places = run.places().map(|(_, place)| place);
+            places.next().into_iter().chain(places.last()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::SegmentId;
+
+    fn at(segment: u8, span: u32) -> Neighbourhood {
+        (SegmentId([segment; 16]), span)
+    }
+
+    #[test]
+    fn who_goes_from_one_to_the_next_gets_more_and_more() {
+        let mut neighbours = Neighbours::default();
+        assert_eq!(neighbours.enter(at(1, 0), Ino(10), 6), None);
+        assert_eq!(neighbours.enter(at(1, 0), Ino(11), 6), None);
+        assert_eq!(neighbours.enter(at(1, 1), Ino(500), 6), Some(Look { after: Ino(500), count: 2 }));
+        neighbours.found([at(1, 2), at(1, 3)], Ino(1500));
+        assert_eq!(neighbours.enter(at(1, 2), Ino(1000), 6), Some(Look { after: Ino(1500), count: 3 }));
+        neighbours.found([at(2, 0), at(2, 1), at(2, 2)], Ino(3000));
+        assert_eq!(neighbours.enter(at(1, 3), Ino(1400), 6), Some(Look { after: Ino(3000), count: 3 }));
+        neighbours.found([at(2, 3), at(3, 0), at(3, 1)], Ino(4000));
+        // More than half of what is wanted is still to come.
+        assert_eq!(neighbours.enter(at(2, 0), Ino(1600), 6), None);
+    }
+
+    #[test]
+    fn the_next_segment_is_one_that_was_made_soon_after() {
+        let after = |span, ino| {
+            let mut neighbours = Neighbours::default();
+            neighbours.enter(at(1, 3), Ino(1000), 6);
+            neighbours.enter(at(2, span), Ino(ino), 6)
+        };
+        assert_eq!(after(0, 1001), Some(Look { after: Ino(1001), count: 2 }));
+        assert_eq!(after(1, 1001), None);
+        assert_eq!(after(0, 999), None);
+        assert_eq!(after(0, 1001 + INODE_GAP_MAX), None);
+    }
+
+    #[test]
+    fn who_jumps_about_gets_nothing() {
+        let mut neighbours = Neighbours::default();
+        for (number, span) in [3, 1, 0, 2, 0, 3, 1].into_iter().enumerate() {
+            assert_eq!(neighbours.enter(at(1, span), Ino(100 - number as u64), 6), None, "{span}");
+        }
+        assert_eq!(neighbours.enter(at(1, 2), Ino(1), 6), Some(Look { after: Ino(1), count: 2 }));
+        assert_eq!(neighbours.enter(at(1, 0), Ino(5), 6), None);
+        // What was found meanwhile is nobody's way any more.
+        neighbours.found([at(1, 3)], Ino(50));
+        assert_eq!(neighbours.enter(at(1, 3), Ino(40), 6), None);
+    }
+
+    #[test]
+    fn without_room_nothing_is_looked_for() {
+        let mut neighbours = Neighbours::default();
+        assert!((0..4).all(|span| neighbours.enter(at(1, span), Ino(u64::from(span)), 0).is_none()));
+    }
+}
