@@ -24,7 +24,7 @@ struct Nursery {
 impl Nursery {
     fn new() -> Self {
         let clock = Arc::new(SimClock::default());
-        let disk = Arc::new(Disk::new(Objects::new(), Arc::clone(&clock)));
+        let disk = Arc::new(Disk::new(Objects::new(), Arc::clone(&clock), None));
         let faultless = FaultStore::new(disk, FaultPlan::default(), clock.clone());
         Self { clock, faultless, seed: 0 }
     }

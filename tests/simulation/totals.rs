@@ -15,6 +15,8 @@ pub struct Totals {
     behind: u64,
     /// Crashes at a request, by what was asked for and whether it took effect.
     deaths: BTreeMap<String, u64>,
+    /// Crashes tried between two changes, by the change that would have come next.
+    tried: BTreeMap<String, u64>,
     /// Seeds in which a promise was broken.
     pub violations: Vec<u64>,
 }
@@ -28,6 +30,9 @@ impl Totals {
         self.cuts += outcome.cuts;
         self.takeovers += outcome.takeovers;
         self.behind += outcome.behind;
+        for (verb, class) in &outcome.crashes {
+            *self.tried.entry(format!("before {verb:?} {class:?}")).or_default() += 1;
+        }
         for (verb, class, takes_effect) in &outcome.deathbeds {
             let when = if *takes_effect { "after" } else { "before" };
             *self.deaths.entry(format!("{when} {verb:?} {class:?}")).or_default() += 1;
@@ -49,7 +54,7 @@ impl Totals {
     }
 
     fn crashes(&self) -> u64 {
-        self.deaths.values().sum::<u64>() + self.cuts
+        self.deaths.values().chain(self.tried.values()).sum::<u64>() + self.cuts
     }
 
     pub fn show(&self) {
@@ -57,6 +62,7 @@ impl Totals {
         println!("crash points covered: {}, of which", self.crashes());
         println!("{:6} between requests", self.cuts);
         println!("mounts that found contents put off for somebody else's fsync: {}", self.behind);
-        self.deaths.iter().for_each(|(kind, count)| println!("{count:6} {kind}"));
+        self.deaths.iter().for_each(|(kind, count)| println!("{count:6} died {kind}"));
+        self.tried.iter().for_each(|(kind, count)| println!("{count:6} tried {kind}"));
     }
 }

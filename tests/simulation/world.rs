@@ -2,16 +2,17 @@
 //! time.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use coffer::base::{Clock, Entropy, SeededEntropy};
 use coffer::crypto::{KdfCost, Secret};
 use coffer::keys::{Compression, Factor, NewVolume};
 use coffer::maint::{self, CheckOptions, Severity};
-use coffer::store::fault::{FaultPlan, FaultStore};
+use coffer::store::fault::{FaultPlan, FaultStore, KeyClass, Verb};
 use coffer::store::{Bucket, StoreOptions};
 use coffer::vfs::{OnCommit, Vfs};
 use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened, VolumeError};
@@ -23,7 +24,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::actor::{Actor, HABITS, fork};
 use crate::clock::{SimClock, SkewedClock};
-use crate::disk::{Disk, Objects};
+use crate::crash;
+use crate::disk::{Camera, Disk, Objects};
 use crate::door::{Deathbed, Door, DoorStore};
 use crate::history::History;
 use crate::recount;
@@ -41,6 +43,8 @@ pub struct Outcome {
     pub deathbeds: Vec<Deathbed>,
     /// Lives that the power ended between requests.
     pub cuts: u64,
+    /// Crashes that nobody suffered, and what would have changed the bucket next.
+    pub crashes: Vec<(Verb, KeyClass)>,
     pub takeovers: u64,
     /// Mounts that found contents older than the rest.
     pub behind: u64,
@@ -48,7 +52,22 @@ pub struct Outcome {
     pub log: Vec<String>,
 }
 
+/// Of how many of the moments between two changes of the bucket it is tried what a crash would have left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crashes {
+    /// None.
+    None,
+    /// A few of each life.
+    Few,
+    /// Every one.
+    All,
+}
+
+/// How many a few are.
+const FEW: usize = 2;
+
 pub struct World {
+    seed: u64,
     rng: SmallRng,
     clock: Arc<SimClock>,
     disk: Arc<Disk>,
@@ -57,10 +76,13 @@ pub struct World {
     trace: Arc<Trace>,
     /// The history of the last mount that came into being.
     history: Rc<RefCell<History>>,
+    /// Those of all mounts of which a picture has been taken.
+    histories: BTreeMap<u64, Rc<RefCell<History>>>,
+    camera: Camera,
+    /// How many of a life's pictures are looked into.
+    crashes: Crashes,
     versions: Rc<RefCell<u64>>,
     operations: Rc<Cell<u64>>,
-    /// The last commit that any mount was told is durable.
-    committed: Arc<AtomicU64>,
     processes: u64,
     is_short_lived: bool,
     /// Segments may lie about that no record knows of.
@@ -84,7 +106,7 @@ pub fn runtime() -> Runtime {
 /// The objects of a new volume; every seed begins with a copy.
 pub fn template() -> Objects {
     let clock = Arc::new(SimClock::default());
-    let disk = Arc::new(Disk::new(Objects::new(), Arc::clone(&clock)));
+    let disk = Arc::new(Disk::new(Objects::new(), Arc::clone(&clock), None));
     let faultless = FaultStore::new(disk.clone(), FaultPlan::default(), clock.clone());
     let bucket = Bucket::from_store(Arc::new(faultless));
     let entropy = Arc::new(SeededEntropy::new(1));
@@ -100,21 +122,27 @@ struct Process {
 }
 
 impl World {
-    pub fn new(seed: u64, template: &Objects, log: Log) -> Self {
+    pub fn new(seed: u64, template: &Objects, log: Log, crashes: Crashes) -> Self {
         let clock = Arc::new(SimClock::default());
-        let disk = Arc::new(Disk::new(template.clone(), Arc::clone(&clock)));
+        let camera = Camera::default();
+        let disk = Arc::new(Disk::new(template.clone(), Arc::clone(&clock), Some(camera.clone())));
+        let history = History::new(Tree::default(), true, 0, Arc::clone(&camera.board));
+        let history = Rc::new(RefCell::new(history));
         let faults = FaultStore::new(disk.clone(), FaultPlan::default(), clock.clone());
         Self {
+            seed,
             rng: SmallRng::seed_from_u64(seed),
             trace: Arc::new(Trace::new(clock.clone(), log)),
             clock,
             disk,
             faults,
             entropy: Arc::new(SeededEntropy::new(seed)),
-            history: Rc::new(RefCell::new(History::new(Tree::default(), true))),
+            histories: BTreeMap::from([(0, Rc::clone(&history))]),
+            history,
+            camera,
+            crashes,
             versions: Rc::default(),
             operations: Rc::default(),
-            committed: Arc::default(),
             processes: 0,
             is_short_lived: false,
             may_litter: false,
@@ -146,7 +174,7 @@ impl World {
         let bucket = Bucket::with_options(Arc::new(DoorStore(door.clone())), "simulated", &store);
         let skew_secs = if self.rng.random_bool(0.2) { self.rng.random_range(-900..900) } else { 0 };
         let mut vfs = weather::options(&mut self.rng);
-        let committed = Arc::clone(&self.committed);
+        let committed = Arc::clone(&self.camera.committed);
         let told: OnCommit = Arc::new(move |made| {
             committed.fetch_max(made.number, Ordering::SeqCst);
         });
@@ -182,7 +210,35 @@ impl World {
             self.clock.end_life();
         });
         drop(runtime);
+        self.suffer_crashes();
         self.clock.pass(Duration::from_secs(self.rng.random_range(0..1200)));
+    }
+
+    /// Tries what this life would have left if it had ended earlier.
+    fn suffer_crashes(&mut self) {
+        // Of its own, so that a seed goes the same way whatever is tried.
+        let mut rng = fork(&mut self.rng);
+        let mut pictures = std::mem::take(&mut *self.camera.taken.lock());
+        let count = match self.crashes {
+            Crashes::None => 0,
+            Crashes::Few => FEW,
+            Crashes::All => pictures.len(),
+        };
+        while pictures.len() > count {
+            pictures.swap_remove(rng.random_range(0..pictures.len()));
+        }
+        pictures.sort_by_key(|picture| picture.number);
+        let mut earliest = (0, 0);
+        for picture in &pictures {
+            if picture.mount != earliest.0 {
+                earliest = (picture.mount, 0);
+            }
+            let history = self.histories[&picture.mount].borrow();
+            earliest.1 = crash::after(picture, &history, earliest.1, self.seed);
+            self.outcome.crashes.push(picture.next);
+        }
+        let newest = self.history.borrow().number();
+        self.histories.retain(|number, _| *number == newest);
     }
 
     async fn one_mount(&mut self) {
@@ -224,7 +280,7 @@ impl World {
             if attempts > 20 {
                 self.faults.set_plan(FaultPlan::default());
             }
-            let told = self.committed.load(Ordering::SeqCst);
+            let told = self.camera.committed.load(Ordering::SeqCst);
             match volume::open(process.bucket.clone(), &factors, process.options.clone()).await {
                 Ok(opened) => break (opened, told),
                 Err(error) if is_passing(&error) => tokio::time::sleep(Duration::from_secs(1)).await,
@@ -240,8 +296,10 @@ impl World {
         let at = self.history.borrow_mut().find(&found);
         self.trace.event(&[b"found", &at.to_be_bytes()]);
         self.outcome.behind += u64::from(self.history.borrow().states[at] != found);
-        let history = History::new(found, process.options.vfs.overtakes);
+        let (number, board) = (self.history.borrow().number() + 1, Arc::clone(&self.camera.board));
+        let history = History::new(found, process.options.vfs.overtakes, number, board);
         self.history = Rc::new(RefCell::new(history));
+        self.histories.insert(number, Rc::clone(&self.history));
         opened
     }
 
@@ -340,6 +398,7 @@ impl World {
             recount::check(&records, &segments, self.may_litter);
             self.ask_the_checker(bucket).await;
         });
+        self.suffer_crashes();
         let rewritten = self.disk.rewritten.lock();
         assert!(rewritten.is_empty(), "objects were written twice, with other bytes: {rewritten:?}");
     }
