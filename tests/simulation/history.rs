@@ -7,6 +7,7 @@ use coffer::base::FileKind;
 use parking_lot::Mutex;
 
 use crate::contents;
+use crate::rescue::Kept;
 use crate::tree::{Node, Tree};
 
 const BLOCK: usize = 65_536;
@@ -84,11 +85,16 @@ impl History {
 
     /// One operation has taken effect, and has touched these inodes.
     pub fn record(&mut self, touched: &[u64], change: impl FnOnce(&mut Tree)) {
+        self.record_move(touched, &[], change);
+    }
+
+    /// The same where what lies `below` has got other paths, too.
+    pub fn record_move(&mut self, touched: &[u64], below: &[u64], change: impl FnOnce(&mut Tree)) {
         let before = self.mark();
         self.record_write(touched, change);
         let at = self.mark();
         if at > before {
-            touched.iter().for_each(|ino| self.bound.entry(*ino).or_default().push(at));
+            touched.iter().chain(below).for_each(|ino| self.bound.entry(*ino).or_default().push(at));
         }
     }
 
@@ -97,12 +103,24 @@ impl History {
         let mut next = self.now().clone();
         change(&mut next);
         if next == *self.now() {
+            // What no other mount finds may have changed.
+            *self.states.last_mut().expect("there is a first state") = next;
             return;
         }
         self.states.push(next);
         let at = self.states.len() - 1;
         self.changed.extend(touched.iter().map(|ino| (*ino, at)));
         self.publish();
+    }
+
+    /// Whether everything is there of what this mount, which was taken over, had not sent.
+    pub fn check_kept(&self, kept: &Kept) -> (u64, u64) {
+        kept.check(self.now(), self.successor.as_ref().expect("somebody took over"))
+    }
+
+    /// What this mount has promised to a reader beside it: nothing but that it shows what was there.
+    pub fn shown(&self) -> Promise {
+        Promise { mark: self.mark(), ..Promise::default() }
     }
 
     /// The present state; acknowledge it to promise everything so far.

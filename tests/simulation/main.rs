@@ -16,13 +16,18 @@
 
 mod actor;
 mod birth;
+mod busy;
 mod clock;
 mod contents;
 mod crash;
+mod deeds;
 mod disk;
 mod door;
+mod finale;
+mod follower;
 mod history;
 mod recount;
+mod rescue;
 mod totals;
 mod trace;
 mod tree;
@@ -33,7 +38,7 @@ use std::time::{Duration, Instant};
 
 use totals::Totals;
 use trace::Log;
-use world::{Crashes, Outcome, World, template};
+use world::{Crashes, Outcome, Templates, World};
 
 /// Simulations make and drop much that is small.
 #[global_allocator]
@@ -53,9 +58,9 @@ impl Drop for Telling {
     }
 }
 
-fn run(seed: u64, template: &disk::Objects, crashes: Crashes) -> Outcome {
+fn run(seed: u64, templates: &Templates, crashes: Crashes) -> Outcome {
     let _telling = Telling(seed);
-    World::new(seed, template, Log::Forget, crashes).run()
+    World::new(seed, templates, Log::Forget, crashes).run()
 }
 
 fn given_seed() -> Option<u64> {
@@ -70,9 +75,9 @@ fn seeds(part: u64, parts: u64) -> Vec<u64> {
 }
 
 fn run_part(part: u64, parts: u64) {
-    let (template, mut totals) = (template(), Totals::default());
+    let (templates, mut totals) = (Templates::new(), Totals::default());
     let crashes = if given_seed().is_some() { Crashes::All } else { Crashes::Few };
-    seeds(part, parts).into_iter().for_each(|seed| totals.add(&run(seed, &template, crashes)));
+    seeds(part, parts).into_iter().for_each(|seed| totals.add(&run(seed, &templates, crashes)));
     totals.show();
 }
 
@@ -98,10 +103,10 @@ fn nothing_acknowledged_is_lost_in_the_fourth_quarter_of_the_seeds() {
 
 #[test]
 fn a_seed_repeats_itself_to_the_last_request() {
-    let template = template();
+    let templates = Templates::new();
     for seed in seeds(0, 20) {
         let _telling = Telling(seed);
-        let [first, second] = [(); 2].map(|()| World::new(seed, &template, Log::Keep, Crashes::None).run());
+        let [first, second] = [(); 2].map(|()| World::new(seed, &templates, Log::Keep, Crashes::None).run());
         if first.trace != second.trace {
             let at = first.log.iter().zip(&second.log).position(|(a, b)| a != b);
             let at = at.unwrap_or(first.log.len().min(second.log.len()));
@@ -131,13 +136,13 @@ fn soak() {
     let (first, step) =
         (number("COFFER_SOAK_FIRST").unwrap_or(SEEDS), number("COFFER_SOAK_STEP").unwrap_or(1));
     let is_stopped = || text("COFFER_SOAK_STOP").is_some_and(|file| std::path::Path::new(&file).exists());
-    let (template, mut totals) = (template(), Totals::default());
+    let (templates, mut totals) = (Templates::new(), Totals::default());
     let (started, mut shown) = (Instant::now(), Instant::now());
     for seed in (first..).step_by(step as usize) {
         if started.elapsed() >= Duration::from_secs(seconds) || is_stopped() {
             break;
         }
-        match std::panic::catch_unwind(|| run(seed, &template, Crashes::All)) {
+        match std::panic::catch_unwind(|| run(seed, &templates, Crashes::All)) {
             Ok(outcome) => totals.add(&outcome),
             Err(_) => totals.violations.push(seed),
         }
@@ -155,5 +160,5 @@ fn soak() {
 fn show() {
     let seed = seeds(0, 1)[0];
     let _telling = Telling(seed);
-    World::new(seed, &template(), Log::Print, Crashes::All).run();
+    World::new(seed, &Templates::new(), Log::Print, Crashes::All).run();
 }

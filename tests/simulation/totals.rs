@@ -12,6 +12,9 @@ pub struct Totals {
     requests: u64,
     cuts: u64,
     takeovers: u64,
+    kept: u64,
+    absent: u64,
+    looks: u64,
     behind: u64,
     /// Crashes at a request, by what was asked for and whether it took effect.
     deaths: BTreeMap<String, u64>,
@@ -29,6 +32,9 @@ impl Totals {
         self.requests += outcome.requests;
         self.cuts += outcome.cuts;
         self.takeovers += outcome.takeovers;
+        self.kept += outcome.kept;
+        self.absent += outcome.absent;
+        self.looks += outcome.looks;
         self.behind += outcome.behind;
         for (verb, class) in &outcome.crashes {
             *self.tried.entry(format!("before {verb:?} {class:?}")).or_default() += 1;
@@ -61,6 +67,8 @@ impl Totals {
         println!("{}", self.line());
         println!("crash points covered: {}, of which", self.crashes());
         println!("{:6} between requests", self.cuts);
+        println!("{} whole trees seen by readers beside a writer", self.looks);
+        println!("{} unsent files kept by mounts taken over, {} parts gone", self.kept, self.absent);
         println!("mounts that found contents put off for somebody else's fsync: {}", self.behind);
         self.deaths.iter().for_each(|(kind, count)| println!("{count:6} died {kind}"));
         self.tried.iter().for_each(|(kind, count)| println!("{count:6} tried {kind}"));
