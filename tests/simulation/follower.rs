@@ -36,10 +36,14 @@ impl Follower {
     /// The tree, if it could be read before the reader went to another commit.
     async fn look(&self) -> Option<Tree> {
         let seen = self.vfs.head();
-        let read = Tree::read(&self.vfs).await;
+        let read = Tree::look(&self.vfs).await;
         let is_one_commit = seen == self.vfs.head();
         match read {
-            Ok(tree) => is_one_commit.then_some(tree),
+            Ok(_) if !is_one_commit => None,
+            Ok((tree, odd)) => {
+                assert!(odd.is_empty(), "size and contents of {odd:?} differ");
+                Some(tree)
+            }
             Err(error) if error.is_passing() || !is_one_commit => None,
             // The writer has deleted what it had let go of, and the commit that says so is not seen yet.
             Err(VfsError::Data(_)) => None,

@@ -197,6 +197,14 @@ impl Tree {
 
     /// The whole tree, read through the filesystem.
     pub async fn read(vfs: &Vfs) -> Result<Self, VfsError> {
+        let (tree, odd) = Self::look(vfs).await?;
+        assert!(odd.is_empty(), "size and contents of {odd:?} differ");
+        Ok(tree)
+    }
+
+    /// The same beside somebody who may change it, with the files that were found longer or shorter than their size.
+    pub async fn look(vfs: &Vfs) -> Result<(Self, Vec<u64>), VfsError> {
+        let mut odd = Vec::new();
         let mut tree = Self(BTreeMap::new(), Nameless::default());
         let mut queue = vec![Ino::ROOT];
         while let Some(ino) = queue.pop() {
@@ -218,7 +226,9 @@ impl Tree {
                 }
             } else {
                 let data = vfs.read(Handle(0), ino, 0, attr.size as usize + 1).await?;
-                assert_eq!(data.len() as u64, attr.size, "size and contents of {ino} differ");
+                if data.len() as u64 != attr.size {
+                    odd.push(ino.0);
+                }
                 node.data = Arc::new(data);
             }
             node.note = match vfs.get_xattr(ino, NOTE).await {
@@ -227,7 +237,7 @@ impl Tree {
             };
             tree.0.insert(ino.0, Arc::new(node));
         }
-        Ok(tree)
+        Ok((tree, odd))
     }
 }
 
