@@ -5,12 +5,13 @@
 
 mod damaged;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use coffer::base::{Ino, OsEntropy, Time};
+use coffer::base::{FileKind, Ino, OsEntropy, Time};
 use coffer::crypto::{KdfCost, Secret};
 use coffer::keys::{Factor, KeyError, NewSlot, Role};
 use coffer::maint::{self, Outcome, Problem, Severity, Subject};
@@ -121,6 +122,37 @@ async fn a_gap_that_an_admin_has_accepted_excuses_no_later_one() {
     assert!(matches!(mounts(&world, on(&machine, false)).await, Err(VolumeError::Woven { .. })));
     repair(&world, on(&machine, false)).await.unwrap();
     assert!(matches!(mounts(&world, on(&machine, false)).await, Err(VolumeError::Woven { .. })));
+}
+
+/// A machine that finds commits of its own which it does not remember goes on as another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_remembers_the_commits_of_its_own_repairs() {
+    for accept_rollback in [false, true] {
+        let (world, machine, _) = with_a_gap().await;
+        if !accept_rollback {
+            // Something to do in several commits, and no gap.
+            mounts(&world, on(&machine, true)).await.unwrap();
+            for (key, record) in world.records().await {
+                if matches!(&record, Record::Entry(entry) if entry.kind == FileKind::Directory) {
+                    world.put_record(key, None).await;
+                }
+            }
+        }
+        let made = async || -> BTreeMap<Key, u64> {
+            let machines = world.records().await.into_iter().filter_map(|(key, record)| match record {
+                Record::Machine(machine) => Some((key, machine.counter)),
+                _ => None,
+            });
+            machines.collect()
+        };
+        let before = made().await;
+        assert_eq!(before.len(), 1);
+        assert!(!repair(&world, on(&machine, accept_rollback)).await.unwrap().deeds.is_empty());
+        let after: u64 = made().await.values().sum();
+        assert!(after > before.values().sum::<u64>() + u64::from(!accept_rollback), "{after} commits");
+        mounts(&world, on(&machine, false)).await.unwrap();
+        assert_eq!(made().await.len(), 1, "it is still one machine");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

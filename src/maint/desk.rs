@@ -24,8 +24,9 @@ pub(super) struct Desk {
     /// The superblock as it is to become, but for the commit that makes it so.
     pub(super) superblock: Superblock,
     is_super_changed: bool,
-    /// By which device commits are made.
+    /// By which device commits are made, and how many it has made with the last one of these.
     device: [u8; 16],
+    pub(super) counter: u64,
 }
 
 impl Desk {
@@ -38,6 +39,7 @@ impl Desk {
             superblock,
             is_super_changed: false,
             device,
+            counter: 0,
         }
     }
 
@@ -150,7 +152,7 @@ impl Desk {
         rows.push((Key::Commit(next.commit).encode(), Some(encode(&Record::Commit(Arc::new(commit)))?)));
         rows.push((Key::Super.encode(), Some(encode(&Record::Super(Arc::new(next.clone())))?)));
         self.engine.write_durable(rows).await.map_err(MetaError::from)?;
-        self.superblock = next;
+        (self.superblock, self.counter) = (next, counter);
         Ok(())
     }
 }

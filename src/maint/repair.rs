@@ -100,7 +100,7 @@ pub async fn repair(
             break;
         }
         let (commit, hash) = mender.desk.commit(mender.now).await?;
-        volume.note(commit, hash)?;
+        volume.note(commit, hash, mender.desk.counter)?;
         deeds.append(&mut mender.deeds);
         (freed, settled) = (mender.freed, mender.settled);
     }
@@ -124,7 +124,7 @@ async fn accept(
     let mut desk = Desk::new(source.engine.clone(), source.vault.clone(), superblock, device);
     desk.put(Key::Acceptance, Some(Record::Acceptance(Arc::new(acceptance.clone()))));
     let (commit, hash) = desk.commit(now).await?;
-    volume.note_accepted(commit, hash, &acceptance)?;
+    volume.note_accepted(commit, hash, desk.counter, &acceptance)?;
     source.accepted = volume.accepted_upto().await?;
     let what = format!("accepts the history as it is at commit {}, by the admin's key", acceptance.commit);
     Ok(Some(Deed { place: "the volume".to_owned(), what }))
@@ -158,7 +158,7 @@ async fn let_go(
     let free = Superblock { holder: None, ..superblock.clone() };
     let mut desk = Desk::new(source.engine.clone(), source.vault.clone(), free, device);
     let (commit, hash) = desk.commit(options.clock.now()).await?;
-    Ok(volume.note(commit, hash)?)
+    Ok(volume.note(commit, hash, desk.counter)?)
 }
 
 async fn look<'a>(

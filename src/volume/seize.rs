@@ -142,15 +142,17 @@ async fn superblock(engine: &Engine) -> Result<Option<Superblock>, VolumeError> 
 }
 
 impl Seized {
-    /// Notes on this machine that a commit has been made.
+    /// Notes on this machine that a commit has been made, which is its own commit number `counter`. A machine that does
+    /// not know of its own commits takes itself for a copy.
     ///
     /// # Errors
     /// The local state cannot be written.
-    pub fn note(&self, commit: u64, hash: [u8; 32]) -> Result<(), VolumeError> {
+    pub fn note(&self, commit: u64, hash: [u8; 32], counter: u64) -> Result<(), VolumeError> {
         if self.owes {
             return Ok(());
         }
-        self.memory.note(&self.bucket, self.vault.ring(), Pin { commit, hash, ..self.pin }, false)
+        let pin = Pin { commit, hash, counter, ..self.pin };
+        self.memory.note(&self.bucket, self.vault.ring(), pin, false)
     }
 
     /// Notes on this machine that a commit with `accepted` has been made, whatever was seen here before.
@@ -161,11 +163,13 @@ impl Seized {
         &mut self,
         commit: u64,
         hash: [u8; 32],
+        counter: u64,
         accepted: &Acceptance,
     ) -> Result<(), VolumeError> {
         self.owes = false;
         self.pin.accepted = accepted.ordinal;
-        self.memory.note(&self.bucket, self.vault.ring(), Pin { commit, hash, ..self.pin }, true)
+        let pin = Pin { commit, hash, counter, ..self.pin };
+        self.memory.note(&self.bucket, self.vault.ring(), pin, true)
     }
 
     /// The superblock; where it cannot be read, what the newest commit says of it.

@@ -1,7 +1,7 @@
 //! More that actors do: sizes and holes, shared copies, files without a name, directories put in others' places.
 
 use coffer::base::{FileKind, Ino};
-use coffer::vfs::{RenameMode, SetAttr};
+use coffer::vfs::{RenameMode, SetAttr, VfsError};
 use rand::Rng;
 
 use crate::actor::{Actor, BLOCK, CALLER, SIZE_MAX, Step};
@@ -89,6 +89,8 @@ impl Actor {
                 4 => self.copy(ino).await?,
                 _ => self.rest().await,
             }
+            let attr = self.vfs.getattr(Ino(ino)).await;
+            assert!(!matches!(attr, Err(VfsError::NoEntry)), "{ino} is gone, which somebody has open");
             self.check(ino).await?;
         }
         self.vfs.release(handle);
