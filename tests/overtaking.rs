@@ -232,6 +232,103 @@ async fn whatever_gives_contents_a_name_or_an_attribute_waits_for_them() {
     }
 }
 
+/// A directory with a new file in it, `entry`.
+async fn directory(vfs: &Vfs, name: &[u8], data: &[u8]) -> Ino {
+    let dir = vfs.mkdir(&CALLER, Ino::ROOT, name, 0o755).await.unwrap().ino;
+    let ino = vfs.create(&CALLER, dir, b"entry", 0o644, true).await.unwrap().ino;
+    for (number, part) in data.chunks(MIB).enumerate() {
+        vfs.write(ino, (number * MIB) as u64, part, true).await.unwrap();
+    }
+    ino
+}
+
+/// > A directory that is renamed and holds anything gives a name to all below it: an `fsync` then waits for everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lies_below_a_renamed_directory_is_committed_with_its_new_path() {
+    for case in ["new over an empty one", "new for a full one", "old with new contents", "from far below"] {
+        let dammed = Dammed::new().await;
+        let opened = dammed.mount().await;
+        let vfs = &opened.vfs;
+        let small = make(vfs, b"small", b"small").await;
+        let data = stream(9 * MIB);
+        let before = stream(100);
+        let mut known = None;
+        match case {
+            "new over an empty one" => drop(vfs.mkdir(&CALLER, Ino::ROOT, b"old", 0o755).await.unwrap()),
+            "new for a full one" => drop(directory(vfs, b"old", &before).await),
+            _ => known = Some(directory(vfs, b"new", &before).await),
+        }
+        vfs.sync_all().await.unwrap();
+        dammed.shut();
+        match known {
+            Some(ino) => {
+                for (number, part) in data.chunks(MIB).enumerate() {
+                    vfs.write(ino, (number * MIB) as u64, part, true).await.unwrap();
+                }
+            }
+            None => drop(directory(vfs, b"new", &data).await),
+        }
+        let mode = if case == "new for a full one" { RenameMode::Exchange } else { RenameMode::Replace };
+        if case == "from far below" {
+            // Two levels up, and within one group with the contents.
+            let above = vfs.mkdir(&CALLER, Ino::ROOT, b"above", 0o755).await.unwrap().ino;
+            vfs.rename(Ino::ROOT, b"new", above, b"old", mode).await.unwrap();
+            vfs.rename(Ino::ROOT, b"above", Ino::ROOT, b"named", mode).await.unwrap();
+        } else {
+            vfs.rename(Ino::ROOT, b"new", Ino::ROOT, b"old", mode).await.unwrap();
+        }
+        vfs.write(small, 0, b"SMALL", true).await.unwrap();
+        let syncing = vfs.fsync(small, false);
+        tokio::pin!(syncing);
+        assert!(futures::poll!(&mut syncing).is_pending(), "{case}");
+        dammed.open_gates();
+        syncing.await.unwrap();
+        assert_eq!(vfs.status().put_off, 0, "{case}");
+
+        let after_a_crash = dammed.mount().await;
+        let vfs = &after_a_crash.vfs;
+        let top = match case {
+            "from far below" => vfs.lookup(Ino::ROOT, b"named").await.unwrap().ino,
+            _ => Ino::ROOT,
+        };
+        let old = vfs.lookup(top, b"old").await.unwrap().ino;
+        let entry = vfs.lookup(old, b"entry").await.unwrap();
+        let found = vfs.read(Handle(0), entry.ino, 0, 10 * MIB).await.unwrap();
+        assert!(found == data, "{case}: {} bytes", found.len());
+        after_a_crash.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_directory_that_is_renamed_makes_nobody_wait() {
+    let dammed = Dammed::new().await;
+    let opened = dammed.mount().await;
+    dammed.shut();
+    make(&opened.vfs, b"stream", &stream(9 * MIB)).await;
+    let small = make(&opened.vfs, b"small", b"small").await;
+    opened.vfs.mkdir(&CALLER, Ino::ROOT, b"new", 0o755).await.unwrap();
+    opened.vfs.rename(Ino::ROOT, b"new", Ino::ROOT, b"old", RenameMode::Replace).await.unwrap();
+    opened.vfs.fsync(small, false).await.unwrap();
+    assert!(opened.vfs.status().put_off > 0);
+
+    // What is renamed with something in it binds its own group and no later one.
+    dammed.open_gates();
+    let dir = opened.vfs.lookup(Ino::ROOT, b"old").await.unwrap().ino;
+    opened.vfs.create(&CALLER, dir, b"entry", 0o644, true).await.unwrap();
+    opened.vfs.rename(Ino::ROOT, b"old", Ino::ROOT, b"older", RenameMode::Replace).await.unwrap();
+    opened.vfs.sync_all().await.unwrap();
+    dammed.shut();
+    make(&opened.vfs, b"second", &stream(9 * MIB)).await;
+    opened.vfs.write(small, 0, b"SMALL", true).await.unwrap();
+    opened.vfs.fsync(small, false).await.unwrap();
+
+    let after_a_crash = dammed.mount().await;
+    assert!(contents(&after_a_crash.vfs, b"stream").await == stream(9 * MIB));
+    assert_eq!(contents(&after_a_crash.vfs, b"second").await, b"");
+    assert_eq!(contents(&after_a_crash.vfs, b"small").await, b"SMALL");
+    after_a_crash.close().await.unwrap();
+}
+
 /// > So are all files by `coffer sync` and at an unmount.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_waits_for_everything_gets_everything() {

@@ -22,8 +22,8 @@ fn is_lost_for_good(problem: &Problem) -> bool {
         | Problem::SegmentUnrecorded { is_there: false, .. }
         | Problem::SegmentHead
         | Problem::SegmentFooter
-        | Problem::CommitMissing
-        | Problem::CommitBroken
+        | Problem::CommitMissing { .. }
+        | Problem::CommitBroken { .. }
         | Problem::Leftover { .. } => true,
         Problem::LiveBytes { recorded, counted } => recorded > counted,
         Problem::SegmentLength { recorded, actual } => actual > recorded,
@@ -409,11 +409,11 @@ async fn a_plan_changes_nothing_and_is_what_is_done() {
     examined.close().await;
     assert_eq!(world.objects().await, before);
     assert!(!plan.deeds.is_empty());
-    let seized = world.seize().await.unwrap();
-    let done = Box::pin(coffer::maint::repair(&seized, &options, Some(&plan), &|_| ())).await.unwrap();
+    let mut seized = world.seize().await.unwrap();
+    let done = Box::pin(coffer::maint::repair(&mut seized, &options, Some(&plan), &|_| ())).await.unwrap();
     assert!(done.deeds.starts_with(&plan.deeds));
     // By now it is another plan.
-    let stale = Box::pin(coffer::maint::repair(&seized, &options, Some(&plan), &|_| ())).await;
+    let stale = Box::pin(coffer::maint::repair(&mut seized, &options, Some(&plan), &|_| ())).await;
     assert!(matches!(stale, Err(coffer::maint::MaintError::Moving)));
     seized.close().await.unwrap();
 }

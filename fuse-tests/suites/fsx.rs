@@ -9,10 +9,12 @@ use crate::support::volume::Volume;
 use crate::support::{extended, seed};
 
 /// Files of several blocks, ranges larger than one; `invalidate` and `posix_fadvise` drop what the kernel caches. fsx never
-/// takes its memory maps down, and with tens of thousands of them the kernel is all that is exercised: so they are fewer.
+/// takes its memory maps down, and with tens of thousands of them the kernel is all that is exercised: so they are fewer. Lengths begin at 1, because to allocate
+/// nothing is an error (`EINVAL`) that fsx takes for a fault.
 const CONFIGURATION: &str = "\
 flen = 1048576
 [opsize]
+min = 1
 max = 131072
 [weights]
 close_open = 1

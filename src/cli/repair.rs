@@ -21,7 +21,8 @@ use crate::volume::{self, Examined, OpenOptions};
 pub const EXAMPLES: &str = "\
 Shows what it would do and asks. Counts are put right, names of files that are gone removed, files that have lost their \
 names put below /lost+found under their numbers, parts of files that are lost made to fail instead of reading as zeros. \
-What still reads is never destroyed. The volume must not be mounted.
+What still reads is never destroyed. The volume must not be mounted. A gap in the history is closed with \
+--accept-rollback only: a bucket that withholds what was written looks the same as one that has lost it.
 
 Ends as `coffer check` does after the repair: 0 if nothing is wrong any more, 33 to 35 for what cannot be put back; 36 \
 if the repair was not carried out; 18 if the volume is mounted.
@@ -29,7 +30,8 @@ if the repair was not carried out; 18 if the volume is mounted.
 Examples:
   coffer repair s3://bucket/home
   coffer repair --dry-run /srv/volume
-  coffer repair --yes --salvage /srv/volume";
+  coffer repair --yes --salvage /srv/volume
+  coffer repair --accept-rollback /srv/volume";
 
 /// What is said where a salvage may find more.
 const SALVAGE: &str = "segments hold contents of files that are gone, and keep them for now: \
@@ -53,6 +55,9 @@ pub struct RepairArgs {
     /// Repair although another machine may have the volume mounted; its mount can write no more
     #[arg(long)]
     pub takeover: bool,
+    /// Go on from a history with a gap, or an older one than was seen, by the leave of an admin key
+    #[arg(long)]
+    pub accept_rollback: bool,
     /// Print one JSON object for each thing that is done, for each that is left, then a summary
     #[arg(long)]
     pub json: bool,
@@ -64,7 +69,8 @@ pub struct RepairArgs {
 /// When the volume is mounted or cannot be opened, nothing may be asked, or something cannot be put back.
 pub fn run(args: &RepairArgs) -> CommandResult {
     let factors = obtain_factors(&args.source.bucket, &args.source.unlock)?;
-    let options = OpenOptions { takeover: args.takeover, ..open_options(&args.source)? };
+    let mut options = OpenOptions { takeover: args.takeover, ..open_options(&args.source)? };
+    options.trust.accept_rollback = args.accept_rollback;
     let how = RepairOptions {
         salvage: args.salvage,
         findings_max: maint::CheckOptions::default().findings_max,
@@ -133,9 +139,10 @@ async fn carry_out(
     plan: Option<&Plan>,
 ) -> CommandResult {
     let bucket = args.source.bucket.open()?;
-    let seized = volume::seize(bucket, factors, options).await.map_err(|e| explain::volume(&e, factors))?;
+    let mut seized =
+        volume::seize(bucket, factors, options).await.map_err(|e| explain::volume(&e, factors))?;
     let bar = spinner();
-    let repaired = maint::repair(&seized, how, plan, &|step| bar.set_message(progress(step))).await;
+    let repaired = maint::repair(&mut seized, how, plan, &|step| bar.set_message(progress(step))).await;
     bar.finish_and_clear();
     let closed = seized.close().await;
     let outcome = repaired.map_err(|e| explain::maint(&e))?;

@@ -116,6 +116,8 @@ pub(super) struct Source {
     pub(super) engine: Engine,
     pub(super) vault: Vault,
     pub(super) pin: Option<(u64, [u8; 32])>,
+    /// The commit up to which an admin has accepted the history as it is.
+    pub(super) accepted: Option<u64>,
     /// Nobody else has the volume, whatever its superblock says.
     pub(super) is_alone: bool,
 }
@@ -156,7 +158,8 @@ pub async fn check(
         Ok(engine) => engine.clone(),
         Err(error) => return Box::pin(without_records(volume, options, watch, error.to_string())).await,
     };
-    let source = Source { engine, vault: volume.vault.clone(), pin: volume.pin, is_alone: false };
+    let (vault, pin, accepted) = (volume.vault.clone(), volume.pin, volume.accepted);
+    let source = Source { engine, vault, pin, accepted, is_alone: false };
     for _ in 0..TRIES_MAX {
         match Box::pin(one_look(&source, volume, options, watch)).await {
             Ok(Some(report)) => return Ok(report),

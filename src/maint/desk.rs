@@ -26,6 +26,8 @@ pub(super) struct Desk {
     is_super_changed: bool,
     /// By which device and session commits are made.
     maker: Maker,
+    /// How many commits the device has made with the last one of these.
+    pub(super) counter: u64,
 }
 
 /// Who makes commits, by the numbers of device and session.
@@ -41,6 +43,7 @@ impl Desk {
             superblock,
             is_super_changed: false,
             maker,
+            counter: 0,
         }
     }
 
@@ -155,7 +158,7 @@ impl Desk {
         rows.push((Key::Commit(next.commit).encode(), Some(encode(&Record::Commit(Arc::new(commit)))?)));
         rows.push((Key::Super.encode(), Some(encode(&Record::Super(Arc::new(next.clone())))?)));
         self.engine.write_durable(rows).await.map_err(MetaError::from)?;
-        self.superblock = next;
+        (self.superblock, self.counter) = (next, counter);
         Ok(())
     }
 }

@@ -116,9 +116,15 @@ pub enum Problem {
     /// The superblock's chain head is not that of its commit.
     HeadWrong,
     /// A commit record is missing.
-    CommitMissing,
+    CommitMissing {
+        /// An admin has accepted the history of a later commit as it is.
+        is_accepted: bool,
+    },
     /// A commit record's hash does not follow from the one before.
-    CommitBroken,
+    CommitBroken {
+        /// An admin has accepted the history of a later commit as it is.
+        is_accepted: bool,
+    },
     /// A commit record with a number that has not been given yet.
     CommitAhead,
     /// This machine has seen a later commit.
@@ -353,8 +359,8 @@ impl Problem {
             Self::Orphan | Self::Garbage | Self::Leftover { is_held: true, .. } => Severity::Note,
             Self::RecordStray
             | Self::Totals { .. }
-            | Self::CommitMissing
-            | Self::CommitBroken
+            | Self::CommitMissing { is_accepted: true }
+            | Self::CommitBroken { is_accepted: true }
             | Self::LinkCount { is_dir: true, .. }
             | Self::XattrCount { .. }
             | Self::XattrsAstray { .. }

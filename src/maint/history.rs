@@ -90,16 +90,16 @@ impl Survey<'_> {
     /// last follows from that.
     fn look_at_history_of(&mut self, chain: &mut Chain, first: u64, history: &History) {
         if first > chain.next {
-            self.findings.add(Subject::Commit(chain.next), Problem::CommitMissing);
+            self.miss(chain.next);
         } else if !chain.previous.is_empty() && !chain.previous.contains(&history.before) {
-            self.findings.add(Subject::Commit(first), Problem::CommitBroken);
+            self.break_off(first);
         }
         let last = first.saturating_add(HISTORY_COMMITS - 1);
         chain.next = last.saturating_add(1);
         match hash_in(self.source.ring(), history, first, last) {
             Some(hash) => chain.previous = vec![hash],
             None => {
-                self.findings.add(Subject::Commit(last), Problem::CommitMissing);
+                self.miss(last);
                 chain.previous.clear();
             }
         }
@@ -111,13 +111,28 @@ impl Survey<'_> {
         }
     }
 
+    fn miss(&mut self, number: u64) {
+        let is_accepted = self.is_accepted(number);
+        self.findings.add(Subject::Commit(number), Problem::CommitMissing { is_accepted });
+    }
+
+    fn break_off(&mut self, number: u64) {
+        let is_accepted = self.is_accepted(number);
+        self.findings.add(Subject::Commit(number), Problem::CommitBroken { is_accepted });
+    }
+
+    /// Whether mounts go on from a later commit, whatever this one is.
+    fn is_accepted(&self, number: u64) -> bool {
+        self.source.accepted.is_some_and(|accepted| number <= accepted)
+    }
+
     fn look_at_commit(&mut self, chain: &mut Chain, number: u64, commit: &Commit) {
         if self.superblock.as_ref().is_some_and(|superblock| number > superblock.commit) {
             self.findings.add(Subject::Commit(number), Problem::CommitAhead);
             return;
         }
         if number > chain.next {
-            self.findings.add(Subject::Commit(chain.next), Problem::CommitMissing);
+            self.miss(chain.next);
             chain.previous.clear();
         }
         let ring = self.source.ring();
@@ -127,7 +142,7 @@ impl Survey<'_> {
         if is_whole {
             chain.previous = vec![commit.hash];
         } else {
-            self.findings.add(Subject::Commit(number), Problem::CommitBroken);
+            self.break_off(number);
             chain.previous = follows;
             chain.previous.push(commit.hash);
         }
@@ -142,7 +157,7 @@ impl Survey<'_> {
 
     fn judge_head(&mut self, chain: &Chain, superblock: &Superblock) {
         if chain.next <= superblock.commit {
-            self.findings.add(Subject::Commit(chain.next), Problem::CommitMissing);
+            self.miss(chain.next);
         } else if !chain.previous.contains(&superblock.head) {
             self.findings.add(Subject::Commit(superblock.commit), Problem::HeadWrong);
         }

@@ -34,10 +34,10 @@ impl Mender<'_> {
         }
         for finding in &survey.findings.kept {
             match (&finding.subject, &finding.problem) {
-                (Subject::Commit(number), Problem::CommitMissing) => {
+                (Subject::Commit(number), Problem::CommitMissing { .. }) => {
                     self.go_back(finding, *number).await?;
                 }
-                (Subject::Commit(number), Problem::CommitBroken) => {
+                (Subject::Commit(number), Problem::CommitBroken { .. }) => {
                     self.mend_commit(finding, *number).await?;
                 }
                 (Subject::Commit(number), Problem::HeadWrong) => self.mend_head(finding, *number).await?,
@@ -54,9 +54,10 @@ impl Mender<'_> {
         if self.desk.superblock.commit != number || head == commit.hash {
             return Ok(());
         }
-        let broken = (Subject::Commit(number), Problem::CommitBroken);
-        let is_broken = |other: &&Finding| other.subject == broken.0 && other.problem == broken.1;
-        if self.survey.findings.kept.iter().any(|other| is_broken(&other)) {
+        let is_broken = |other: &Finding| {
+            other.subject == Subject::Commit(number) && matches!(other.problem, Problem::CommitBroken { .. })
+        };
+        if self.survey.findings.kept.iter().any(is_broken) {
             let commit = Commit { hash: head, ..(*commit).clone() };
             self.desk.put(Key::Commit(number), Some(Record::Commit(Arc::new(commit))));
             self.tell(finding, "gives the commit the hash that the superblock has");

@@ -9,7 +9,7 @@ use super::desk::{Desk, Maker};
 use super::finding::{Finding, Problem, Subject};
 use super::mender::{Deed, Mender};
 use crate::base::{Clock, Ino};
-use crate::meta::{Holder, Superblock};
+use crate::meta::{Holder, Key, Record, Superblock};
 use crate::volume::{Examined, Seized};
 
 /// Rounds after which something must be going in circles.
@@ -60,7 +60,8 @@ struct Round {
 /// The records cannot be read at all, or the bucket does not answer.
 pub async fn plan(volume: &Examined, options: &RepairOptions, watch: Watch<'_>) -> Result<Plan, MaintError> {
     let engine = volume.engine.clone()?;
-    let source = Source { engine, vault: volume.vault.clone(), pin: None, is_alone: true };
+    let (vault, accepted) = (volume.vault.clone(), volume.accepted);
+    let source = Source { engine, vault, pin: None, accepted, is_alone: true };
     let round =
         Round { freed: HashSet::new(), settled: HashSet::new(), maker: Maker::default(), holder: None };
     let found = look(&source, options, watch).await?;
@@ -74,13 +75,14 @@ pub async fn plan(volume: &Examined, options: &RepairOptions, watch: Watch<'_>) 
 /// # Errors
 /// As [`plan`]; [`MaintError::Moving`] if it is another plan by now; another writer takes over.
 pub async fn repair(
-    volume: &Seized,
+    volume: &mut Seized,
     options: &RepairOptions,
     plan: Option<&Plan>,
     watch: Watch<'_>,
 ) -> Result<Outcome, MaintError> {
     let (engine, vault) = (volume.engine.clone(), volume.vault.clone());
-    let source = Source { engine, vault, pin: None, is_alone: true };
+    let accepted = volume.accepted_upto().await?;
+    let mut source = Source { engine, vault, pin: None, accepted, is_alone: true };
     let (mut deeds, mut kept_for_salvage) = (Vec::new(), false);
     let (mut freed, mut settled) = (HashSet::new(), HashSet::new());
     for number in 0..ROUNDS_MAX {
@@ -99,16 +101,48 @@ pub async fn repair(
             break;
         }
         let (commit, hash) = mender.desk.commit(mender.now).await?;
-        volume.note(commit, hash)?;
+        volume.note(commit, hash, mender.desk.counter)?;
         deeds.append(&mut mender.deeds);
         (freed, settled) = (mender.freed, mender.settled);
     }
-    let found = look(&source, options, watch).await?;
-    if let Some(superblock) = &found.superblock {
-        let_go(volume, &source, superblock, options).await?;
-    }
-    let left = found.into_report().await?;
+    deeds.extend(Box::pin(accept(volume, &mut source, options)).await?);
+    let left = Box::pin(finish(volume, &source, options, watch)).await?;
     Ok(Outcome { deeds, left, kept_for_salvage })
+}
+
+/// A commit from which every machine goes on, whatever came before it: only if an admin has asked for that, and there
+/// is something to accept. What a store has withheld looks the same as what was damaged, so that no repair does it by
+/// itself.
+async fn accept(
+    volume: &mut Seized,
+    source: &mut Source,
+    options: &RepairOptions,
+) -> Result<Option<Deed>, MaintError> {
+    let superblock = volume.superblock().await?;
+    let now = options.clock.now();
+    let Some(acceptance) = volume.accept(&superblock, now).await? else { return Ok(None) };
+    let maker = (volume.holder.device, volume.holder.session);
+    let mut desk = Desk::new(source.engine.clone(), source.vault.clone(), superblock, maker);
+    desk.put(Key::Acceptance, Some(Record::Acceptance(Arc::new(acceptance.clone()))));
+    let (commit, hash) = desk.commit(now).await?;
+    volume.note_accepted(commit, hash, desk.counter, &acceptance)?;
+    source.accepted = volume.accepted_upto().await?;
+    let what = format!("accepts the history as it is at commit {}, by the admin's key", acceptance.commit);
+    Ok(Some(Deed { place: "the volume".to_owned(), what }))
+}
+
+/// Looks once more, and lets the volume go.
+async fn finish(
+    volume: &Seized,
+    source: &Source,
+    options: &RepairOptions,
+    watch: Watch<'_>,
+) -> Result<Report, MaintError> {
+    let found = look(source, options, watch).await?;
+    if let Some(superblock) = &found.superblock {
+        let_go(volume, source, superblock, options).await?;
+    }
+    found.into_report().await
 }
 
 /// A last commit that says that nobody holds the volume, if one says that somebody does.
@@ -125,7 +159,7 @@ async fn let_go(
     let free = Superblock { holder: None, ..superblock.clone() };
     let mut desk = Desk::new(source.engine.clone(), source.vault.clone(), free, maker);
     let (commit, hash) = desk.commit(options.clock.now()).await?;
-    Ok(volume.note(commit, hash)?)
+    Ok(volume.note(commit, hash, desk.counter)?)
 }
 
 async fn look<'a>(

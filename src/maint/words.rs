@@ -56,8 +56,8 @@ impl Problem {
             Self::NextInoLow { .. } => "next-inode-low",
             Self::Totals { .. } => "totals",
             Self::HeadWrong => "chain-head",
-            Self::CommitMissing => "commit-missing",
-            Self::CommitBroken => "commit-broken",
+            Self::CommitMissing { .. } => "commit-missing",
+            Self::CommitBroken { .. } => "commit-broken",
             Self::CommitAhead => "commit-ahead",
             Self::RolledBack { .. } => "rolled-back",
             Self::Forked => "forked",
@@ -125,8 +125,8 @@ impl Problem {
                 recorded.0, recorded.1, counted.0, counted.1
             ),
             Self::HeadWrong => "the superblock's chain does not end in it".to_owned(),
-            Self::CommitMissing => "its record is missing".to_owned(),
-            Self::CommitBroken => "it does not follow from the commit before".to_owned(),
+            Self::CommitMissing { .. } => "its record is missing".to_owned(),
+            Self::CommitBroken { .. } => "it does not follow from the commit before".to_owned(),
             Self::CommitAhead => "it is later than the superblock's commit".to_owned(),
             Self::RolledBack { seen, offered } => {
                 format!("the bucket offers commit {offered}, and this machine has seen commit {seen}")
@@ -226,10 +226,17 @@ impl Problem {
             Self::NextInoLow { .. } => ("new files would take the numbers of old ones", REPAIR),
             Self::Totals { .. } => ("`df` and the quota are off", REPAIR),
             Self::HeadWrong => ("the history does not lead to the present", REPAIR),
-            Self::CommitBroken => ("the history cannot be followed there", REPAIR),
-            Self::CommitMissing => (
-                "the history has a gap, which a mount refuses",
-                "`coffer mount --accept-rollback` with an admin key goes on",
+            Self::CommitMissing { is_accepted: true } | Self::CommitBroken { is_accepted: true } => {
+                ("the history cannot be followed there, which an admin has accepted", NOTHING)
+            }
+            Self::CommitMissing { .. } => (
+                "mounts refuse the volume: what the commit changed may be missing, by damage or because it is withheld",
+                "put it back from a copy of the bucket; or `coffer repair --accept-rollback`, with an admin key, \
+                 goes on with what there is",
+            ),
+            Self::CommitBroken { .. } => (
+                "mounts refuse the volume: it was damaged, or two histories have been mixed",
+                "`coffer repair` mends its record; what it leaves an admin can accept, with --accept-rollback",
             ),
             Self::CommitAhead => ("the superblock is older than the history", REPAIR),
             Self::RolledBack { .. } | Self::Forked => (

@@ -2,7 +2,9 @@
 //!
 //! A file that nobody waits for, and of which the group changes contents and size only, may be put off: it stays as the
 //! last commit had it, a new one empty, or is there up to the first block that is not in the bucket yet. Everything else
-//! goes with its group, so that no name, link or attribute is ever there without the contents before it.
+//! goes with its group, so that no name, link or attribute is ever there without the contents before it. A directory
+//! that is renamed gives new names to all that lies below it. Files do not know where they lie, so that nothing is put
+//! off in a group that renames one which holds anything.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,6 +29,9 @@ pub(super) struct Overtaking {
     /// Files of which the open group, and the sealed one, change more than contents and size.
     bound: HashSet<Ino>,
     sealed_bound: HashSet<Ino>,
+    /// The open group, and the sealed one, rename a directory that is not empty.
+    binds_all: bool,
+    sealed_binds_all: bool,
     /// Since when contents have been put off again and again.
     since: HashMap<Ino, Duration>,
     /// How often that was done.
@@ -62,9 +67,15 @@ impl Overtaking {
         self.bound.insert(ino);
     }
 
+    /// The open group gives new names to files that are not known.
+    pub(super) const fn bind_all(&mut self) {
+        self.binds_all = true;
+    }
+
     /// The open group is sealed.
     pub(super) fn seal(&mut self) {
         self.sealed_bound = std::mem::take(&mut self.bound);
+        self.sealed_binds_all = std::mem::take(&mut self.binds_all);
     }
 
     /// Contents of `ino` are gone.
@@ -114,7 +125,8 @@ impl Vfs {
         let mut state = self.state.lock();
         let has_come = std::mem::take(&mut state.overtaking.has_come);
         let overtaking = &state.overtaking;
-        let is_hurried = !overtaking.awaited.is_empty() && overtaking.awaiting_all == 0;
+        let is_hurried =
+            !overtaking.awaited.is_empty() && overtaking.awaiting_all == 0 && !overtaking.sealed_binds_all;
         if !(has_come || is_new) || !is_hurried || !self.options.overtakes || state.is_closing {
             return;
         }

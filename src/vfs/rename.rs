@@ -149,6 +149,9 @@ fn touch_moved(txn: &mut Txn, ino: Ino, new_dir: Ino) -> Result<(), Halt> {
     change.ctime = txn.now;
     if change.kind == FileKind::Directory {
         change.parent = new_dir;
+        if change.entries > 0 {
+            txn.move_tree();
+        }
     }
     txn.put_inode(ino, inode);
     Ok(())

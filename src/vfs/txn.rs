@@ -43,13 +43,15 @@ pub(super) struct Txn<'a> {
     born: Vec<(Ino, Inode)>,
     /// The file of which nothing but the contents is changed.
     written: Option<Ino>,
+    /// Whether all files below a directory get other paths.
+    moves_tree: bool,
     /// The time of the operation.
     pub(super) now: Time,
 }
 
 impl<'a> Txn<'a> {
     pub(super) fn new(state: &'a mut State, now: Time) -> Self {
-        Self { state, changes: Vec::new(), born: Vec::new(), written: None, now }
+        Self { state, changes: Vec::new(), born: Vec::new(), written: None, moves_tree: false, now }
     }
 
     /// The record under `key`.
@@ -130,6 +132,11 @@ impl<'a> Txn<'a> {
         self.put_inode(ino, inode);
     }
 
+    /// Says that all files below a directory get other paths.
+    pub(super) const fn move_tree(&mut self) {
+        self.moves_tree = true;
+    }
+
     /// The entry of `dir` under a sealed name.
     pub(super) fn entry(&mut self, dir: Ino, name: &SealedName) -> Result<Option<Arc<Entry>>, Halt> {
         match self.get(Key::Entry(dir, name.tag))? {
@@ -188,7 +195,10 @@ impl<'a> Txn<'a> {
 
     /// Applies the changes.
     pub(super) fn apply(self) {
-        let Self { state, changes, born, written, .. } = self;
+        let Self { state, changes, born, written, moves_tree, .. } = self;
+        if moves_tree {
+            state.overtaking.bind_all();
+        }
         for (ino, inode) in born {
             state.next_ino = state.next_ino.max(ino.0 + 1);
             state.files_delta += 1;

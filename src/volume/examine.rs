@@ -24,6 +24,8 @@ pub struct Examined {
     pub engine: Result<Engine, EngineError>,
     /// The commit that this machine has seen last, and its hash.
     pub pin: Option<(u64, [u8; 32])>,
+    /// The commit up to which an admin has accepted the history as it is.
+    pub accepted: Option<u64>,
     memory: Memory,
     seen: HeaderSeen,
     options: OpenOptions,
@@ -53,14 +55,22 @@ pub async fn examine(
     {
         return Err(error);
     }
-    if let Ok(engine) = &engine
-        && (options.trust.expect_commit.is_some() || options.trust.max_staleness.is_some())
-    {
-        let superblock = superblock(engine).await?;
-        let offer = Offer { engine, ring: vault.ring(), header: &header, superblock: &superblock };
-        offer.judge(None, &options).await?;
+    let mut accepted = None;
+    if let Ok(engine) = &engine {
+        let superblock = match superblock(engine).await {
+            // Nothing is expected of it: the check will say what is wrong.
+            Err(_) if options.trust.expect_commit.is_none() && options.trust.max_staleness.is_none() => None,
+            superblock => Some(superblock?),
+        };
+        if let Some(superblock) = &superblock {
+            let offer = Offer { engine, ring: vault.ring(), header: &header, superblock };
+            if options.trust.expect_commit.is_some() || options.trust.max_staleness.is_some() {
+                offer.judge(None, &options).await?;
+            }
+            accepted = offer.accepted_upto().await.unwrap_or_default();
+        }
     }
-    Ok(Examined { volume, vault, engine, pin, memory, seen, options })
+    Ok(Examined { volume, vault, engine, pin, accepted, memory, seen, options })
 }
 
 async fn open_reader(vault: &Vault, options: &OpenOptions) -> Result<Engine, EngineError> {

@@ -124,6 +124,14 @@ impl Offer<'_> {
         }
     }
 
+    /// Up to which commit an admin has accepted the history as it is: what is missing or does not follow before that no
+    /// mount asks for.
+    pub(super) async fn accepted_upto(&self) -> Result<Option<u64>, VolumeError> {
+        let Some(accepted) = self.acceptance().await? else { return Ok(None) };
+        let next = Key::Commit(accepted.commit.saturating_add(1));
+        Ok(self.record(next).await?.map(|_| accepted.commit))
+    }
+
     async fn check_expected(&self, expected: &ExpectedCommit) -> Result<(), VolumeError> {
         let found = match expected.number {
             number if number > self.superblock.commit => None,
@@ -163,7 +171,7 @@ impl Offer<'_> {
     }
 
     /// The newest rollback that an admin has accepted in the history offered.
-    async fn acceptance(&self) -> Result<Option<Acceptance>, VolumeError> {
+    pub(super) async fn acceptance(&self) -> Result<Option<Acceptance>, VolumeError> {
         let Some(Record::Acceptance(found)) = self.record(Key::Acceptance).await? else { return Ok(None) };
         let parts = found.parts(self.volume());
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();

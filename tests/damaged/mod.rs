@@ -194,15 +194,23 @@ impl World {
     }
 
     pub async fn seize(&self) -> std::result::Result<Seized, volume::VolumeError> {
-        let options = OpenOptions { takeover: true, ..OpenOptions::default() };
-        Box::pin(volume::seize(self.bucket(), &factors(), options)).await
+        self.seize_with(&factors(), OpenOptions::default()).await
+    }
+
+    pub async fn seize_with(
+        &self,
+        factors: &[Factor],
+        options: OpenOptions,
+    ) -> std::result::Result<Seized, volume::VolumeError> {
+        let options = OpenOptions { takeover: true, ..options };
+        Box::pin(volume::seize(self.bucket(), factors, options)).await
     }
 
     pub fn repair<'a>(&'a self, salvage: bool) -> LocalBoxFuture<'a, Outcome> {
         Box::pin(async move {
-            let seized = self.seize().await.unwrap();
+            let mut seized = self.seize().await.unwrap();
             let repaired =
-                Box::pin(maint::repair(&seized, &repair_options(salvage), None, &|_| ())).await.unwrap();
+                Box::pin(maint::repair(&mut seized, &repair_options(salvage), None, &|_| ())).await.unwrap();
             seized.close().await.unwrap();
             repaired
         })
@@ -214,8 +222,8 @@ impl World {
         let bucket = Bucket::from_store(Arc::clone(&store) as Arc<dyn ObjectStore>);
         let work = async {
             let options = OpenOptions { takeover: true, ..OpenOptions::default() };
-            let seized = Box::pin(volume::seize(bucket, &factors(), options)).await.unwrap();
-            Box::pin(maint::repair(&seized, &repair_options(false), None, &|_| ())).await.unwrap();
+            let mut seized = Box::pin(volume::seize(bucket, &factors(), options)).await.unwrap();
+            Box::pin(maint::repair(&mut seized, &repair_options(false), None, &|_| ())).await.unwrap();
             seized.close().await.unwrap();
         };
         tokio::select! {

@@ -9,21 +9,22 @@ use coffer::base::{FileKind, Ino};
 use coffer::data::DataError;
 use coffer::meta::MetaError;
 use coffer::meta::engine::EngineError;
-use coffer::vfs::{Caller, Handle, RenameMode, SetAttr, Vfs, VfsError, XattrMode};
+use coffer::vfs::{Caller, Handle, RenameMode, Vfs, VfsError, XattrMode};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use crate::busy::Busy;
 use crate::contents;
 use crate::history::History;
 use crate::trace::Trace;
 use crate::tree::NOTE;
 
-const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
+pub const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
 const NAMES: [&[u8]; 6] =
     [b"a", b"b", b"c", b"d", b"e", b"a name of some length, so that entries are not all short"];
-const BLOCK: u64 = 65_536;
+pub const BLOCK: u64 = 65_536;
 /// Files stay below this.
-const SIZE_MAX: u64 = 5 * BLOCK;
+pub const SIZE_MAX: u64 = 5 * BLOCK;
 
 /// What an actor likes to do.
 #[derive(Clone, Copy, Debug)]
@@ -38,15 +39,27 @@ pub enum Habit {
     Streams,
     /// Syncs what others have written, while they write.
     Worries,
+    /// Opens files, takes their names away, and goes on using them.
+    Hoards,
+    /// Fills a directory and puts it in the place of another.
+    Publishes,
 }
 
-pub const HABITS: [Habit; 5] =
-    [Habit::Wanders, Habit::Replaces, Habit::KeepsABook, Habit::Streams, Habit::Worries];
+pub const HABITS: [Habit; 8] = [
+    Habit::Wanders,
+    Habit::Wanders,
+    Habit::Replaces,
+    Habit::KeepsABook,
+    Habit::Streams,
+    Habit::Worries,
+    Habit::Hoards,
+    Habit::Publishes,
+];
 
 /// An actor's end that is no failure: its mount has been taken over, or ends.
 pub struct Gone;
 
-type Step<T = ()> = Result<T, Gone>;
+pub type Step<T = ()> = Result<T, Gone>;
 
 pub struct Actor {
     pub vfs: Arc<Vfs>,
@@ -58,6 +71,8 @@ pub struct Actor {
     pub versions: Rc<RefCell<u64>>,
     /// Counts the operations of all actors of a seed.
     pub operations: Rc<Cell<u64>>,
+    /// Files that are copied, and written to, at present.
+    pub busy: Busy,
 }
 
 impl Actor {
@@ -70,6 +85,8 @@ impl Actor {
                 Habit::KeepsABook => self.keep_book().await,
                 Habit::Streams => self.stream().await,
                 Habit::Worries => self.worry().await,
+                Habit::Hoards => self.hoard().await,
+                Habit::Publishes => self.publish().await,
             };
             if step.is_err() {
                 break;
@@ -79,7 +96,7 @@ impl Actor {
     }
 
     /// Mostly a moment; at times long enough for a commit by age, rarely for garbage to be collected.
-    async fn rest(&mut self) {
+    pub async fn rest(&mut self) {
         let ms = match self.rng.random_range(0..100) {
             0..50 => return,
             50..75 => self.rng.random_range(0..20),
@@ -91,7 +108,7 @@ impl Actor {
     }
 
     /// What an operation gave. Errors of POSIX are a part of life; others end it, or the test.
-    fn outcome<T>(&mut self, what: &str, result: Result<T, VfsError>) -> Step<Option<T>> {
+    pub fn outcome<T>(&mut self, what: &str, result: Result<T, VfsError>) -> Step<Option<T>> {
         self.operations.set(self.operations.get() + 1);
         let errno = result.as_ref().err().map_or(0, VfsError::errno);
         self.trace.event(&[b"actor", &self.number.to_be_bytes(), what.as_bytes(), &errno.to_be_bytes()]);
@@ -111,28 +128,28 @@ impl Actor {
         }
     }
 
-    fn name(&mut self) -> &'static [u8] {
+    pub fn name(&mut self) -> &'static [u8] {
         NAMES[self.rng.random_range(0..NAMES.len())]
     }
 
-    fn pick(&mut self, kind: FileKind) -> Option<u64> {
+    pub fn pick(&mut self, kind: FileKind) -> Option<u64> {
         let history = self.history.borrow();
         let found: Vec<u64> =
             history.now().0.iter().filter(|(_, node)| node.kind == kind).map(|(ino, _)| *ino).collect();
         (!found.is_empty()).then(|| found[self.rng.random_range(0..found.len())])
     }
 
-    fn dir(&mut self) -> u64 {
+    pub fn dir(&mut self) -> u64 {
         if self.rng.random_bool(0.4) { 1 } else { self.pick(FileKind::Directory).unwrap_or(1) }
     }
 
-    fn version(&self) -> u64 {
+    pub fn version(&self) -> u64 {
         let mut version = self.versions.borrow_mut();
         *version += 1;
         *version
     }
 
-    async fn make(&mut self, dir: u64, name: &[u8], kind: FileKind) -> Step<Option<u64>> {
+    pub async fn make(&mut self, dir: u64, name: &[u8], kind: FileKind) -> Step<Option<u64>> {
         let made = match kind {
             FileKind::Directory => self.vfs.mkdir(&CALLER, Ino(dir), name, 0o755).await,
             _ => self.vfs.create(&CALLER, Ino(dir), name, 0o644, true).await,
@@ -144,7 +161,8 @@ impl Actor {
         Ok(Some(ino))
     }
 
-    async fn write(&mut self, ino: u64, offset: u64, len: usize) -> Step {
+    pub async fn write(&mut self, ino: u64, offset: u64, len: usize) -> Step {
+        let Some(_writing) = self.busy.write(ino) else { return Ok(()) };
         let data = contents::bytes(ino, self.version(), offset, len);
         let written = self.vfs.write(Ino(ino), offset, &data, true).await;
         if self.outcome("write", written)?.is_some() {
@@ -153,7 +171,7 @@ impl Actor {
         Ok(())
     }
 
-    async fn fsync(&mut self, ino: u64) -> Step<bool> {
+    pub async fn fsync(&mut self, ino: u64) -> Step<bool> {
         let mark = self.history.borrow().mark_of(ino);
         let synced = self.vfs.fsync(Ino(ino), false).await;
         let is_done = self.outcome("fsync", synced)?.is_some();
@@ -163,7 +181,7 @@ impl Actor {
         Ok(is_done)
     }
 
-    async fn sync_all(&mut self) -> Step {
+    pub async fn sync_all(&mut self) -> Step {
         let mark = self.history.borrow().mark();
         let synced = self.vfs.sync_all().await;
         if self.outcome("sync", synced)?.is_some() {
@@ -172,7 +190,7 @@ impl Actor {
         Ok(())
     }
 
-    async fn rename(&mut self, dir: u64, name: &[u8], to: u64, new: &[u8], mode: RenameMode) -> Step {
+    pub async fn rename(&mut self, dir: u64, name: &[u8], to: u64, new: &[u8], mode: RenameMode) -> Step {
         let renamed = self.vfs.rename(Ino(dir), name, Ino(to), new, mode).await;
         if self.outcome("rename", renamed)?.is_some() {
             let is_exchange = mode == RenameMode::Exchange;
@@ -180,12 +198,13 @@ impl Actor {
             let mut history = self.history.borrow_mut();
             let mut next = history.now().clone();
             touched.extend(next.rename(dir, name, to, new, is_exchange));
-            history.record(&touched, |tree| *tree = next);
+            let below: Vec<u64> = touched.iter().skip(2).flat_map(|ino| history.now().below(*ino)).collect();
+            history.record_move(&touched, &below, |tree| *tree = next);
         }
         Ok(())
     }
 
-    async fn remove(&mut self, dir: u64, name: &[u8], is_dir: bool) -> Step {
+    pub async fn remove(&mut self, dir: u64, name: &[u8], is_dir: bool) -> Step {
         let removed = match is_dir {
             true => self.vfs.rmdir(Ino(dir), name).await,
             false => self.vfs.unlink(Ino(dir), name).await,
@@ -201,12 +220,12 @@ impl Actor {
     }
 
     /// Reads a file whole. Unless someone changed it meanwhile it must be what the history says.
-    async fn check(&mut self, ino: u64) -> Step {
-        let Some(before) = self.history.borrow().now().0.get(&ino).cloned() else { return Ok(()) };
+    pub async fn check(&mut self, ino: u64) -> Step {
+        let Some(before) = self.history.borrow().now().node(ino).cloned() else { return Ok(()) };
         let len = before.data.len() + 1;
         let read = self.vfs.read(Handle(0), Ino(ino), 0, len).await;
         let Some(data) = self.outcome("read", read)? else { return Ok(()) };
-        let after = self.history.borrow().now().0.get(&ino).cloned();
+        let after = self.history.borrow().now().node(ino).cloned();
         if after.is_some_and(|after| Arc::ptr_eq(&before.data, &after.data)) && data != *before.data {
             let at = data.iter().zip(before.data.iter()).position(|(a, b)| a != b);
             let at = at.unwrap_or(data.len().min(before.data.len()));
@@ -221,7 +240,7 @@ impl Actor {
         Ok(())
     }
 
-    fn span(&mut self) -> (u64, usize) {
+    pub fn span(&mut self) -> (u64, usize) {
         let len = [1, 60, 900, 5_000, 65_536, 100_000][self.rng.random_range(0..6)];
         let offset = self.rng.random_range(0..SIZE_MAX - len as u64);
         (if self.rng.random_bool(0.4) { offset / BLOCK * BLOCK } else { offset }, len)
@@ -270,26 +289,9 @@ impl Actor {
                 let (offset, len) = self.span();
                 self.write(ino, offset, len).await
             }
-            4 => {
-                let size = if self.rng.random_bool(0.4) { 0 } else { self.rng.random_range(0..SIZE_MAX) };
-                let set = SetAttr { size: Some(size), ..SetAttr::default() };
-                let resized = self.vfs.setattr(&CALLER, Ino(ino), &set).await;
-                if self.outcome("resize", resized)?.is_some() {
-                    self.history.borrow_mut().record_write(&[ino], |tree| tree.resize(ino, size));
-                }
-                Ok(())
-            }
-            5 => {
-                let ((offset, len), mode) =
-                    (self.span(), libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE);
-                let punched = self.vfs.fallocate(Ino(ino), mode, offset, len as u64).await;
-                if self.outcome("punch", punched)?.is_some() {
-                    self.history
-                        .borrow_mut()
-                        .record_write(&[ino], |tree| tree.punch(ino, offset, len as u64));
-                }
-                Ok(())
-            }
+            4 => self.resize(ino).await,
+            5 if self.rng.random_bool(0.5) => self.copy(ino).await,
+            5 => self.allocate(ino).await,
             6 => {
                 let (dir, name) = (self.dir(), self.name());
                 let linked = self.vfs.link(Ino(ino), Ino(dir), name).await;

@@ -24,7 +24,7 @@ struct Nursery {
 impl Nursery {
     fn new() -> Self {
         let clock = Arc::new(SimClock::default());
-        let disk = Arc::new(Disk::new(Objects::new(), Arc::clone(&clock)));
+        let disk = Arc::new(Disk::new(Objects::new(), Arc::clone(&clock), None));
         let faultless = FaultStore::new(disk, FaultPlan::default(), clock.clone());
         Self { clock, faultless, seed: 0 }
     }
@@ -36,7 +36,7 @@ impl Nursery {
         let door = Arc::new(Door::new(Arc::new(self.faultless.clone()), self.seed, death, trace));
         let bucket = Bucket::from_store(Arc::new(DoorStore(door.clone())));
         let entropy = Arc::new(SeededEntropy::new(self.seed));
-        let spec = spec();
+        let spec = spec(0);
         let factors = factors();
         let making = volume::create(&bucket, &spec, &factors, entropy, self.clock.clone());
         let lived = tokio::select! {

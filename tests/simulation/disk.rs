@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::DateTime;
 use coffer::base::Clock;
+use coffer::store::fault::{KeyClass, Verb};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use object_store::path::Path;
@@ -18,21 +21,60 @@ use object_store::{
 use parking_lot::Mutex;
 
 use crate::clock::SimClock;
+use crate::history::{Board, Promise};
 
 /// All objects: contents and the time they were written, in milliseconds since 1970.
 pub type Objects = BTreeMap<Path, (Bytes, i64)>;
+
+/// The bucket between two changes, with everything that was promised while it was so: what a crash there leaves.
+pub struct Picture {
+    /// Counts those of a seed.
+    pub number: u64,
+    pub objects: Objects,
+    /// Simulated time since the beginning.
+    pub at: Duration,
+    /// Which mount was the newest, and what it had promised.
+    pub mount: u64,
+    pub promise: Promise,
+    /// The last commit that a mount was told is durable.
+    pub committed: u64,
+    /// What changed the bucket next.
+    pub next: (Verb, KeyClass),
+}
+
+/// Who takes pictures, and what of.
+#[derive(Clone, Default)]
+pub struct Camera {
+    pub board: Board,
+    pub committed: Arc<AtomicU64>,
+    pub taken: Arc<Mutex<Vec<Picture>>>,
+    count: Arc<AtomicU64>,
+}
+
+impl Camera {
+    fn take(&self, objects: &Objects, clock: &SimClock, path: &Path, verb: Verb) {
+        let (mount, promise) = self.board.lock().clone();
+        let next = (verb, KeyClass::of(path));
+        let committed = self.committed.load(Ordering::SeqCst);
+        let number = self.count.fetch_add(1, Ordering::SeqCst);
+        let (objects, at) = (objects.clone(), clock.elapsed());
+        self.taken.lock().push(Picture { number, objects, at, mount, promise, committed, next });
+    }
+}
 
 /// A store in memory. Strict: no object is ever written twice.
 pub struct Disk {
     pub objects: Arc<Mutex<Objects>>,
     clock: Arc<SimClock>,
+    /// Takes a picture before each change, if there is one.
+    camera: Option<Camera>,
     /// Names under which other bytes were written than were there before.
     pub rewritten: Mutex<Vec<Path>>,
 }
 
 impl Disk {
-    pub fn new(objects: Objects, clock: Arc<SimClock>) -> Self {
-        Self { objects: Arc::new(Mutex::new(objects)), clock, rewritten: Mutex::default() }
+    pub fn new(objects: Objects, clock: Arc<SimClock>, camera: Option<Camera>) -> Self {
+        Self { objects: Arc::new(Mutex::new(objects)), clock, camera, rewritten: Mutex::default() }
     }
 }
 
@@ -76,6 +118,9 @@ impl ObjectStore for Disk {
                 self.rewritten.lock().push(path.clone());
             }
         }
+        if let Some(camera) = &self.camera {
+            camera.take(&objects, &self.clock, path, Verb::Put);
+        }
         objects.insert(path.clone(), (bytes, at_ms));
         Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
     }
@@ -104,8 +149,17 @@ impl ObjectStore for Disk {
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let objects = Arc::clone(&self.objects);
-        let remove = move |path: Result<Path>| path.inspect(|path| drop(objects.lock().remove(path)));
+        let (objects, clock, camera) =
+            (Arc::clone(&self.objects), Arc::clone(&self.clock), self.camera.clone());
+        let remove = move |path: Result<Path>| {
+            path.inspect(|path| {
+                let mut objects = objects.lock();
+                if let Some(camera) = camera.as_ref().filter(|_| objects.contains_key(path)) {
+                    camera.take(&objects, &clock, path, Verb::Delete);
+                }
+                objects.remove(path);
+            })
+        };
         paths.map(remove).boxed()
     }
 

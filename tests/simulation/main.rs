@@ -16,12 +16,18 @@
 
 mod actor;
 mod birth;
+mod busy;
 mod clock;
 mod contents;
+mod crash;
+mod deeds;
 mod disk;
 mod door;
+mod finale;
+mod follower;
 mod history;
 mod recount;
+mod rescue;
 mod totals;
 mod trace;
 mod tree;
@@ -32,10 +38,14 @@ use std::time::{Duration, Instant};
 
 use totals::Totals;
 use trace::Log;
-use world::{Outcome, World, template};
+use world::{Crashes, Outcome, Templates, World};
+
+/// Simulations make and drop much that is small.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Seeds of the tests, in parts that end well within the time that a test has.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 400;
 
 /// Says which seed it was when a test fails.
 struct Telling(u64);
@@ -48,21 +58,26 @@ impl Drop for Telling {
     }
 }
 
-fn run(seed: u64, template: &disk::Objects) -> Outcome {
+fn run(seed: u64, templates: &Templates, crashes: Crashes) -> Outcome {
     let _telling = Telling(seed);
-    World::new(seed, template, Log::Forget).run()
+    World::new(seed, templates, Log::Forget, crashes).run()
+}
+
+fn given_seed() -> Option<u64> {
+    std::env::var("COFFER_TEST_SEED").ok().and_then(|seed| seed.parse().ok())
 }
 
 fn seeds(part: u64, parts: u64) -> Vec<u64> {
-    match std::env::var("COFFER_TEST_SEED").ok().and_then(|seed| seed.parse().ok()) {
+    match given_seed() {
         Some(seed) => vec![seed],
         None => (SEEDS * part / parts..SEEDS * (part + 1) / parts).collect(),
     }
 }
 
 fn run_part(part: u64, parts: u64) {
-    let (template, mut totals) = (template(), Totals::default());
-    seeds(part, parts).into_iter().for_each(|seed| totals.add(&run(seed, &template)));
+    let (templates, mut totals) = (Templates::new(), Totals::default());
+    let crashes = if given_seed().is_some() { Crashes::All } else { Crashes::Few };
+    seeds(part, parts).into_iter().for_each(|seed| totals.add(&run(seed, &templates, crashes)));
     totals.show();
 }
 
@@ -88,10 +103,10 @@ fn nothing_acknowledged_is_lost_in_the_fourth_quarter_of_the_seeds() {
 
 #[test]
 fn a_seed_repeats_itself_to_the_last_request() {
-    let template = template();
+    let templates = Templates::new();
     for seed in seeds(0, 20) {
         let _telling = Telling(seed);
-        let [first, second] = [(); 2].map(|()| World::new(seed, &template, Log::Keep).run());
+        let [first, second] = [(); 2].map(|()| World::new(seed, &templates, Log::Keep, Crashes::None).run());
         if first.trace != second.trace {
             let at = first.log.iter().zip(&second.log).position(|(a, b)| a != b);
             let at = at.unwrap_or(first.log.len().min(second.log.len()));
@@ -121,13 +136,13 @@ fn soak() {
     let (first, step) =
         (number("COFFER_SOAK_FIRST").unwrap_or(SEEDS), number("COFFER_SOAK_STEP").unwrap_or(1));
     let is_stopped = || text("COFFER_SOAK_STOP").is_some_and(|file| std::path::Path::new(&file).exists());
-    let (template, mut totals) = (template(), Totals::default());
+    let (templates, mut totals) = (Templates::new(), Totals::default());
     let (started, mut shown) = (Instant::now(), Instant::now());
     for seed in (first..).step_by(step as usize) {
         if started.elapsed() >= Duration::from_secs(seconds) || is_stopped() {
             break;
         }
-        match std::panic::catch_unwind(|| run(seed, &template)) {
+        match std::panic::catch_unwind(|| run(seed, &templates, Crashes::All)) {
             Ok(outcome) => totals.add(&outcome),
             Err(_) => totals.violations.push(seed),
         }
@@ -145,5 +160,5 @@ fn soak() {
 fn show() {
     let seed = seeds(0, 1)[0];
     let _telling = Telling(seed);
-    World::new(seed, &template(), Log::Print).run();
+    World::new(seed, &Templates::new(), Log::Print, Crashes::All).run();
 }

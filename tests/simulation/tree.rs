@@ -16,9 +16,22 @@ pub struct Node {
     pub note: Vec<u8>,
 }
 
-/// All inodes that have a name, by number.
+/// Inodes that have lost their last name while somebody had them open. No later mount finds them, so that they make no
+/// difference between trees.
+#[derive(Clone, Debug, Default)]
+pub struct Nameless(Arc<BTreeMap<u64, Arc<Node>>>);
+
+impl PartialEq for Nameless {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Nameless {}
+
+/// All inodes that have a name, by number; and those that have lost it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tree(pub BTreeMap<u64, Arc<Node>>);
+pub struct Tree(pub BTreeMap<u64, Arc<Node>>, Nameless);
 
 /// The one extended attribute that actors set.
 pub const NOTE: &[u8] = b"user.note";
@@ -32,7 +45,7 @@ impl Node {
 
 impl Default for Tree {
     fn default() -> Self {
-        Self(BTreeMap::from([(1, Arc::new(Node::new(FileKind::Directory)))]))
+        Self(BTreeMap::from([(1, Arc::new(Node::new(FileKind::Directory)))]), Nameless::default())
     }
 }
 
@@ -40,7 +53,54 @@ impl Tree {
     pub fn change(&mut self, ino: u64, change: impl FnOnce(&mut Node)) {
         if let Some(node) = self.0.get_mut(&ino) {
             change(Arc::make_mut(node));
+        } else if self.1.0.contains_key(&ino)
+            && let Some(node) = Arc::make_mut(&mut self.1.0).get_mut(&ino)
+        {
+            change(Arc::make_mut(node));
         }
+    }
+
+    /// An inode, with a name or without.
+    pub fn node(&self, ino: u64) -> Option<&Arc<Node>> {
+        self.0.get(&ino).or_else(|| self.1.0.get(&ino))
+    }
+
+    /// The last who had it open has closed it.
+    pub fn forget(&mut self, ino: u64) {
+        if self.1.0.contains_key(&ino) {
+            Arc::make_mut(&mut self.1.0).remove(&ino);
+        }
+    }
+
+    /// Every name of an inode, with its directory.
+    pub fn names_of(&self, ino: u64) -> Vec<(u64, Vec<u8>)> {
+        let dirs = self.0.iter().flat_map(|(dir, node)| node.entries.iter().map(move |entry| (*dir, entry)));
+        dirs.filter(|(_, (_, named))| **named == ino).map(|(dir, (name, _))| (dir, name.clone())).collect()
+    }
+
+    /// Every path of an inode from the root, without a slash in front.
+    pub fn paths_of(&self, ino: u64) -> Vec<Vec<u8>> {
+        if ino == 1 {
+            return vec![Vec::new()];
+        }
+        let mut paths = Vec::new();
+        for (dir, name) in self.names_of(ino) {
+            let above = self.paths_of(dir).swap_remove(0);
+            paths.push(if above.is_empty() { name } else { [above, name].join(&b'/') });
+        }
+        paths
+    }
+
+    /// Everything below a directory; nothing, if it is none.
+    pub fn below(&self, ino: u64) -> Vec<u64> {
+        let (mut found, mut queue) = (Vec::new(), vec![ino]);
+        while let Some(dir) = queue.pop() {
+            let entries = self.0.get(&dir).into_iter().flat_map(|node| node.entries.values().copied());
+            let entries: Vec<u64> = entries.collect();
+            found.extend(&entries);
+            queue.extend(entries);
+        }
+        found
     }
 
     pub fn make(&mut self, dir: u64, name: &[u8], ino: u64, kind: FileKind) {
@@ -69,8 +129,10 @@ impl Tree {
             dir.nlink -= u32::from(is_dir);
         });
         self.change(ino, |node| node.nlink -= 1);
-        if is_dir || self.0[&ino].nlink == 0 {
-            self.0.remove(&ino);
+        if (is_dir || self.0[&ino].nlink == 0)
+            && let Some(node) = self.0.remove(&ino).filter(|_| !is_dir)
+        {
+            Arc::make_mut(&mut self.1.0).insert(ino, node);
         }
         vec![ino]
     }
@@ -135,7 +197,15 @@ impl Tree {
 
     /// The whole tree, read through the filesystem.
     pub async fn read(vfs: &Vfs) -> Result<Self, VfsError> {
-        let mut tree = Self(BTreeMap::new());
+        let (tree, odd) = Self::look(vfs).await?;
+        assert!(odd.is_empty(), "size and contents of {odd:?} differ");
+        Ok(tree)
+    }
+
+    /// The same beside somebody who may change it, with the files that were found longer or shorter than their size.
+    pub async fn look(vfs: &Vfs) -> Result<(Self, Vec<u64>), VfsError> {
+        let mut odd = Vec::new();
+        let mut tree = Self(BTreeMap::new(), Nameless::default());
         let mut queue = vec![Ino::ROOT];
         while let Some(ino) = queue.pop() {
             if tree.0.contains_key(&ino.0) {
@@ -156,7 +226,9 @@ impl Tree {
                 }
             } else {
                 let data = vfs.read(Handle(0), ino, 0, attr.size as usize + 1).await?;
-                assert_eq!(data.len() as u64, attr.size, "size and contents of {ino} differ");
+                if data.len() as u64 != attr.size {
+                    odd.push(ino.0);
+                }
                 node.data = Arc::new(data);
             }
             node.note = match vfs.get_xattr(ino, NOTE).await {
@@ -165,7 +237,7 @@ impl Tree {
             };
             tree.0.insert(ino.0, Arc::new(node));
         }
-        Ok(tree)
+        Ok((tree, odd))
     }
 }
 

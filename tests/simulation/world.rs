@@ -2,16 +2,16 @@
 //! time.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use coffer::base::{Clock, Entropy, SeededEntropy};
+use coffer::base::{Entropy, SeededEntropy};
 use coffer::crypto::{KdfCost, Secret};
 use coffer::keys::{Compression, Factor, NewVolume};
-use coffer::maint::{self, CheckOptions, Severity};
-use coffer::store::fault::{FaultPlan, FaultStore};
+use coffer::store::fault::{FaultPlan, FaultStore, KeyClass, Verb};
 use coffer::store::{Bucket, StoreOptions};
 use coffer::vfs::{OnCommit, Vfs};
 use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened, VolumeError};
@@ -22,11 +22,14 @@ use rand::{Rng, SeedableRng};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::actor::{Actor, HABITS, fork};
+use crate::busy::Busy;
 use crate::clock::{SimClock, SkewedClock};
-use crate::disk::{Disk, Objects};
+use crate::crash;
+use crate::disk::{Camera, Disk, Objects};
 use crate::door::{Deathbed, Door, DoorStore};
+use crate::follower::Follower;
 use crate::history::History;
-use crate::recount;
+use crate::rescue;
 use crate::trace::{Log, Trace};
 use crate::tree::Tree;
 use crate::weather::{self, End};
@@ -41,30 +44,60 @@ pub struct Outcome {
     pub deathbeds: Vec<Deathbed>,
     /// Lives that the power ended between requests.
     pub cuts: u64,
+    /// Crashes that nobody suffered, and what would have changed the bucket next.
+    pub crashes: Vec<(Verb, KeyClass)>,
     pub takeovers: u64,
+    /// Files that mounts which were taken over had not sent and kept; and parts of them that had gone with the bucket.
+    pub kept: u64,
+    pub absent: u64,
+    /// Whole trees that a reader beside a writer was shown.
+    pub looks: u64,
     /// Mounts that found contents older than the rest.
     pub behind: u64,
     pub trace: u64,
     pub log: Vec<String>,
 }
 
+/// Of how many of the moments between two changes of the bucket it is tried what a crash would have left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crashes {
+    /// None.
+    None,
+    /// A few of each life.
+    Few,
+    /// Every one.
+    All,
+}
+
+/// How many a few are.
+const FEW: usize = 2;
+/// The quota of those volumes that have one.
+pub const QUOTA_BYTES: u64 = 600_000;
+
 pub struct World {
+    seed: u64,
     rng: SmallRng,
-    clock: Arc<SimClock>,
-    disk: Arc<Disk>,
-    faults: FaultStore,
-    entropy: Arc<dyn Entropy>,
+    /// The volume has a quota.
+    pub is_bounded: bool,
+    pub clock: Arc<SimClock>,
+    pub disk: Arc<Disk>,
+    pub faults: FaultStore,
+    pub entropy: Arc<dyn Entropy>,
     trace: Arc<Trace>,
     /// The history of the last mount that came into being.
     history: Rc<RefCell<History>>,
+    /// Those of all mounts of which a picture has been taken.
+    histories: BTreeMap<u64, Rc<RefCell<History>>>,
+    camera: Camera,
+    /// How many of a life's pictures are looked into.
+    crashes: Crashes,
     versions: Rc<RefCell<u64>>,
     operations: Rc<Cell<u64>>,
-    /// The last commit that any mount was told is durable.
-    committed: Arc<AtomicU64>,
-    processes: u64,
+    looks: Rc<Cell<u64>>,
+    pub processes: u64,
     is_short_lived: bool,
     /// Segments may lie about that no record knows of.
-    may_litter: bool,
+    pub may_litter: bool,
     outcome: Outcome,
 }
 
@@ -72,49 +105,71 @@ pub fn factors() -> Vec<Factor> {
     vec![Factor::KeyFile(Secret::new(b"the key file of the simulation".to_vec()))]
 }
 
-pub fn spec() -> NewVolumeSpec {
+pub fn spec(quota_bytes: u64) -> NewVolumeSpec {
     let header = NewVolume { compression: Compression::None, kdf_cost: KdfCost::Fixed { log_n: 15 } };
-    NewVolumeSpec { header, quota_bytes: 0, owner: (0, 0) }
+    NewVolumeSpec { header, quota_bytes, owner: (0, 0) }
 }
 
 pub fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
 
-/// The objects of a new volume; every seed begins with a copy.
-pub fn template() -> Objects {
+/// The objects of new volumes, of which every seed begins with a copy of one.
+pub struct Templates {
+    boundless: Objects,
+    bounded: Objects,
+}
+
+impl Templates {
+    pub fn new() -> Self {
+        Self { boundless: new_volume(0), bounded: new_volume(QUOTA_BYTES) }
+    }
+}
+
+fn new_volume(quota_bytes: u64) -> Objects {
     let clock = Arc::new(SimClock::default());
-    let disk = Arc::new(Disk::new(Objects::new(), Arc::clone(&clock)));
+    let disk = Arc::new(Disk::new(Objects::new(), Arc::clone(&clock), None));
     let faultless = FaultStore::new(disk.clone(), FaultPlan::default(), clock.clone());
     let bucket = Bucket::from_store(Arc::new(faultless));
     let entropy = Arc::new(SeededEntropy::new(1));
-    runtime().block_on(volume::create(&bucket, &spec(), &factors(), entropy, clock)).unwrap();
+    runtime().block_on(volume::create(&bucket, &spec(quota_bytes), &factors(), entropy, clock)).unwrap();
     disk.objects.lock().clone()
 }
 
 /// One process that mounts the volume.
-struct Process {
+pub struct Process {
     door: Arc<Door>,
-    bucket: Bucket,
-    options: OpenOptions,
+    pub bucket: Bucket,
+    pub options: OpenOptions,
 }
 
 impl World {
-    pub fn new(seed: u64, template: &Objects, log: Log) -> Self {
+    pub fn new(seed: u64, templates: &Templates, log: Log, crashes: Crashes) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let is_bounded = rng.random_bool(0.15);
+        let template = if is_bounded { &templates.bounded } else { &templates.boundless };
         let clock = Arc::new(SimClock::default());
-        let disk = Arc::new(Disk::new(template.clone(), Arc::clone(&clock)));
+        let camera = Camera::default();
+        let disk = Arc::new(Disk::new(template.clone(), Arc::clone(&clock), Some(camera.clone())));
+        let history = History::new(Tree::default(), true, 0, Arc::clone(&camera.board));
+        let history = Rc::new(RefCell::new(history));
         let faults = FaultStore::new(disk.clone(), FaultPlan::default(), clock.clone());
         Self {
-            rng: SmallRng::seed_from_u64(seed),
+            seed,
+            rng,
+            is_bounded,
             trace: Arc::new(Trace::new(clock.clone(), log)),
             clock,
             disk,
             faults,
             entropy: Arc::new(SeededEntropy::new(seed)),
-            history: Rc::new(RefCell::new(History::new(Tree::default(), true))),
+            histories: BTreeMap::from([(0, Rc::clone(&history))]),
+            history,
+            camera,
+            crashes,
             versions: Rc::default(),
             operations: Rc::default(),
-            committed: Arc::default(),
+            looks: Rc::default(),
             processes: 0,
             is_short_lived: false,
             may_litter: false,
@@ -132,12 +187,13 @@ impl World {
         }
         self.look_at_everything();
         self.outcome.operations = self.operations.get();
+        self.outcome.looks = self.looks.get();
         self.outcome.trace = self.trace.hash();
         self.outcome.log = std::mem::take(&mut *self.trace.kept.lock());
         self.outcome
     }
 
-    fn process(&mut self, mortal: bool) -> Process {
+    pub fn process(&mut self, mortal: bool) -> Process {
         self.processes += 1;
         let death = if mortal { weather::death(&mut self.rng) } else { None };
         let inner = Arc::new(self.faults.clone());
@@ -146,7 +202,7 @@ impl World {
         let bucket = Bucket::with_options(Arc::new(DoorStore(door.clone())), "simulated", &store);
         let skew_secs = if self.rng.random_bool(0.2) { self.rng.random_range(-900..900) } else { 0 };
         let mut vfs = weather::options(&mut self.rng);
-        let committed = Arc::clone(&self.committed);
+        let committed = Arc::clone(&self.camera.committed);
         let told: OnCommit = Arc::new(move |made| {
             committed.fetch_max(made.number, Ordering::SeqCst);
         });
@@ -182,7 +238,35 @@ impl World {
             self.clock.end_life();
         });
         drop(runtime);
+        self.suffer_crashes();
         self.clock.pass(Duration::from_secs(self.rng.random_range(0..1200)));
+    }
+
+    /// Tries what this life would have left if it had ended earlier.
+    pub fn suffer_crashes(&mut self) {
+        // Of its own, so that a seed goes the same way whatever is tried.
+        let mut rng = fork(&mut self.rng);
+        let mut pictures = std::mem::take(&mut *self.camera.taken.lock());
+        let count = match self.crashes {
+            Crashes::None => 0,
+            Crashes::Few => FEW,
+            Crashes::All => pictures.len(),
+        };
+        while pictures.len() > count {
+            pictures.swap_remove(rng.random_range(0..pictures.len()));
+        }
+        pictures.sort_by_key(|picture| picture.number);
+        let mut earliest = (0, 0);
+        for picture in &pictures {
+            if picture.mount != earliest.0 {
+                earliest = (picture.mount, 0);
+            }
+            let history = self.histories[&picture.mount].borrow();
+            earliest.1 = crash::after(picture, &history, earliest.1, self.seed);
+            self.outcome.crashes.push(picture.next);
+        }
+        let newest = self.history.borrow().number();
+        self.histories.retain(|number, _| *number == newest);
     }
 
     async fn one_mount(&mut self) {
@@ -210,21 +294,48 @@ impl World {
     async fn life_of(&mut self, process: Process, end: End) {
         let opened = self.open(&process).await;
         let actors = self.actors(&opened.vfs, self.history.clone());
-        work(actors).await;
+        if self.rng.random_bool(0.25) {
+            let follower = self.follower();
+            tokio::select! {
+                biased;
+                () = work(actors) => {}
+                () = follower => {}
+            }
+        } else {
+            work(actors).await;
+        }
         if end == End::Close {
             self.close(opened).await;
         }
     }
 
+    /// A reader beside the writer, in a process of its own.
+    fn follower(&mut self) -> impl Future<Output = ()> + use<> {
+        let mut process = self.process(false);
+        process.options.vfs.read_only = true;
+        process.options.vfs.poll_interval = Duration::from_millis(self.rng.random_range(500..6_000));
+        let (history, looks) = (self.history.clone(), Rc::clone(&self.looks));
+        let rng = fork(&mut self.rng);
+        async move {
+            loop {
+                match volume::open(process.bucket.clone(), &factors(), process.options.clone()).await {
+                    Ok(opened) => break Follower { vfs: opened.vfs, history, rng, looks }.watch().await,
+                    Err(error) if is_passing(&error) => tokio::time::sleep(Duration::from_secs(1)).await,
+                    Err(error) => panic!("a reader cannot open the volume: {error:?}"),
+                }
+            }
+        }
+    }
+
     /// Opens the volume, however often that takes, and compares what is there with what must be.
-    async fn open(&mut self, process: &Process) -> Opened {
+    pub async fn open(&mut self, process: &Process) -> Opened {
         let (factors, mut attempts) = (factors(), 0);
         let (opened, told) = loop {
             attempts += 1;
             if attempts > 20 {
                 self.faults.set_plan(FaultPlan::default());
             }
-            let told = self.committed.load(Ordering::SeqCst);
+            let told = self.camera.committed.load(Ordering::SeqCst);
             match volume::open(process.bucket.clone(), &factors, process.options.clone()).await {
                 Ok(opened) => break (opened, told),
                 Err(error) if is_passing(&error) => tokio::time::sleep(Duration::from_secs(1)).await,
@@ -240,13 +351,16 @@ impl World {
         let at = self.history.borrow_mut().find(&found);
         self.trace.event(&[b"found", &at.to_be_bytes()]);
         self.outcome.behind += u64::from(self.history.borrow().states[at] != found);
-        let history = History::new(found, process.options.vfs.overtakes);
+        let (number, board) = (self.history.borrow().number() + 1, Arc::clone(&self.camera.board));
+        let history = History::new(found, process.options.vfs.overtakes, number, board);
         self.history = Rc::new(RefCell::new(history));
+        self.histories.insert(number, Rc::clone(&self.history));
         opened
     }
 
     fn actors(&mut self, vfs: &Arc<Vfs>, history: Rc<RefCell<History>>) -> Vec<(Actor, usize, u32)> {
         let count = self.rng.random_range(1..5);
+        let busy = Busy::default();
         let actor = |number| {
             let habit = self.rng.random_range(0..HABITS.len());
             let actor = Actor {
@@ -257,6 +371,7 @@ impl World {
                 rng: fork(&mut self.rng),
                 versions: Rc::clone(&self.versions),
                 operations: Rc::clone(&self.operations),
+                busy: busy.clone(),
             };
             let steps = if self.is_short_lived { 1..6 } else { 3..30 };
             (actor, habit, self.rng.random_range(steps))
@@ -264,8 +379,13 @@ impl World {
         (0..count).map(actor).collect()
     }
 
+    /// The newest mount shows `tree` now.
+    pub fn follow_on(&mut self, tree: Tree) {
+        self.history.borrow_mut().record(&[], |now| *now = tree);
+    }
+
     /// Unmounts, after which everything is durable.
-    async fn close(&mut self, opened: Opened) {
+    pub async fn close(&mut self, opened: Opened) {
         let mark = self.history.borrow().mark();
         match opened.close().await {
             Ok(()) => self.history.borrow_mut().acknowledge(mark),
@@ -291,7 +411,11 @@ impl World {
     }
 
     async fn takeover(&mut self, first: Process, second: Process, end: End) {
+        let mut first = first;
+        let shelf = rescue::Shelf::default();
+        first.options.vfs.on_fenced = Some(rescue::keep_on(&shelf));
         let old = self.open(&first).await;
+        let old_history = self.history.clone();
         // One that does nothing learns late that it is no longer the writer.
         let is_idle = self.rng.random_bool(0.3);
         let old_actors = if is_idle { Vec::new() } else { self.actors(&old.vfs, self.history.clone()) };
@@ -314,51 +438,12 @@ impl World {
         let ((), new) = futures::join!(old_work, new_work);
         let closed = old.close().await;
         assert!(closed.is_err(), "a mount that was taken over says that everything is saved");
+        let kept = shelf.lock().take().expect("what was not sent is kept before the mount ends");
+        let (kept, absent) = old_history.borrow().check_kept(&kept);
+        (self.outcome.kept, self.outcome.absent) = (self.outcome.kept + kept, self.outcome.absent + absent);
         if end == End::Close {
             self.close(new).await;
         }
-    }
-
-    /// In good weather: the tree is right, twice the same, and every number in the records counts what is there.
-    fn look_at_everything(&mut self) {
-        self.faults.set_plan(FaultPlan::default());
-        let runtime = runtime();
-        runtime.block_on(async {
-            self.clock.begin_life();
-            for _ in 0..2 {
-                let process = self.process(false);
-                let opened = self.open(&process).await;
-                // Long enough for what is late to arrive, and for what is left over to be swept.
-                tokio::time::sleep(Duration::from_secs(90)).await;
-                self.close(opened).await;
-            }
-            let inner = Arc::new(self.faults.clone());
-            let bucket = Bucket::from_store(inner);
-            let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as _;
-            let records = recount::records(&bucket, &factors(), &self.entropy, &clock).await;
-            let segments = recount::segments(self.disk.objects.lock().keys());
-            recount::check(&records, &segments, self.may_litter);
-            self.ask_the_checker(bucket).await;
-        });
-        let rewritten = self.disk.rewritten.lock();
-        assert!(rewritten.is_empty(), "objects were written twice, with other bytes: {rewritten:?}");
-    }
-}
-
-impl World {
-    /// `coffer check` has an opinion of its own.
-    async fn ask_the_checker(&self, bucket: Bucket) {
-        let (clock, entropy) = (Arc::clone(&self.clock) as _, Arc::clone(&self.entropy));
-        let options = OpenOptions { clock, entropy, ..OpenOptions::default() };
-        let examined = volume::examine(bucket, &factors(), options).await.unwrap();
-        let options = CheckOptions { read_data: self.processes.is_multiple_of(4), ..CheckOptions::default() };
-        let report = maint::check(&examined, &options, &|_| ()).await.unwrap();
-        examined.close().await;
-        let is_allowed =
-            |severity| severity == Severity::Note || self.may_litter && severity == Severity::Harmless;
-        let found: Vec<_> =
-            report.findings.iter().filter(|found| !is_allowed(found.problem.severity())).collect();
-        assert!(found.is_empty(), "{found:#?}");
     }
 }
 

@@ -334,7 +334,8 @@ impl Engine {
     }
 
     /// Ends the use of the database. Everything written is durable already; the writer also leaves its
-    /// records in a table, so that the next opening has no logs to read.
+    /// records in a table, so that the next opening has no logs to read. A table that could not be written is
+    /// no error: no commit depends on it, and the next opening reads the logs.
     ///
     /// # Errors
     /// [`EngineError::Fenced`] if another writer took over.

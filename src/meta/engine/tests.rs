@@ -2,6 +2,7 @@
 
 mod attack;
 mod cost;
+mod ending;
 mod follow;
 
 use std::collections::BTreeMap;
