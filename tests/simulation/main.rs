@@ -45,7 +45,7 @@ use world::{Crashes, Outcome, Templates, World};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Seeds of the tests, in parts that end well within the time that a test has.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 1000;
 
 /// Says which seed it was when a test fails.
 struct Telling(u64);
