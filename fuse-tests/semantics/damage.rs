@@ -72,7 +72,7 @@ fn a_damaged_block_is_an_error_and_the_rest_is_readable() {
 }
 
 /// > **A write that cannot be stored** because the older contents of its block are damaged in the bucket is dropped and
-/// > reported: the next `fsync` of that file fails once with `EIO`, and `coffer status` counts the file.
+/// > reported: the next `fsync` of that file fails once with `EIO`
 #[test]
 fn a_write_into_a_damaged_block_is_reported_by_the_next_fsync() {
     let volume = damaged();
