@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use fuser::{Config, Filesystem, INodeNo, Notifier, Session};
 use tokio::runtime::Handle;
@@ -19,6 +20,11 @@ use crate::vfs::Vfs;
 
 /// Threads that read requests. A third has never paid: what waits, waits on the runtime.
 const THREADS_MAX: usize = 2;
+
+/// A program that is just ending, or a path that is just being looked up, keeps a mount busy for a moment: not a reason to
+/// refuse. So often, and so far apart, it is tried.
+const UNMOUNT_TRIES: u32 = 10;
+const UNMOUNT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How to unmount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,9 +207,15 @@ impl Mounted {
     /// # Errors
     /// [`MountError::Busy`] or [`MountError::Covered`] if it cannot be done now; then it stays mounted and served.
     pub async fn unmount(&self, how: Unmount) -> Result<(), MountError> {
-        let (point, device) = (Arc::clone(&self.point), self.device);
         self.waive_hold(true).await;
-        let unmounted = blocking(move || unmount(&point, device, how)).await;
+        let mut unmounted = self.try_unmount(how).await;
+        for _ in 1..UNMOUNT_TRIES {
+            if !matches!(unmounted, Err(MountError::Busy(_))) {
+                break;
+            }
+            tokio::time::sleep(UNMOUNT_PAUSE).await;
+            unmounted = self.try_unmount(how).await;
+        }
         if unmounted.is_err() {
             self.waive_hold(false).await;
         }
@@ -213,6 +225,11 @@ impl Mounted {
             let _ = self.ended().await;
         }
         Ok(())
+    }
+
+    async fn try_unmount(&self, how: Unmount) -> Result<(), MountError> {
+        let (point, device) = (Arc::clone(&self.point), self.device);
+        blocking(move || unmount(&point, device, how)).await
     }
 
     /// Makes the kernel hand over what programs wrote through memory maps and it has not sent yet. Does nothing if
