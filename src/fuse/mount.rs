@@ -207,19 +207,14 @@ impl Mounted {
     /// # Errors
     /// [`MountError::Busy`] or [`MountError::Covered`] if it cannot be done now; then it stays mounted and served.
     pub async fn unmount(&self, how: Unmount) -> Result<(), MountError> {
-        self.waive_hold(true).await;
-        let mut unmounted = self.try_unmount(how).await;
-        for _ in 1..UNMOUNT_TRIES {
-            if !matches!(unmounted, Err(MountError::Busy(_))) {
-                break;
+        let mut tries = 1;
+        while let Err(error) = self.try_unmount(how).await {
+            if tries == UNMOUNT_TRIES || !matches!(error, MountError::Busy(_)) {
+                return Err(error);
             }
+            tries += 1;
             tokio::time::sleep(UNMOUNT_PAUSE).await;
-            unmounted = self.try_unmount(how).await;
         }
-        if unmounted.is_err() {
-            self.waive_hold(false).await;
-        }
-        unmounted?;
         if how == Unmount::WhenIdle {
             // How the session ended is told by `ended`; here it only matters that it has.
             let _ = self.ended().await;
@@ -227,9 +222,15 @@ impl Mounted {
         Ok(())
     }
 
+    /// The hold is let go for the try only: whoever else unmounts meanwhile shall be refused.
     async fn try_unmount(&self, how: Unmount) -> Result<(), MountError> {
         let (point, device) = (Arc::clone(&self.point), self.device);
-        blocking(move || unmount(&point, device, how)).await
+        self.waive_hold(true).await;
+        let unmounted = blocking(move || unmount(&point, device, how)).await;
+        if unmounted.is_err() {
+            self.waive_hold(false).await;
+        }
+        unmounted
     }
 
     /// Makes the kernel hand over what programs wrote through memory maps and it has not sent yet. Does nothing if
