@@ -28,5 +28,6 @@ mod restic;
 mod rsync;
 mod secrecy;
 mod secrets;
+mod status;
 mod trust;
 mod writers;

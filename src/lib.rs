@@ -20,3 +20,4 @@ pub mod store;
 pub mod vault;
 pub mod vfs;
 pub mod volume;
+pub mod web;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and the rooms it may name. (`docs/ARCHITECTURE.md`, "Rooms")
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("base", &[]),
     ("crypto", &["base"]),
     ("keys", &["base", "crypto"]),
@@ -19,18 +19,19 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("volume", &["base", "cache", "crypto", "data", "keys", "meta", "store", "vault", "vfs"]),
     ("maint", &["base", "crypto", "data", "keys", "meta", "store", "vault", "vfs", "volume"]),
     ("fuse", &["base", "vfs"]),
+    ("web", &["base", "store", "vfs"]),
     ("control", &["fuse", "vfs"]),
     (
         "cli",
         &[
             "base", "control", "crypto", "data", "fuse", "keys", "maint", "meta", "store", "vault", "vfs",
-            "volume",
+            "volume", "web",
         ],
     ),
 ];
 
 /// Each crate that is named in few places, and those places.
-const CRATES: [(&str, &[&str]); 10] = [
+const CRATES: [(&str, &[&str]); 11] = [
     ("fuser", &["src/fuse/"]),
     ("object_store", &["src/store/", "src/vault/", "src/meta/engine/"]),
     ("slatedb", &["src/meta/engine/"]),
@@ -41,6 +42,7 @@ const CRATES: [(&str, &[&str]); 10] = [
     ("zstd", &["src/data/segment/"]),
     ("lz4_flex", &["src/data/segment/"]),
     ("indicatif", &["src/cli/"]),
+    ("hyper", &["src/web/"]),
 ];
 
 fn sources() -> Vec<(String, String)> {

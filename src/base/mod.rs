@@ -3,6 +3,8 @@
 mod aside;
 mod entropy;
 mod extent;
+mod gauge;
+mod histogram;
 mod id;
 mod name;
 mod ranges;
@@ -11,6 +13,8 @@ mod time;
 pub use aside::aside;
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};
 pub use extent::{BlockPlace, Codec, ExtentError, LiveDelta, NewSegment, Piece, Run, RunList, SegmentSeal};
+pub use gauge::Gauge;
+pub use histogram::{CLASS_SECS, Histogram, HistogramSnapshot};
 pub use id::{BlockIndex, Ino, SegmentId, Tag, VolumeId};
 pub use name::{NAME_BYTES_MAX, Name, NameError};
 pub use ranges::RangeSet;

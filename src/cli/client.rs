@@ -10,7 +10,7 @@ use super::progress::spinner;
 use super::units::show_size;
 use crate::control::{Client, MountEntry, Registry, Request, Step};
 
-/// The mounts at `points`, or all of this user's if none is given.
+/// The mounts at `points` or around them, or all of this user's if none is given.
 ///
 /// # Errors
 /// When no volume is mounted at one of them.
@@ -22,6 +22,15 @@ pub fn mounts(points: &[PathBuf]) -> CommandResult<Vec<MountEntry>> {
         return Ok(entries);
     }
     points.iter().map(|point| registry.find(point).map_err(|e| explain::control(&e))).collect()
+}
+
+/// Sends `request` to the mount of `entry`, and returns what came of it.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn ask_quietly(entry: &MountEntry, request: &Request) -> CommandResult<Value> {
+    let client = Client::connect(entry).await.map_err(|e| explain::control(&e))?;
+    client.request(request, |_| ()).await.map_err(|e| explain::control(&e))
 }
 
 /// Sends `request` to the mount of `entry`, shows how it goes, and returns what came of it.

@@ -38,6 +38,7 @@ Examples:
   coffer mount --read-only /srv/volume /mnt
   coffer mount --expect 'shoot order arrow mad rhythm lyrics catalog drift lion woman panic bargain' s3://bucket/home ~/vault
   coffer mount --read-only --forensic /srv/volume /mnt
+  coffer mount --http 127.0.0.1:9400 s3://bucket/home ~/vault
   coffer mount -f -v --passphrase-command 'pass show vault' s3://bucket/home ~/vault
 
 In /etc/fstab, with a link /sbin/mount.coffer to coffer:
@@ -88,6 +89,18 @@ pub struct MountArgs {
     /// Commit this often even where nothing changes, so that others see that the newest state is new
     #[arg(long, value_name = "TIME", env = "COFFER_HEARTBEAT", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
     pub heartbeat: Option<Duration>,
+    /// Show figures at this address of the machine: a page, /metrics for Prometheus, /status.json
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        env = "COFFER_HTTP",
+        hide_env_values = true,
+        help_heading = "This machine"
+    )]
+    pub http: Option<String>,
+    /// With --http, also at an address that other machines can reach: whoever does sees the figures
+    #[arg(long, requires = "http", help_heading = "This machine")]
+    pub http_anywhere: bool,
     /// Refuse to mount if the system does not let keys be locked in memory: they could be swapped out
     #[arg(long, help_heading = "This machine")]
     pub require_locked_keys: bool,
@@ -243,6 +256,7 @@ impl MountArgs {
             "commit-age" => self.commit_age = Some(parse_duration(value).map_err(wrong)?),
             "poll-interval" => self.poll_interval = Some(parse_duration(value).map_err(wrong)?),
             "fsync-timeout" => self.fsync_timeout = Some(parse_duration(value).map_err(wrong)?),
+            "http" => self.http = Some(value.to_owned()),
             "heartbeat" => self.heartbeat = Some(parse_duration(value).map_err(wrong)?),
             "expect" => self.trust.expect = Some(parse_fingerprint(value).map_err(wrong)?),
             "expect-commit" => {

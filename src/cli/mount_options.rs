@@ -14,7 +14,7 @@ pub struct MountOptions {
 }
 
 /// Long flags of `coffer mount` that may be given as options.
-pub const SETTINGS: [&str; 21] = [
+pub const SETTINGS: [&str; 22] = [
     "passphrase-file",
     "passphrase-command",
     "key-file",
@@ -26,6 +26,7 @@ pub const SETTINGS: [&str; 21] = [
     "poll-interval",
     "fsync-timeout",
     "heartbeat",
+    "http",
     "expect",
     "expect-commit",
     "max-staleness",

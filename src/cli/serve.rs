@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
 use super::explain;
+use super::figures::{Figures, Page};
 use super::mount::{Front, MountArgs};
 use super::open::greeting;
 use super::progress::spinner;
@@ -21,10 +21,10 @@ use crate::control::{Live, MountEntry, Registry, Server, Subject};
 use crate::crypto::unlocked_because;
 use crate::fuse::{self, Mounted, Unmount};
 use crate::keys::Factor;
-use crate::store::{Meter, OutageKind};
 use crate::vfs::Vfs;
 use crate::volume::unsent::Shelf;
-use crate::volume::{self, OpenOptions, Opened};
+use crate::volume::{self, Budget, OpenOptions, Opened};
+use crate::web::{self, Door, Place, PlaceError};
 
 /// How often the log tells how far saving is.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -58,12 +58,15 @@ pub async fn run(plan: Plan, mut front: Front) -> CommandResult {
 
 async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
     let Plan { args, mut kernel, point, options, factors } = plan;
+    // Before anything is opened: a port that somebody else has is no reason to open a volume and close it again.
+    let door = args.http.as_deref().map(|place| hold_door(place, args.http_anywhere)).transpose()?;
     let bucket = args.bucket.open()?;
     let url = bucket.display_url().to_owned();
     if kernel.source_name == fuse::MountOptions::default().source_name {
         kernel.source_name.clone_from(&url);
     }
-    let meter = bucket.meter().clone();
+    let shown_at = door.as_ref().and_then(|door| door.address().ok());
+    let figures = Arc::new(Figures::of(&bucket, Budget::of_options(&options), shown_at));
     let state_dir = options.state_dir.clone();
     let trust = options.trust.clone();
     let opened = volume::open(bucket, &factors, options).await.map_err(|e| explain::volume(&e, &factors))?;
@@ -94,15 +97,33 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
     let shelf = state_dir.map(|state| Shelf::of(&state, opened.volume));
     let kept = move || shelf.as_ref().map_or(0, Shelf::count);
     let ready = format!("Mounted {url} at {}\n{}", point.display(), to_recover(kept()));
-    let more = move || json!({ "store": store_status(&meter), "to_recover": kept(), "keys_unlocked": unlocked_because() });
+    let more = {
+        let (vfs, figures) = (Arc::clone(&vfs), Arc::clone(&figures));
+        move || {
+            let mut more = figures.all(&vfs);
+            more.insert("to_recover".to_owned(), kept().into());
+            more.insert("keys_unlocked".to_owned(), unlocked_because().into());
+            more
+        }
+    };
     let live = Live::new(Arc::clone(&vfs), mounted.clone(), entry.clone(), more);
     let live = Arc::new(live);
     let listening = Registry::of_user().and_then(|registry| Server::start(&registry, entry, live.clone()));
-    let ready = format!("{greeting}{ready}");
-    let told =
-        listening.map_err(|e| explain::control(&e)).and_then(|server| front.ready(&ready).map(|()| server));
-    let server = match told {
-        Ok(server) => server,
+    let page = Page {
+        live: Arc::clone(&live),
+        vfs: Arc::clone(&vfs),
+        figures,
+        operations: mounted.operations().clone(),
+    };
+    let shown = show_page(door, page);
+    let at = shown_at.map_or_else(String::new, |address| format!("Figures at http://{address}/\n"));
+    let ready = format!("{greeting}{ready}{at}");
+    let told = shown.and_then(|shown| {
+        let server = listening.map_err(|e| explain::control(&e))?;
+        front.ready(&ready).map(|()| (server, shown))
+    });
+    let (server, _shown) = match told {
+        Ok(both) => both,
         Err(error) => {
             if let Err(error) = mounted.unmount(Unmount::Detach).await {
                 tracing::warn!(%error, "unmounting after a failed start");
@@ -121,6 +142,23 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
     ended
 }
 
+/// Holds the port that figures are to be shown at.
+fn hold_door(place: &str, anywhere: bool) -> CommandResult<Door> {
+    let address = Place::parse(place).and_then(|place| place.address(anywhere)).map_err(|error| {
+        let hint = matches!(error, PlaceError::Reachable(_));
+        let hint = hint.then_some("--http-anywhere shows them there all the same, to whoever asks");
+        CommandError::usage(format!("--http: {error}")).maybe_hint(hint)
+    })?;
+    Door::hold(address).map_err(|error| {
+        CommandError::new(Exit::Failure, format!("cannot show figures at {address}: {error}"))
+    })
+}
+
+fn show_page(door: Option<Door>, page: Page) -> CommandResult<Option<web::Server>> {
+    let opened = door.map(|door| door.open(Arc::new(page))).transpose();
+    opened.map_err(|error| CommandError::new(Exit::Failure, format!("cannot show figures: {error}")))
+}
+
 fn not_locked(why: &str) -> CommandError {
     CommandError::new(Exit::Failure, format!("keys cannot be locked in memory: {why}"))
         .hint("raise the limit (`ulimit -l`, LimitMEMLOCK=), or mount without --require-locked-keys")
@@ -136,26 +174,6 @@ fn to_recover(count: u64) -> String {
             explain::TAKEN_OVER
         ),
     }
-}
-
-/// What the status says of the bucket.
-fn store_status(meter: &Meter) -> Value {
-    let counted = meter.snapshot();
-    json!({
-        "requests": counted.requests(),
-        "puts": counted.puts,
-        "gets": counted.gets,
-        "put_bytes": counted.put_bytes,
-        "get_bytes": counted.get_bytes,
-        "errors": counted.errors,
-        "in_flight": counted.in_flight,
-        "outage": counted.outage.map(|kind| match kind {
-            OutageKind::Denied => "denied",
-            _ => "unreachable",
-        }),
-        "outage_age": counted.outage_since.map(|since| since.as_secs_f64()),
-        "last_error": counted.last_error,
-    })
 }
 
 async fn close_quietly(opened: Opened) {

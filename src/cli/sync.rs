@@ -15,12 +15,12 @@ During an outage it waits; Ctrl-C ends the waiting, not the saving.
 
 Examples:
   coffer sync
-  coffer sync ~/vault";
+  coffer sync ~/vault/projects";
 
 /// Arguments of `coffer sync`.
 #[derive(clap::Args, Debug)]
 pub struct SyncArgs {
-    /// Mount points
+    /// Mount points, or anything inside a mount
     #[arg(value_name = "DIR")]
     pub points: Vec<PathBuf>,
 }

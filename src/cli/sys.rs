@@ -88,6 +88,15 @@ pub fn keep_pages_small() {
     }
 }
 
+/// Bytes of memory that this process takes, as the system counts them; none where it does not tell.
+#[must_use]
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 /// Allows as many open files as the hard limit does: every request in flight needs a socket or a file.
 pub fn raise_file_limit() {
     let mut limit = rustix::process::getrlimit(Resource::Nofile);
@@ -103,6 +112,11 @@ pub fn raise_file_limit() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_takes_memory_and_the_system_says_how_much() {
+        assert!(resident_bytes().is_some_and(|bytes| (1 << 20..1 << 40).contains(&bytes)));
+    }
 
     #[test]
     fn a_descriptor_that_is_not_open_is_an_error() {

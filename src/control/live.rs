@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;
 
 use super::protocol::{Failure, FailureKind};
@@ -18,18 +18,17 @@ pub struct Live {
     mounted: Mounted,
     entry: MountEntry,
     started: Instant,
-    more: Box<dyn Fn() -> Value + Send + Sync>,
+    more: Box<dyn Fn() -> Map<String, Value> + Send + Sync>,
     finished: OnceCell<Result<(), Failure>>,
 }
 
 impl Live {
-    /// `more` gives what the `vfs` does not know, such as the state of the bucket: an object whose keys are added to the
-    /// status.
+    /// `more` gives what the `vfs` does not know, such as the state of the bucket: its keys are added to the status.
     pub fn new(
         vfs: Arc<Vfs>,
         mounted: Mounted,
         entry: MountEntry,
-        more: impl Fn() -> Value + Send + Sync + 'static,
+        more: impl Fn() -> Map<String, Value> + Send + Sync + 'static,
     ) -> Self {
         let finished = OnceCell::new();
         Self { vfs, mounted, entry, started: Instant::now(), more: Box::new(more), finished }
@@ -50,8 +49,8 @@ impl Subject for Live {
             },
             "volume": self.vfs.status(),
         });
-        if let (Some(status), Value::Object(more)) = (status.as_object_mut(), (self.more)()) {
-            status.extend(more);
+        if let Some(status) = status.as_object_mut() {
+            status.extend((self.more)());
         }
         status
     }

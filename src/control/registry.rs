@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::{ControlError, path_text};
+use crate::fuse::mount_point_of;
 
 /// Longest entry that is read; more cannot be one of ours.
 const ENTRY_BYTES_MAX: u64 = 64 * 1024;
@@ -91,7 +92,8 @@ impl Registry {
             .collect()
     }
 
-    /// The mount at `path`, which is not itself touched if its directory already tells which it is.
+    /// The mount at `path`, or the one that `path` is in. A mount point itself is not touched if its directory already
+    /// tells which it is.
     ///
     /// # Errors
     /// [`ControlError::NotMounted`].
@@ -104,7 +106,8 @@ impl Registry {
             at(&point)
         };
         let through = || at(&path.canonicalize().ok()?);
-        beside().or_else(through).ok_or_else(|| ControlError::NotMounted(path.to_owned()))
+        let around = || at(&mount_point_of(&path.canonicalize().ok()?)?);
+        beside().or_else(through).or_else(around).ok_or_else(|| ControlError::NotMounted(path.to_owned()))
     }
 
     fn alive(&self, path: &Path) -> Option<MountEntry> {

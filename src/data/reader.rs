@@ -149,6 +149,12 @@ impl BlockReader {
         spans::key(place)
     }
 
+    /// Bytes that reads under way take, and sealed neighbourhoods.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.0.held_bytes()
+    }
+
     /// How far ahead each of `handles` sequential readers may ask, in bytes, so that all of them together stay
     /// within this reader's memory and half of the cache.
     #[must_use]

@@ -10,6 +10,7 @@ mod births;
 mod bridge;
 mod convert;
 mod core;
+mod counted;
 mod dirs;
 mod error;
 mod filesystem;
@@ -26,9 +27,10 @@ mod xattrs;
 
 #[doc(hidden)]
 pub use core::negotiate;
+pub use counted::Operations;
 pub use error::MountError;
 #[doc(hidden)]
 pub use mount::mount_for_comparison;
 pub use mount::{KernelCache, Mounted, Unmount, check_mount_point, mount};
-pub use mountinfo::Device;
+pub use mountinfo::{Device, mount_point_of};
 pub use options::MountOptions;

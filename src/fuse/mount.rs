@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::bridge::Bridge;
 use super::core::Core;
+use super::counted::{Counted, Operations};
 use super::hold::Hold;
 use super::serve::Desk;
 use super::{Device, MountError, MountOptions, kernel, mountinfo};
@@ -43,6 +44,7 @@ pub struct Mounted {
     end: watch::Receiver<Option<Result<(), String>>>,
     notifier: Notifier,
     hold: Option<Arc<Hold>>,
+    operations: Operations,
 }
 
 /// Mounts `vfs` at `mountpoint` and begins to serve it; operations that must wait do so on `runtime`.
@@ -60,9 +62,11 @@ pub fn mount(
     let point = check_mount_point(mountpoint, options.nonempty)?;
     let core = Arc::new(Core::new(vfs, !options.read_only, options.filters()));
     let bridge = Bridge(Desk::new(Arc::clone(&core), runtime.clone()));
-    let mounted = attach(bridge, &point, options, |notifier| core.set_notifier(notifier))?;
+    let operations = Operations::default();
+    let counted = Counted(bridge, operations.clone());
+    let mounted = attach(counted, &point, options, |notifier| core.set_notifier(notifier))?;
     let hold = options.hold.then(|| take_hold(&core, &mounted, runtime)).flatten();
-    Ok(Mounted { hold, ..mounted })
+    Ok(Mounted { hold, operations, ..mounted })
 }
 
 /// Mounts any filesystem the way a volume is mounted, so that the two can be compared.
@@ -129,7 +133,7 @@ fn begin(
             tell.send_replace(Some(result));
         })
         .map_err(failed)?;
-    Ok(Mounted { point: place, device, end, notifier, hold: None })
+    Ok(Mounted { point: place, device, end, notifier, hold: None, operations: Operations::default() })
 }
 
 fn take_hold(core: &Core, mounted: &Mounted, runtime: &Handle) -> Option<Arc<Hold>> {
@@ -179,6 +183,12 @@ impl Mounted {
     #[must_use]
     pub fn point(&self) -> &Path {
         &self.point
+    }
+
+    /// How often the kernel has asked for what.
+    #[must_use]
+    pub const fn operations(&self) -> &Operations {
+        &self.operations
     }
 
     /// The device number by which `stat` and the list of mounts know it.

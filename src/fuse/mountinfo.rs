@@ -43,6 +43,17 @@ pub(super) fn is_mounted(device: Device) -> bool {
     })
 }
 
+/// Where the filesystem is mounted that holds `path`, which must be absolute and without symbolic links.
+#[must_use]
+pub fn mount_point_of(path: &Path) -> Option<PathBuf> {
+    innermost(&std::fs::read(MOUNTINFO).ok()?, path)
+}
+
+fn innermost(list: &[u8], path: &Path) -> Option<PathBuf> {
+    let points = list.split(|byte| *byte == b'\n').filter_map(parse).map(|mount| mount.point);
+    points.filter(|point| path.starts_with(point)).max_by_key(|point| point.components().count())
+}
+
 fn topmost(list: &[u8], point: &Path) -> Option<Mount> {
     list.split(|byte| *byte == b'\n').filter_map(parse).rfind(|mount| mount.point == point)
 }
@@ -93,6 +104,14 @@ broken line\n";
         assert_eq!(mount.source, "two words");
         assert_eq!(topmost(LIST, Path::new("/mnt/a")).unwrap().source, "tmpfs");
         assert_eq!(topmost(LIST, Path::new("/mnt")), None);
+    }
+
+    #[test]
+    fn what_lies_inside_a_mount_belongs_to_the_innermost() {
+        let holds = |path: &str| innermost(LIST, Path::new(path));
+        assert_eq!(holds("/mnt/a b/c/d"), Some("/mnt/a b".into()));
+        assert_eq!(holds("/mnt/a/b"), Some("/mnt/a".into()));
+        assert_eq!(holds("/mnt/ab"), Some("/".into()), "no path inside /mnt/a");
     }
 
     #[test]

@@ -1,26 +1,18 @@
 //! Counts what is asked of a bucket and remembers since when it does not answer.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use object_store::Result as RawResult;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as RawResult,
-};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::error::{Trouble, classify, detail};
-
-/// Objects that the usual providers return in one page of a listing.
-const LIST_PAGE_OBJECTS: u64 = 1000;
+use super::rate::Rate;
+use crate::base::{Histogram, HistogramSnapshot};
 
 /// Why a bucket does not take requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,17 +31,80 @@ struct Outage {
     error: u64,
 }
 
+/// What can be asked of a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Write an object.
+    Put,
+    /// Read one, or a part.
+    Get,
+    /// Ask whether it is there, and how long it is.
+    Head,
+    /// A page of a listing.
+    List,
+    /// Delete an object.
+    Delete,
+}
+
+impl Verb {
+    /// All of them, in the order of [`Meter::verbs`].
+    pub const ALL: [Self; 5] = [Self::Put, Self::Get, Self::Head, Self::List, Self::Delete];
+
+    /// Its name in figures.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Put => "put",
+            Self::Get => "get",
+            Self::Head => "head",
+            Self::List => "list",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// What is counted of one verb.
+#[derive(Debug, Default)]
+struct Tally {
+    requests: AtomicU64,
+    errors: AtomicU64,
+    latency: Histogram,
+}
+
+/// What was counted of one verb, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct VerbSnapshot {
+    /// Which.
+    pub verb: Verb,
+    /// Requests sent; of deletions the objects, of which one request may name a thousand.
+    pub requests: u64,
+    /// Those of them that failed, or were given up.
+    pub errors: u64,
+    /// How long those took that were answered, to the first byte of what came.
+    pub latency: HistogramSnapshot,
+}
+
 #[derive(Debug, Default)]
 struct Counts {
-    puts: AtomicU64,
-    gets: AtomicU64,
-    heads: AtomicU64,
-    lists: AtomicU64,
-    deletes: AtomicU64,
+    verbs: [Tally; Verb::ALL.len()],
     put_bytes: AtomicU64,
     get_bytes: AtomicU64,
     errors: AtomicU64,
     in_flight: AtomicU64,
+    sending_bytes: AtomicU64,
+}
+
+impl Counts {
+    const fn of(&self, verb: Verb) -> &Tally {
+        let [put, get, head, list, delete] = &self.verbs;
+        match verb {
+            Verb::Put => put,
+            Verb::Get => get,
+            Verb::Head => head,
+            Verb::List => list,
+            Verb::Delete => delete,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -57,6 +112,9 @@ struct Shared {
     counts: Counts,
     outage: watch::Sender<Option<Outage>>,
     last_error: Mutex<Option<String>>,
+    started: Instant,
+    sent: Mutex<Rate>,
+    received: Mutex<Rate>,
 }
 
 /// The counters of one bucket; clones count together.
@@ -84,6 +142,12 @@ pub struct MeterSnapshot {
     pub errors: u64,
     /// Requests under way.
     pub in_flight: u64,
+    /// Bytes of the objects that are being sent.
+    pub sending_bytes: u64,
+    /// Bytes sent a second, over the last half minute.
+    pub send_rate: u64,
+    /// Bytes received a second, likewise.
+    pub receive_rate: u64,
     /// How long requests have been failing without one success.
     pub outage_since: Option<Duration>,
     /// Why they fail.
@@ -106,6 +170,9 @@ impl Default for Meter {
             counts: Counts::default(),
             outage: watch::Sender::new(None),
             last_error: Mutex::new(None),
+            started: Instant::now(),
+            sent: Mutex::default(),
+            received: Mutex::default(),
         }))
     }
 }
@@ -116,21 +183,40 @@ impl Meter {
     pub fn snapshot(&self) -> MeterSnapshot {
         let counts = &self.0.counts;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let requests = |verb| read(&counts.of(verb).requests);
         let outage = self.0.outage.borrow().clone();
+        let now = self.0.started.elapsed();
         MeterSnapshot {
-            puts: read(&counts.puts),
-            gets: read(&counts.gets),
-            heads: read(&counts.heads),
-            lists: read(&counts.lists),
-            deletes: read(&counts.deletes),
+            puts: requests(Verb::Put),
+            gets: requests(Verb::Get),
+            heads: requests(Verb::Head),
+            lists: requests(Verb::List),
+            deletes: requests(Verb::Delete),
             put_bytes: read(&counts.put_bytes),
             get_bytes: read(&counts.get_bytes),
             errors: read(&counts.errors),
             in_flight: read(&counts.in_flight),
+            sending_bytes: read(&counts.sending_bytes),
+            send_rate: self.0.sent.lock().per_second(now),
+            receive_rate: self.0.received.lock().per_second(now),
             outage_since: outage.as_ref().map(|outage| outage.since.elapsed()),
             outage: outage.map(|outage| outage.kind),
             last_error: self.0.last_error.lock().clone(),
         }
+    }
+
+    /// What was counted of each verb, in the order of [`Verb::ALL`].
+    #[must_use]
+    pub fn verbs(&self) -> [VerbSnapshot; Verb::ALL.len()] {
+        Verb::ALL.map(|verb| {
+            let tally = self.0.counts.of(verb);
+            VerbSnapshot {
+                verb,
+                requests: tally.requests.load(Ordering::Relaxed),
+                errors: tally.errors.load(Ordering::Relaxed),
+                latency: tally.latency.snapshot(),
+            }
+        })
     }
 
     /// Why the bucket does not answer at this moment, if it does not.
@@ -161,11 +247,11 @@ impl Meter {
         });
     }
 
-    fn answered(&self) {
+    pub(super) fn answered(&self) {
         self.0.outage.send_if_modified(|outage| outage.take().is_some());
     }
 
-    fn note<T>(&self, result: &RawResult<T>) {
+    pub(super) fn note<T>(&self, result: &RawResult<T>) {
         match result {
             Ok(_) => self.answered(),
             Err(error) => match classify(error) {
@@ -176,155 +262,90 @@ impl Meter {
         }
     }
 
-    fn enter(&self) -> InFlight {
-        self.0.counts.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(self.0.clone())
+    /// A request, or a page of a listing, is asked for.
+    pub(super) fn asked(&self, verb: Verb) {
+        self.0.counts.of(verb).requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An object of `bytes` is asked to be written.
+    pub(super) fn puts(&self, bytes: u64) -> InFlight {
+        self.asked(Verb::Put);
+        self.0.counts.put_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.enter(Verb::Put, bytes)
+    }
+
+    /// Begins a request that may carry `bytes`.
+    pub(super) fn enter(&self, verb: Verb, bytes: u64) -> InFlight {
+        let counts = &self.0.counts;
+        counts.in_flight.fetch_add(1, Ordering::Relaxed);
+        counts.sending_bytes.fetch_add(bytes, Ordering::Relaxed);
+        InFlight { meter: self.clone(), verb, bytes, since: Instant::now(), is_answered: false }
+    }
+
+    /// Bytes of an object have come.
+    pub(super) fn received(&self, bytes: u64) {
+        self.0.counts.get_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let now = self.0.started.elapsed();
+        self.0.received.lock().add(now, now, bytes);
+    }
+
+    /// A listing begun at `since` has begun to be answered, or failed.
+    pub(super) fn listed(&self, since: Instant, is_answered: bool) {
+        let tally = self.0.counts.of(Verb::List);
+        if is_answered {
+            tally.latency.add(since.elapsed());
+        } else {
+            tally.errors.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What came of one deletion of a request made at `since`.
+    pub(super) fn deleted(&self, since: Instant, result: &RawResult<Path>) {
+        let tally = self.0.counts.of(Verb::Delete);
+        if result.as_ref().err().is_some_and(|error| !classify(error).is_answer()) {
+            tally.errors.fetch_add(1, Ordering::Relaxed);
+        } else {
+            tally.latency.add(since.elapsed());
+        }
+        self.note(result);
     }
 }
 
-/// Takes a request off the counter of those under way, however it ends.
-struct InFlight(Arc<Shared>);
+/// A request under way. Takes itself off the counters, however it ends; what ends without an answer has failed.
+pub(super) struct InFlight {
+    meter: Meter,
+    verb: Verb,
+    bytes: u64,
+    since: Instant,
+    is_answered: bool,
+}
+
+impl InFlight {
+    /// Notes what came of it.
+    pub(super) fn note<T>(&mut self, result: &RawResult<T>) {
+        self.is_answered = match result {
+            Ok(_) => true,
+            Err(error) => classify(error).is_answer(),
+        };
+        if self.is_answered {
+            self.meter.0.counts.of(self.verb).latency.add(self.since.elapsed());
+        }
+        if result.is_ok() && self.bytes > 0 {
+            let shared = &self.meter.0;
+            let now = shared.started.elapsed();
+            shared.sent.lock().add(now.saturating_sub(self.since.elapsed()), now, self.bytes);
+        }
+        self.meter.note(result);
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// An object store whose requests are counted.
-#[derive(Debug)]
-pub(crate) struct MeteredStore<T> {
-    inner: T,
-    meter: Meter,
-}
-
-impl<T> MeteredStore<T> {
-    pub(crate) const fn new(inner: T, meter: Meter) -> Self {
-        Self { inner, meter }
-    }
-}
-
-impl<T: fmt::Display> fmt::Display for MeteredStore<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
-#[async_trait]
-impl<T: ObjectStore> ObjectStore for MeteredStore<T> {
-    async fn put_opts(&self, path: &Path, payload: PutPayload, opts: PutOptions) -> RawResult<PutResult> {
-        let _in_flight = self.meter.enter();
         let counts = &self.meter.0.counts;
-        counts.puts.fetch_add(1, Ordering::Relaxed);
-        counts.put_bytes.fetch_add(payload.content_length() as u64, Ordering::Relaxed);
-        let result = self.inner.put_opts(path, payload, opts).await;
-        self.meter.note(&result);
-        result
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        path: &Path,
-        opts: PutMultipartOptions,
-    ) -> RawResult<Box<dyn MultipartUpload>> {
-        self.meter.0.counts.puts.fetch_add(1, Ordering::Relaxed);
-        self.inner.put_multipart_opts(path, opts).await
-    }
-
-    async fn get_opts(&self, path: &Path, options: GetOptions) -> RawResult<GetResult> {
-        let in_flight = self.meter.enter();
-        let counts = &self.meter.0.counts;
-        let counter = if options.head { &counts.heads } else { &counts.gets };
-        counter.fetch_add(1, Ordering::Relaxed);
-        let head = options.head;
-        let result = self.inner.get_opts(path, options).await;
-        self.meter.note(&result);
-        let result = result?;
-        if head {
-            return Ok(result);
+        counts.in_flight.fetch_sub(1, Ordering::Relaxed);
+        counts.sending_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        if !self.is_answered {
+            counts.of(self.verb).errors.fetch_add(1, Ordering::Relaxed);
         }
-        if matches!(result.payload, GetResultPayload::File(..)) {
-            // Left as it is: a file is read in one piece, a stream in many small ones.
-            let bytes = result.range.end.saturating_sub(result.range.start);
-            counts.get_bytes.fetch_add(bytes, Ordering::Relaxed);
-            return Ok(result);
-        }
-        let (meta, range) = (result.meta.clone(), result.range.clone());
-        let (attributes, extensions) = (result.attributes.clone(), result.extensions.clone());
-        let meter = self.meter.clone();
-        let body = result.into_stream().inspect_ok(move |chunk| {
-            let _ = &in_flight;
-            meter.0.counts.get_bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-        });
-        let payload = GetResultPayload::Stream(body.boxed());
-        Ok(GetResult { payload, meta, range, attributes, extensions })
     }
-
-    fn delete_stream(
-        &self,
-        paths: BoxStream<'static, RawResult<Path>>,
-    ) -> BoxStream<'static, RawResult<Path>> {
-        let counting = self.meter.clone();
-        let paths = paths.inspect_ok(move |_| {
-            counting.0.counts.deletes.fetch_add(1, Ordering::Relaxed);
-        });
-        let meter = self.meter.clone();
-        self.inner.delete_stream(paths.boxed()).inspect(move |result| meter.note(result)).boxed()
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, RawResult<ObjectMeta>> {
-        count_pages(self.meter.clone(), self.inner.list(prefix))
-    }
-
-    fn list_with_offset(
-        &self,
-        prefix: Option<&Path>,
-        offset: &Path,
-    ) -> BoxStream<'static, RawResult<ObjectMeta>> {
-        count_pages(self.meter.clone(), self.inner.list_with_offset(prefix, offset))
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> RawResult<ListResult> {
-        let _in_flight = self.meter.enter();
-        self.meter.0.counts.lists.fetch_add(1, Ordering::Relaxed);
-        let result = self.inner.list_with_delimiter(prefix).await;
-        self.meter.note(&result);
-        result
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> RawResult<()> {
-        self.meter.0.counts.puts.fetch_add(1, Ordering::Relaxed);
-        self.inner.copy_opts(from, to, options).await
-    }
-}
-
-fn count_pages(
-    meter: Meter,
-    entries: BoxStream<'static, RawResult<ObjectMeta>>,
-) -> BoxStream<'static, RawResult<ObjectMeta>> {
-    meter.0.counts.lists.fetch_add(1, Ordering::Relaxed);
-    let mut seen = 0_u64;
-    let mut entries = entries;
-    let mut ended = false;
-    futures::stream::poll_fn(move |context| {
-        let next = entries.poll_next_unpin(context);
-        if let std::task::Poll::Ready(entry) = &next {
-            match entry {
-                Some(entry) => {
-                    seen += 1;
-                    if seen.is_multiple_of(LIST_PAGE_OBJECTS) {
-                        meter.0.counts.lists.fetch_add(1, Ordering::Relaxed);
-                    }
-                    if seen == 1 || entry.is_err() {
-                        meter.note(entry);
-                    }
-                }
-                None if !ended && seen == 0 => meter.answered(),
-                None => {}
-            }
-            ended |= entry.is_none();
-        }
-        next
-    })
-    .boxed()
 }

@@ -4,9 +4,12 @@ mod error;
 pub mod fault;
 mod local;
 mod meter;
+mod metered;
 mod patience;
 mod policy;
+mod price;
 mod probe;
+mod rate;
 #[cfg(test)]
 mod tests;
 mod url;
@@ -20,12 +23,13 @@ use object_store::memory::InMemory;
 use tokio::sync::Semaphore;
 
 pub use error::StoreError;
-pub use meter::{Meter, MeterSnapshot, OutageKind};
+pub use meter::{Meter, MeterSnapshot, OutageKind, Verb, VerbSnapshot};
+pub use price::{Cost, PRICES_AS_OF, Prices};
 pub use probe::ProbeReport;
 
 use crate::base::{Entropy, SystemClock};
 use fault::{FaultPlan, FaultStore};
-use meter::MeteredStore;
+use metered::MeteredStore;
 use patience::{Patience, Pauses};
 use policy::PatientStore;
 
@@ -76,6 +80,7 @@ pub struct Bucket {
     meter: Meter,
     url: Arc<str>,
     known_as: Arc<str>,
+    prices: Option<Prices>,
     read_timeout: Duration,
 }
 
@@ -125,6 +130,7 @@ impl Bucket {
             meter,
             url: url.into(),
             known_as: url::known_as(url, options.endpoint.as_deref()).into(),
+            prices: Prices::of(url, options.endpoint.as_deref()),
             read_timeout: options.read_timeout,
         }
     }
@@ -152,6 +158,12 @@ impl Bucket {
     #[must_use]
     pub fn known_as(&self) -> &str {
         &self.known_as
+    }
+
+    /// What requests cost there, about, if that is known.
+    #[must_use]
+    pub const fn prices(&self) -> Option<&Prices> {
+        self.prices.as_ref()
     }
 
     /// How long reads are tried.

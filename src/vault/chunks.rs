@@ -9,6 +9,8 @@ use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use crate::base::Gauge;
+
 /// Bytes that an entry costs beside its contents.
 const ENTRY_BYTES: u64 = 256;
 /// Objects whose recent reads are remembered.
@@ -23,6 +25,8 @@ pub(super) type Place = (Arc<str>, u64);
 pub(super) struct ChunkCache {
     state: Mutex<State>,
     capacity_bytes: u64,
+    /// Tells the bytes that are held.
+    held: Gauge,
 }
 
 struct State {
@@ -34,7 +38,7 @@ struct State {
 }
 
 impl ChunkCache {
-    pub(super) fn new(capacity_bytes: u64) -> Self {
+    pub(super) fn new(capacity_bytes: u64, held: Gauge) -> Self {
         let tracked = NonZeroUsize::new(TRACKED_MAX).unwrap_or(NonZeroUsize::MIN);
         Self {
             state: Mutex::new(State {
@@ -44,6 +48,7 @@ impl ChunkCache {
                 recent: LruCache::new(tracked),
             }),
             capacity_bytes,
+            held,
         }
     }
 
@@ -70,6 +75,7 @@ impl ChunkCache {
                 None => break,
             }
         }
+        self.held.set(state.bytes);
     }
 
     /// Forgets a chunk.
@@ -77,6 +83,7 @@ impl ChunkCache {
         let mut state = self.state.lock();
         if let Some(removed) = state.chunks.pop(place) {
             state.bytes = state.bytes.saturating_sub(cost(&removed));
+            self.held.set(state.bytes);
         }
     }
 
@@ -140,7 +147,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_fetches_and_the_others_wait_and_nothing_is_left_behind() {
-        let cache = ChunkCache::new(1 << 20);
+        let cache = ChunkCache::new(1 << 20, Gauge::default());
         let fetched = std::sync::atomic::AtomicUsize::new(0);
         let wanting = (0..50).map(|_| {
             cache.alone(place(0), async {
@@ -164,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_cache_keeps_to_its_bytes() {
-        let cache = ChunkCache::new(10_000);
+        let cache = ChunkCache::new(10_000, Gauge::default());
         for number in 0..100 {
             cache.insert(place(number), vec![0; 1000].into());
             assert!(cache.bytes() <= 10_000);
@@ -177,7 +184,7 @@ mod tests {
 
     #[test]
     fn interleaved_scans_are_told_from_jumps() {
-        let cache = ChunkCache::new(0);
+        let cache = ChunkCache::new(0, Gauge::default());
         let object: Arc<str> = "a".into();
         assert!(!cache.continues(&object, 0, 0));
         assert!(!cache.continues(&object, 100, 101));

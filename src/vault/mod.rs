@@ -20,7 +20,7 @@ use object_store::ObjectStore;
 
 pub use error::{Damage, VaultError};
 
-use crate::base::Entropy;
+use crate::base::{Entropy, Gauge};
 use crate::crypto::KeyRing;
 use crate::store::Bucket;
 
@@ -35,13 +35,14 @@ struct Inner {
     bucket: Bucket,
     ring: Arc<KeyRing>,
     entropy: Arc<dyn Entropy>,
+    cached: Gauge,
 }
 
 impl Vault {
     /// The volume of `ring` in `bucket`.
     #[must_use]
     pub fn new(bucket: Bucket, ring: Arc<KeyRing>, entropy: Arc<dyn Entropy>) -> Self {
-        Self(Arc::new(Inner { bucket, ring, entropy }))
+        Self(Arc::new(Inner { bucket, ring, entropy, cached: Gauge::default() }))
     }
 
     /// The volume's keys.
@@ -60,6 +61,12 @@ impl Vault {
     #[must_use]
     pub fn bucket(&self) -> &Bucket {
         &self.0.bucket
+    }
+
+    /// Bytes of sealed metadata in memory.
+    #[must_use]
+    pub fn cached(&self) -> &Gauge {
+        &self.0.cached
     }
 
     /// The store for the record engine: paths and objects sealed, read through a cache of up to

@@ -49,8 +49,9 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(vault: Vault, cache_bytes: u64) -> Self {
+        let held = vault.cached().clone();
         let keys_max = std::num::NonZeroUsize::new(KEYS_MAX).unwrap_or(std::num::NonZeroUsize::MIN);
-        Self { vault, cache: ChunkCache::new(cache_bytes), opened: Mutex::new(LruCache::new(keys_max)) }
+        Self { vault, cache: ChunkCache::new(cache_bytes, held), opened: Mutex::new(LruCache::new(keys_max)) }
     }
 
     /// Notes an object that was written or opened here.

@@ -117,9 +117,13 @@ impl Vfs {
     /// leaves the group sealed for the next.
     async fn finish(&self, is_urgent: bool, decided: &mut Option<Batch>) -> Result<(), VfsError> {
         let (mut pause, mut tries) = (PAUSE, 0);
+        let begun = self.clock.elapsed();
         loop {
             match self.commit_sealed(is_urgent, decided).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.commit_times.add(self.clock.elapsed().saturating_sub(begun));
+                    return Ok(());
+                }
                 Err(VfsError::Meta(MetaError::Engine(EngineError::Fenced)) | VfsError::Fenced) => {
                     self.fence();
                     return Err(VfsError::Fenced);
@@ -147,7 +151,7 @@ impl Vfs {
             Phase::ReadOnly | Phase::ShutDown => return Ok(false),
             Phase::Fenced => return Err(VfsError::Fenced),
         }
-        state.dirty_since = None;
+        let since = state.dirty_since.take();
         let has_work =
             !state.is_open_empty() || !state.moves.is_empty() || (state.dirty.has_repack() && !is_urgent);
         if !has_work && !is_forced {
@@ -168,6 +172,7 @@ impl Vfs {
         state.group += 1;
         state.is_committing = true;
         state.is_tidying = is_tidying;
+        state.sealed_since = since.filter(|_| !is_tidying);
         drop(state);
         // The open group has room again.
         self.signals.eased.notify_waiters();
@@ -313,8 +318,11 @@ impl Vfs {
         state.superblock = batch.superblock;
         state.counter = batch.counter;
         state.is_committing = false;
+        state.sealed_since = None;
         state.stuck = None;
         state.committed_at = Some(self.clock.now());
+        let bytes = state.dirty.bytes() as u64;
+        state.queue.observe(bytes, || self.clock.elapsed());
         let is_clean = state.is_open_empty();
         match is_clean {
             true => self.tell_safety(true),

@@ -17,11 +17,13 @@ mod layout;
 mod leftovers;
 mod links;
 mod locate;
+mod memory;
 mod metadata;
 mod neighbours;
 mod options;
 mod overtake;
 mod pack;
+mod queue;
 mod read;
 mod reclaim;
 mod recover;
@@ -46,7 +48,7 @@ use futures::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, RwLock, Semaphore, watch};
 
-use crate::base::{Clock, Name};
+use crate::base::{Clock, Histogram, Name};
 use crate::cache::BlockCache;
 use crate::crypto::KeyRing;
 use crate::data::BlockReader;
@@ -59,7 +61,9 @@ pub use access::Atime;
 pub use attr::{Attr, Caller, DirEntry, Handle, RenameMode, SeekFor, SetAttr, SetTime, StatFs, XattrMode};
 pub use clean::Cleaned;
 pub use error::VfsError;
+pub use memory::MemoryUsed;
 pub use options::{CleanOptions, Committed, OnCommit, VfsOptions};
+pub use queue::{AgeClass, QueueStatus};
 pub use reclaim::{Amount, Reclaimable, Reclaimed};
 pub use status::{OnSafety, Status};
 pub use unsent::{OnFenced, Part, Rescue, Unsent, UnsentChange, UnsentFile};
@@ -95,6 +99,10 @@ pub struct Vfs {
     /// What became of what was not sent when another writer took over. Saved by one at a time.
     rescue: Mutex<Option<Rescue>>,
     rescue_turn: tokio::sync::Mutex<()>,
+    /// How long commits took, from the first attempt to the end.
+    commit_times: Histogram,
+    /// How long whoever asked for durability waited.
+    fsync_times: Histogram,
 }
 
 /// How operations and the committer wake each other.
@@ -200,6 +208,8 @@ impl Vfs {
             self.signals.dirtied.notify_one();
             self.tell_safety(false);
         }
+        let bytes = state.dirty.bytes() as u64;
+        state.queue.observe(bytes, || self.clock.elapsed());
     }
 
     /// To be called under the state's lock, so that what is told last is true.
@@ -357,6 +367,8 @@ impl Vfs {
             clean_turn: tokio::sync::Mutex::new(()),
             rescue: Mutex::new(None),
             rescue_turn: tokio::sync::Mutex::new(()),
+            commit_times: Histogram::default(),
+            fsync_times: Histogram::default(),
             options,
         })
     }

@@ -142,6 +142,8 @@ impl Vfs {
             self.put_off(&mut state, &unsent, now);
         }
         self.note_change(&mut state);
+        // What was put off is as old as it was.
+        state.dirty_since = state.sealed_since.or(state.dirty_since);
     }
 
     fn put_off(&self, state: &mut State, unsent: &Unsent, now: Duration) {

@@ -11,6 +11,7 @@ use super::VfsError;
 use super::clean::Cleaned;
 use super::garbage::Waiting;
 use super::overtake::Overtaking;
+use super::queue::Queue;
 use super::refs::Refs;
 
 /// Whether the filesystem takes changes.
@@ -84,6 +85,10 @@ pub(super) struct State {
     pub(super) phase: Phase,
     /// When the open group got its first change.
     pub(super) dirty_since: Option<Duration>,
+    /// The same of the sealed group, while it is committed.
+    pub(super) sealed_since: Option<Duration>,
+    /// How long what is not in the bucket has waited.
+    pub(super) queue: Queue,
     /// Who holds the volume from the next commit on; nobody after the last one.
     pub(super) holder: Option<Holder>,
     /// The mount's number, which is bound into each of its commits.
@@ -128,6 +133,8 @@ impl State {
             orphans: HashSet::new(),
             phase,
             dirty_since: None,
+            sealed_since: None,
+            queue: Queue::default(),
             holder: None,
             session: [0; 16],
             counter: 0,

@@ -1,11 +1,14 @@
 //! Is everything safe? What is queued, cached, committed, and since when.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
-use crate::base::Time;
+use crate::base::{HistogramSnapshot, Time};
 
 use super::clean::Cleaned;
-use super::state::Phase;
+use super::queue::QueueStatus;
+use super::state::{Phase, State};
 use super::{Amount, Rescue, Vfs};
 
 /// The state of a mounted volume at a glance. Sizes in bytes, times in seconds.
@@ -21,6 +24,8 @@ pub struct Status {
     pub dirty_records: u64,
     /// Age of the oldest change that is not committed, in seconds.
     pub dirty_age: Option<f64>,
+    /// What waits for the bucket, and for how long.
+    pub queue: QueueStatus,
     /// Whether a commit is under way.
     pub is_committing: bool,
     /// Number of the last commit.
@@ -96,6 +101,12 @@ impl Vfs {
         self.state.lock().counter
     }
 
+    /// How long commits took, and how long those who asked for durability waited.
+    #[must_use]
+    pub fn times(&self) -> (HistogramSnapshot, HistogramSnapshot) {
+        (self.commit_times.snapshot(), self.fsync_times.snapshot())
+    }
+
     /// The state of the volume at a glance.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -103,6 +114,8 @@ impl Vfs {
         let rescue = self.rescue.lock().clone();
         let staleness = self.staleness();
         let state = self.state.lock();
+        let now = self.clock.elapsed();
+        let age = |since: Option<Duration>| since.map(|since| now.saturating_sub(since).as_secs_f64());
         Status {
             is_safe: state.is_clean() && state.phase != Phase::Fenced && state.lost.is_empty(),
             state: match state.phase {
@@ -113,9 +126,8 @@ impl Vfs {
             },
             dirty_bytes: state.dirty.bytes() as u64,
             dirty_records: state.overlay.open_count() as u64,
-            dirty_age: state
-                .dirty_since
-                .map(|since| self.clock.elapsed().saturating_sub(since).as_secs_f64()),
+            dirty_age: age(state.sealed_since.or(state.dirty_since)),
+            queue: queue_status(&state, now),
             is_committing: state.is_committing,
             newest_age: staleness.map(|(age, _)| age),
             is_stale: staleness.is_some_and(|(_, is_stale)| is_stale),
@@ -137,6 +149,22 @@ impl Vfs {
             cleaned: state.cleaned.clone(),
             rescue,
         }
+    }
+}
+
+fn queue_status(state: &State, now: Duration) -> QueueStatus {
+    let age = |since: Option<Duration>| since.map(|since| now.saturating_sub(since).as_secs_f64());
+    let bytes = state.dirty.bytes() as u64;
+    let committing_bytes = state.dirty.sealed_bytes() as u64;
+    QueueStatus {
+        waiting_bytes: bytes.saturating_sub(committing_bytes),
+        waiting_age: age(state.dirty_since),
+        committing_bytes,
+        committing_age: age(state.sealed_since),
+        sending_bytes: state.dirty.in_flight_bytes() as u64,
+        sending_segments: state.dirty.flights() as u64,
+        median_age: state.queue.median(now).map(|age| age.as_secs_f64()),
+        ages: state.queue.ages(now),
     }
 }
 

@@ -70,6 +70,22 @@ impl Budget {
         })
     }
 
+    /// The limits that a mount was given.
+    #[must_use]
+    pub const fn of_options(options: &OpenOptions) -> Self {
+        let vfs = &options.vfs;
+        Self {
+            blocks: options.cache_bytes,
+            dirty: vfs.dirty_bytes_max as u64,
+            uploads: vfs.uploads_max as u64 * vfs.segment_room_bytes as u64,
+            reads: options.read_buffer_bytes,
+            records: vfs.record_cache_bytes as u64,
+            changes: vfs.dirty_records_bytes_max as u64,
+            tables: options.table_cache_bytes,
+            table_writes: options.table_write_bytes,
+        }
+    }
+
     /// All parts together.
     #[must_use]
     pub const fn total(&self) -> u64 {

@@ -398,6 +398,12 @@ impl Dirty {
         self.flights.values().sum()
     }
 
+    /// How many segments are on their way.
+    #[must_use]
+    pub fn flights(&self) -> usize {
+        self.flights.len()
+    }
+
     /// A batch has been uploaded, its blocks lying at `places`.
     pub fn stored(&mut self, batch: &Batch, segment: NewSegment, places: &[BlockPlace]) {
         self.flights.remove(&batch.segment);

@@ -131,6 +131,13 @@ impl Dirty {
         self.open.segments()
     }
 
+    /// Bytes of the sealed layer that are not in the bucket yet.
+    #[must_use]
+    pub fn sealed_bytes(&self) -> usize {
+        let files = self.sealed.iter().flat_map(|layer| layer.files.values());
+        files.map(|file| file.sums().mem).sum()
+    }
+
     /// Whether no block of the sealed layer is on its way.
     #[must_use]
     pub fn is_sealed_up(&self) -> bool {

@@ -58,6 +58,7 @@ pub(super) struct Fetcher {
     keys: Keys,
     /// Bytes of all fetches under way.
     memory: Arc<Semaphore>,
+    memory_permits: u32,
     /// The three quarters of them that fetches ahead of time may take: a waiting reader always finds some.
     ahead_memory: Arc<Semaphore>,
     ahead_bytes: u64,
@@ -78,11 +79,19 @@ impl Fetcher {
             spans: Spans::new(span_bytes),
             keys: Keys::new(),
             memory: Arc::new(Semaphore::new(permits(flight_bytes) as usize)),
+            memory_permits: permits(flight_bytes),
             ahead_memory: Arc::new(Semaphore::new(permits(ahead_bytes) as usize)),
             ahead_bytes,
             ahead_gets: Arc::new(Semaphore::new(AHEAD_GETS_MAX)),
             ahead_queued: AtomicUsize::new(0),
         }
+    }
+
+    /// Bytes that fetches under way take, and sealed neighbourhoods.
+    pub(super) fn held_bytes(&self) -> u64 {
+        let free = self.memory.available_permits() as u64;
+        let flights = u64::from(self.memory_permits).saturating_sub(free) * PERMIT_BYTES;
+        flights + self.spans.bytes()
     }
 
     pub(super) fn window_bytes(&self, handles: usize) -> u64 {

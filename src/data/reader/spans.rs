@@ -83,7 +83,7 @@ impl Spans {
         }
     }
 
-    #[cfg(test)]
+    /// Bytes that are held.
     pub(super) fn bytes(&self) -> u64 {
         self.held.lock().bytes
     }

@@ -5,6 +5,8 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use slatedb::db_cache::{CachedEntry, CachedKey, DbCache};
 
+use crate::base::Gauge;
+
 /// Bytes that an entry costs beside its contents.
 const ENTRY_BYTES: u64 = 128;
 
@@ -16,6 +18,8 @@ const ENTRY_BYTES: u64 = 128;
 pub(super) struct BlockCache {
     state: Mutex<State>,
     capacity_bytes: u64,
+    /// Tells the bytes that are held.
+    held: Gauge,
 }
 
 struct State {
@@ -24,8 +28,8 @@ struct State {
 }
 
 impl BlockCache {
-    pub(super) fn new(capacity_bytes: u64) -> Self {
-        Self { state: Mutex::new(State { entries: LruCache::unbounded(), bytes: 0 }), capacity_bytes }
+    pub(super) fn new(capacity_bytes: u64, held: Gauge) -> Self {
+        Self { state: Mutex::new(State { entries: LruCache::unbounded(), bytes: 0 }), capacity_bytes, held }
     }
 
     fn get(&self, key: &CachedKey) -> Option<CachedEntry> {
@@ -71,12 +75,14 @@ impl DbCache for BlockCache {
                 None => break,
             }
         }
+        self.held.set(state.bytes);
     }
 
     async fn remove(&self, key: &CachedKey) {
         let mut state = self.state.lock();
         if let Some(removed) = state.entries.pop(key) {
             state.bytes = state.bytes.saturating_sub(cost(&removed));
+            self.held.set(state.bytes);
         }
     }
 

@@ -37,7 +37,7 @@ use past::{PastStore, Written};
 use seam::Seam;
 use writer::Writer;
 
-use crate::base::Clock;
+use crate::base::{Clock, Gauge};
 use crate::store::Meter;
 
 /// The database's directory within the sealed store.
@@ -113,6 +113,7 @@ struct Inner {
     /// What a fenced writer goes on reading from.
     past: tokio::sync::OnceCell<Option<Follower>>,
     is_fenced: AtomicBool,
+    cached: Gauge,
 }
 
 enum Access {
@@ -135,7 +136,8 @@ impl Engine {
         let may_create = options.create && mode == EngineMode::Writer;
         let written = Arc::new(Written::default());
         let store: Arc<dyn ObjectStore> = Arc::new(Seam::new(store, may_create, Arc::clone(&written)));
-        let cache: Arc<dyn DbCache> = Arc::new(BlockCache::new(options.cache_bytes));
+        let cached = Gauge::default();
+        let cache: Arc<dyn DbCache> = Arc::new(BlockCache::new(options.cache_bytes, cached.clone()));
         let (at, seeds, opening_clock) = (store.clone(), options.seeds.clone(), clock.clone());
         let table_bytes = settings::table_bytes(options.write_bytes);
         let opening = async {
@@ -152,7 +154,7 @@ impl Engine {
         };
         let access = within(&options, true, opening).await?;
         let (past, is_fenced) = (tokio::sync::OnceCell::new(), AtomicBool::new(false));
-        Ok(Self(Arc::new(Inner { access, store, options, clock, written, past, is_fenced })))
+        Ok(Self(Arc::new(Inner { access, store, options, clock, written, past, is_fenced, cached })))
     }
 
     /// The value of `key`. A writer that was fenced goes on reading what it had written last.
@@ -233,7 +235,8 @@ impl Engine {
         self.0.is_fenced.store(true, Ordering::Relaxed);
         let open = async {
             let store = Arc::new(PastStore::new(self.0.store.clone(), Arc::clone(&self.0.written)));
-            let cache: Arc<dyn DbCache> = Arc::new(BlockCache::new(self.0.options.cache_bytes));
+            let cache: Arc<dyn DbCache> =
+                Arc::new(BlockCache::new(self.0.options.cache_bytes, Gauge::default()));
             let (clock, seeds) = (self.0.clock.clone(), self.0.options.seeds.clone());
             match self.read(Follower::open(store, cache, clock, seeds, None)).await {
                 Ok(past) if past.sequence() == writer.sequence() => Ok(Some(past)),
@@ -348,6 +351,12 @@ impl Engine {
             Ok(()) | Err(EngineError::Closed) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Bytes of opened blocks in memory.
+    #[must_use]
+    pub fn cached_bytes(&self) -> u64 {
+        self.0.cached.get()
     }
 
     /// Tables and runs a read may have to look into, newest level first.

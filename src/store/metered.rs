@@ -1,0 +1,157 @@
+//! The object store that is counted: every request passes here on its way to the bucket.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as RawResult,
+};
+use tokio::time::Instant;
+
+use super::meter::{Meter, Verb};
+
+/// Objects that the usual providers return in one page of a listing.
+const LIST_PAGE_OBJECTS: u64 = 1000;
+
+/// An object store whose requests are counted.
+#[derive(Debug)]
+pub(crate) struct MeteredStore<T> {
+    inner: T,
+    meter: Meter,
+}
+
+impl<T> MeteredStore<T> {
+    pub(crate) const fn new(inner: T, meter: Meter) -> Self {
+        Self { inner, meter }
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for MeteredStore<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl<T: ObjectStore> ObjectStore for MeteredStore<T> {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, opts: PutOptions) -> RawResult<PutResult> {
+        let mut in_flight = self.meter.puts(payload.content_length() as u64);
+        let result = self.inner.put_opts(path, payload, opts).await;
+        in_flight.note(&result);
+        result
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        opts: PutMultipartOptions,
+    ) -> RawResult<Box<dyn MultipartUpload>> {
+        self.meter.asked(Verb::Put);
+        self.inner.put_multipart_opts(path, opts).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> RawResult<GetResult> {
+        let head = options.head;
+        let verb = if head { Verb::Head } else { Verb::Get };
+        let mut in_flight = self.meter.enter(verb, 0);
+        self.meter.asked(verb);
+        let result = self.inner.get_opts(path, options).await;
+        in_flight.note(&result);
+        let result = result?;
+        if head {
+            return Ok(result);
+        }
+        if matches!(result.payload, GetResultPayload::File(..)) {
+            // Left as it is: a file is read in one piece, a stream in many small ones.
+            let bytes = result.range.end.saturating_sub(result.range.start);
+            self.meter.received(bytes);
+            return Ok(result);
+        }
+        let (meta, range) = (result.meta.clone(), result.range.clone());
+        let (attributes, extensions) = (result.attributes.clone(), result.extensions.clone());
+        let meter = self.meter.clone();
+        let body = result.into_stream().inspect_ok(move |chunk| {
+            let _ = &in_flight;
+            meter.received(chunk.len() as u64);
+        });
+        let payload = GetResultPayload::Stream(body.boxed());
+        Ok(GetResult { payload, meta, range, attributes, extensions })
+    }
+
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, RawResult<Path>>,
+    ) -> BoxStream<'static, RawResult<Path>> {
+        let counting = self.meter.clone();
+        let paths = paths.inspect_ok(move |_| {
+            counting.asked(Verb::Delete);
+        });
+        let (meter, since) = (self.meter.clone(), Instant::now());
+        self.inner.delete_stream(paths.boxed()).inspect(move |result| meter.deleted(since, result)).boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, RawResult<ObjectMeta>> {
+        count_pages(self.meter.clone(), self.inner.list(prefix))
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, RawResult<ObjectMeta>> {
+        count_pages(self.meter.clone(), self.inner.list_with_offset(prefix, offset))
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> RawResult<ListResult> {
+        let mut in_flight = self.meter.enter(Verb::List, 0);
+        self.meter.asked(Verb::List);
+        let result = self.inner.list_with_delimiter(prefix).await;
+        in_flight.note(&result);
+        result
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> RawResult<()> {
+        self.meter.asked(Verb::Put);
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+fn count_pages(
+    meter: Meter,
+    entries: BoxStream<'static, RawResult<ObjectMeta>>,
+) -> BoxStream<'static, RawResult<ObjectMeta>> {
+    meter.asked(Verb::List);
+    let since = Instant::now();
+    let mut seen = 0_u64;
+    let mut entries = entries;
+    let mut ended = false;
+    futures::stream::poll_fn(move |context| {
+        let next = entries.poll_next_unpin(context);
+        if let std::task::Poll::Ready(entry) = &next {
+            match entry {
+                Some(entry) => {
+                    seen += 1;
+                    if seen.is_multiple_of(LIST_PAGE_OBJECTS) {
+                        meter.asked(Verb::List);
+                    }
+                    if seen == 1 || entry.is_err() {
+                        meter.listed(since, entry.is_ok());
+                        meter.note(entry);
+                    }
+                }
+                None if !ended && seen == 0 => {
+                    meter.listed(since, true);
+                    meter.answered();
+                }
+                None => {}
+            }
+            ended |= entry.is_none();
+        }
+        next
+    })
+    .boxed()
+}
