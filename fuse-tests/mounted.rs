@@ -28,6 +28,7 @@ mod restic;
 mod rsync;
 mod secrecy;
 mod secrets;
+mod settled;
 mod status;
 mod trust;
 mod writers;

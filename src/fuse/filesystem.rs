@@ -376,7 +376,7 @@ impl Filesystem for Bridge {
         self.ask(
             request,
             reply,
-            |core| async move { core.vfs.get_xattr(ino(node), &name).await },
+            |core| async move { xattrs::get(&core, ino(node), &name).await },
             move |_, reply, value, _| xattrs::answer(reply, room, &value),
         );
     }

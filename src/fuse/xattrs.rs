@@ -7,9 +7,20 @@ use super::convert::Refusal;
 use super::core::Core;
 use super::permission;
 use crate::base::Ino;
-use crate::vfs::{Caller, XattrMode};
+use crate::vfs::{Caller, VfsError, XattrMode};
+
+/// Tells how far the changes to a file have come. It is not stored, and not listed, so that no copy takes it along.
+const STATE: &[u8] = b"user.coffer.state";
 
 const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+
+pub(super) async fn get(core: &Core, node: Ino, name: &[u8]) -> Result<Vec<u8>, VfsError> {
+    if name == STATE {
+        let state = core.vfs.file_state(node).await?;
+        return Ok(state.word().as_bytes().to_vec());
+    }
+    core.vfs.get_xattr(node, name).await
+}
 
 pub(super) async fn set(
     core: &Core,
@@ -22,6 +33,9 @@ pub(super) async fn set(
     if is_list(name) {
         return permission::set_list(&core.vfs, &core.plain, caller, node, name, value).await;
     }
+    if name == STATE {
+        return Err(Refusal(Errno::EPERM));
+    }
     if !is_plain(name) {
         return Err(Refusal(Errno::EOPNOTSUPP));
     }
@@ -31,6 +45,9 @@ pub(super) async fn set(
 pub(super) async fn remove(core: &Core, node: Ino, name: &[u8]) -> Result<(), Refusal> {
     if is_list(name) {
         return Ok(permission::remove_list(&core.vfs, &core.plain, node, name).await?);
+    }
+    if name == STATE {
+        return Err(Refusal(Errno::EPERM));
     }
     Ok(core.vfs.remove_xattr(node, name).await?)
 }

@@ -29,6 +29,7 @@ mod reclaim;
 mod recover;
 mod refs;
 mod rename;
+mod settled;
 mod space;
 mod staleness;
 mod state;
@@ -65,6 +66,7 @@ pub use memory::MemoryUsed;
 pub use options::{CleanOptions, Committed, OnCommit, VfsOptions};
 pub use queue::{AgeClass, QueueStatus};
 pub use reclaim::{Amount, Reclaimable, Reclaimed};
+pub use settled::FileState;
 pub use status::{OnSafety, Status};
 pub use unsent::{OnFenced, Part, Rescue, Unsent, UnsentChange, UnsentFile};
 
