@@ -42,8 +42,8 @@ fn every_figure_of_the_status_is_documented_and_every_documented_one_is_there() 
     let mut given = BTreeSet::new();
     names(&mount.status(), "", &mut given);
     mount.unmount();
-    let (_, section) = OPERATING.split_once("### Figures").expect("the section");
-    let section = section.split("\n## ").next().unwrap();
+    let (_, section) = OPERATING.split_once("### Figures\n").expect("the section");
+    let section = section.split("\n##").next().unwrap();
     let mut documented = BTreeSet::new();
     for row in section.lines().filter_map(|line| line.strip_prefix("| `")) {
         let cell = row.split(" | ").next().unwrap();

@@ -20,7 +20,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("maint", &["base", "crypto", "data", "keys", "meta", "store", "vault", "vfs", "volume"]),
     ("fuse", &["base", "vfs"]),
     ("web", &["base", "store", "vfs"]),
-    ("control", &["fuse", "vfs"]),
+    ("control", &["fuse", "store", "vfs"]),
     (
         "cli",
         &[

@@ -5,9 +5,10 @@ use clap::{Parser, Subcommand};
 
 use super::exit::Exit;
 use super::logging::LogArgs;
+use super::progress::ProgressArgs;
 use super::{
-    cat, check, cp, export, fingerprint, gc, init, inspect, key, ls, mount, recover, repair, status, sync,
-    umount,
+    cat, check, cp, export, fingerprint, gc, init, inspect, key, limit, ls, mount, recover, repair, status,
+    sync, umount, warm,
 };
 
 const STYLES: Styles = Styles::styled()
@@ -35,6 +36,9 @@ pub struct Cli {
     /// How much to log.
     #[command(flatten)]
     pub log: LogArgs,
+    /// How progress is shown.
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 }
 
 /// The commands.
@@ -55,6 +59,18 @@ pub enum Command {
     /// Wait until everything written so far is in the bucket
     #[command(after_help = sync::EXAMPLES)]
     Sync(sync::SyncArgs),
+    /// Limit how fast a mount sends and receives
+    #[command(after_help = limit::LIMIT_EXAMPLES)]
+    Limit(limit::LimitArgs),
+    /// Have mounts send nothing for a while
+    #[command(after_help = limit::PAUSE_EXAMPLES)]
+    Pause(limit::PauseArgs),
+    /// Have paused mounts send again
+    #[command(after_help = limit::RESUME_EXAMPLES)]
+    Resume(limit::ResumeArgs),
+    /// Read a tree of a mount ahead of its use
+    #[command(after_help = warm::EXAMPLES)]
+    Warm(warm::WarmArgs),
     /// List files of a volume without mounting it
     #[command(after_help = ls::EXAMPLES)]
     Ls(ls::LsArgs),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::open::{SourceArgs, obtain_factors};
-use super::progress::spinner;
+use super::progress::Progress;
 use super::units::{show_count, show_size};
 use super::{budget, explain, runtime};
 use crate::keys::Factor;
@@ -98,18 +98,17 @@ pub async fn examine(
 /// # Errors
 /// When the store does not answer.
 pub async fn look(examined: &Examined, options: &CheckOptions) -> CommandResult<Report> {
-    let bar = spinner();
-    let report = maint::check(examined, options, &|step| bar.set_message(progress(step))).await;
-    bar.finish_and_clear();
+    let work = Progress::start("check");
+    let report = maint::check(examined, options, &|step| tell(&work, step)).await;
+    work.finish();
     report.map_err(|e| explain::maint(&e))
 }
 
-/// How far it is, for the live line.
-#[must_use]
-pub fn progress(step: Step) -> String {
+/// Notes how far it is.
+pub fn tell(work: &Progress, step: Step) {
     match step {
-        Step::Records(count) => format!("looked at {}", show_count(count, "record", "records")),
-        Step::Bytes(bytes) => format!("opened {}", show_size(bytes)),
+        Step::Records(count) => work.note(format!("looked at {}", show_count(count, "record", "records"))),
+        Step::Bytes(bytes) => work.set_bytes(bytes),
     }
 }
 

@@ -6,8 +6,7 @@ use serde_json::Value;
 
 use super::error::CommandResult;
 use super::explain;
-use super::progress::spinner;
-use super::units::show_size;
+use super::progress::Progress;
 use crate::control::{Client, MountEntry, Registry, Request, Step};
 
 /// The mounts at `points` or around them, or all of this user's if none is given.
@@ -39,19 +38,25 @@ pub async fn ask_quietly(entry: &MountEntry, request: &Request) -> CommandResult
 /// When the mount does not answer, refuses or fails.
 pub async fn ask(entry: &MountEntry, request: &Request) -> CommandResult<Value> {
     let client = Client::connect(entry).await.map_err(|e| explain::control(&e))?;
-    let line = spinner();
-    let point = entry.mountpoint.display();
+    let work = Progress::start(entry.mountpoint.display().to_string());
     let answer = client.request(request, |progress| {
-        let left = show_size(progress.dirty_bytes);
-        line.set_message(match progress.step {
-            Step::Syncing if progress.dirty_bytes > 0 => format!("{point}: {left} not in the bucket yet"),
-            Step::Syncing => format!("{point}: committing"),
-            Step::Cleaning => format!("{point}: cleaning"),
-            Step::Unmounting => format!("{point}: unmounting"),
-            Step::Closing => format!("{point}: closing the volume, {left} not in the bucket yet"),
+        work.note(match progress.step {
+            Step::Syncing | Step::Closing if progress.is_paused => "uploads are paused",
+            Step::Syncing if progress.dirty_bytes > 0 => "saving",
+            Step::Syncing => "committing",
+            Step::Cleaning => "cleaning",
+            Step::Unmounting => "unmounting",
+            Step::Closing => "closing the volume",
         });
+        match progress.step {
+            Step::Cleaning => work.set_bytes(progress.cleaned_bytes),
+            _ => work.set_left(progress.dirty_bytes),
+        }
     });
     let answer = answer.await;
-    line.finish_and_clear();
+    if answer.is_ok() && !matches!(request, Request::Clean { .. }) {
+        work.set_left(0);
+    }
+    work.finish();
     answer.map_err(|e| explain::control(&e))
 }

@@ -11,7 +11,7 @@ use super::extract::{ExtractOptions, Extraction};
 use super::local::Keep;
 use super::ls::no_empty_path;
 use super::open::{SourceArgs, with_tree};
-use crate::base::FileKind;
+use crate::base::{FileKind, Ino};
 
 /// Shown at the end of `coffer export --help`.
 pub const EXAMPLES: &str = "\
@@ -55,7 +55,11 @@ pub fn run(args: &ExportArgs) -> CommandResult {
                 .hint("copy single files with `coffer cp URL PATH DEST`"));
         }
         let options = ExtractOptions { keep: Keep::everything(), replace: false, jobs: args.jobs.into() };
+        let stored = tree.vfs.status().stored_bytes;
         let mut extraction = Extraction::new(tree, options);
+        if attr.ino == Ino::ROOT {
+            extraction.expect(stored);
+        }
         extraction.copy(attr, args.dir.clone()).await;
         let summary = extraction.finish().await?;
         eprintln!("exported {summary}");

@@ -75,7 +75,7 @@ impl Extraction {
         let shared = Shared {
             tree,
             options,
-            progress: Progress::start(),
+            progress: Progress::start("copy"),
             failures: AtomicU64::new(0),
             tampered: AtomicU64::new(0),
             partial_names: AtomicU64::new(0),
@@ -88,6 +88,11 @@ impl Extraction {
             first_paths: HashMap::new(),
             links: Vec::new(),
         }
+    }
+
+    /// So many bytes are to be copied in all, about.
+    pub fn expect(&self, bytes: u64) {
+        self.shared.progress.set_total(bytes);
     }
 
     /// Copies what `attr` describes to `to`, and all that is below it. Failures of single files are told and counted.

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,6 +12,7 @@ use super::client::{ask, mounts};
 use super::error::{CommandError, CommandResult, sentence, stdout_error};
 use super::exit::Exit;
 use super::open::{SourceArgs, obtain_factors};
+use super::progress::Progress;
 use super::units::{show_count, show_size};
 use super::{budget, explain, runtime};
 use crate::control::{MountEntry, Request};
@@ -32,6 +34,9 @@ Examples:
 
 /// Memory for caches and buffers.
 const MEMORY_BYTES: u64 = 256 * 1024 * 1024;
+
+/// How often it is looked how far it is.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Arguments of `coffer gc`.
 #[derive(clap::Args, Debug)]
@@ -120,13 +125,28 @@ fn with_volume<T>(
         options.vfs.segment_room_bytes = segment_room_bytes;
         let opened =
             volume::open(bucket, factors, options).await.map_err(|e| explain::volume(&e, factors))?;
-        let result = work(&opened.vfs).await;
+        let result = shown(&opened.vfs, work(&opened.vfs)).await;
         let result = result.map_err(|e| CommandError::new(explain::vfs_exit(&e), sentence(&e)));
         let closed = opened.close().await.map_err(|e| explain::volume(&e, factors));
         let value = result?;
         closed?;
         Ok(value)
     })
+}
+
+/// Does `work`, and shows how far it is.
+async fn shown<T>(vfs: &Vfs, work: impl Future<Output = T>) -> T {
+    let progress = Progress::start("gc");
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    tokio::pin!(work);
+    let result = loop {
+        tokio::select! {
+            result = &mut work => break result,
+            _ = look.tick() => progress.set_bytes(vfs.cleaned_bytes()),
+        }
+    };
+    progress.finish();
+    result
 }
 
 fn print<T: Serialize>(args: &GcArgs, value: &T, show: impl FnOnce(&T) -> String) -> CommandResult<String> {

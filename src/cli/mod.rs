@@ -20,9 +20,11 @@ pub mod init;
 pub mod inspect;
 pub mod inspect_records;
 pub mod key;
+pub mod limit;
 pub mod local;
 pub mod logging;
 pub mod ls;
+pub mod made;
 pub mod mount;
 pub mod mount_options;
 pub mod open;
@@ -31,6 +33,7 @@ pub mod progress;
 pub mod recover;
 pub mod repair;
 pub mod report;
+mod report_lines;
 pub mod runtime;
 pub mod serve;
 pub mod signals;
@@ -41,6 +44,7 @@ pub mod terminal;
 pub mod tree;
 pub mod umount;
 pub mod units;
+pub mod warm;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -75,6 +79,7 @@ fn dispatch(cli: Cli) -> CommandResult {
     if !matches!(cli.command, Command::Mount(_)) {
         cli.log.start(None)?;
     }
+    cli.progress.choose();
     sys::protect_memory();
     sys::keep_pages_small();
     match cli.command {
@@ -83,6 +88,10 @@ fn dispatch(cli: Cli) -> CommandResult {
         Command::Umount(args) => umount::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Sync(args) => sync::run(&args),
+        Command::Limit(args) => limit::limit(&args),
+        Command::Pause(args) => limit::pause(&args),
+        Command::Resume(args) => limit::resume(&args),
+        Command::Warm(args) => warm::run(&args),
         Command::Ls(args) => ls::run(&args),
         Command::Cat(args) => cat::run(&args),
         Command::Cp(args) => cp::run(&args),

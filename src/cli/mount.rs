@@ -13,11 +13,12 @@ use super::logging::{LogArgs, absolute, open_log};
 use super::mount_options::MountOptions;
 use super::open::{BucketArgs, StateArgs, TrustArgs, obtain_factors, parse_fingerprint};
 use super::serve::{self, Plan};
-use super::units::{parse_duration, parse_size};
+use super::units::{parse_duration, parse_size, parse_timetable};
 use super::{budget, explain, runtime, sys};
 use crate::crypto::after_fork;
 use crate::fuse;
 use crate::keys::Factor;
+use crate::store::Timetable;
 use crate::volume::{ExpectedCommit, OpenOptions, TrustOptions};
 
 /// Shown at the end of `coffer mount --help`.
@@ -89,6 +90,12 @@ pub struct MountArgs {
     /// Commit this often even where nothing changes, so that others see that the newest state is new
     #[arg(long, value_name = "TIME", env = "COFFER_HEARTBEAT", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
     pub heartbeat: Option<Duration>,
+    /// Send no faster than so many bytes a second; `coffer limit` changes it, and its help tells of timetables
+    #[arg(long, value_name = "RATE", env = "COFFER_UPLOAD_LIMIT", value_parser = parse_timetable, hide_env_values = true, help_heading = "This machine")]
+    pub upload_limit: Option<Timetable>,
+    /// Receive no faster
+    #[arg(long, value_name = "RATE", env = "COFFER_DOWNLOAD_LIMIT", value_parser = parse_timetable, hide_env_values = true, help_heading = "This machine")]
+    pub download_limit: Option<Timetable>,
     /// Show figures at this address of the machine: a page, /metrics for Prometheus, /status.json
     #[arg(
         long,
@@ -256,6 +263,8 @@ impl MountArgs {
             "commit-age" => self.commit_age = Some(parse_duration(value).map_err(wrong)?),
             "poll-interval" => self.poll_interval = Some(parse_duration(value).map_err(wrong)?),
             "fsync-timeout" => self.fsync_timeout = Some(parse_duration(value).map_err(wrong)?),
+            "upload-limit" => self.upload_limit = Some(parse_timetable(value).map_err(wrong)?),
+            "download-limit" => self.download_limit = Some(parse_timetable(value).map_err(wrong)?),
             "http" => self.http = Some(value.to_owned()),
             "heartbeat" => self.heartbeat = Some(parse_duration(value).map_err(wrong)?),
             "expect" => self.trust.expect = Some(parse_fingerprint(value).map_err(wrong)?),
@@ -329,7 +338,7 @@ mod tests {
                 "takeover" | "require-locked-keys" => "",
                 "expect" => TWELVE,
                 "expect-commit" => "7:00112233445566778899aabbccddeeff",
-                "cache-size" | "memory" | "dirty-limit" => "64M",
+                "cache-size" | "memory" | "dirty-limit" | "upload-limit" | "download-limit" => "64M",
                 "heartbeat" | "max-staleness" => "3s",
                 "commit-age" | "poll-interval" | "fsync-timeout" | "read-timeout" => "3s",
                 _ => "/x",

@@ -14,7 +14,7 @@ pub struct MountOptions {
 }
 
 /// Long flags of `coffer mount` that may be given as options.
-pub const SETTINGS: [&str; 22] = [
+pub const SETTINGS: [&str; 24] = [
     "passphrase-file",
     "passphrase-command",
     "key-file",
@@ -27,6 +27,8 @@ pub const SETTINGS: [&str; 22] = [
     "fsync-timeout",
     "heartbeat",
     "http",
+    "upload-limit",
+    "download-limit",
     "expect",
     "expect-commit",
     "max-staleness",

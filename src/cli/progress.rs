@@ -1,84 +1,223 @@
-//! Shows how far a long command is: a live line on a terminal, nothing elsewhere.
+//! Shows how far long work is: a bar on a terminal, a line now and then in a log, objects for programs.
 
 use std::io::IsTerminal;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
-use super::units::{show_count, show_duration, show_size};
+use super::made::Made;
 
-/// Counts files and bytes and keeps the live line true.
+/// How often a line is printed where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+/// How often an object is.
+const OBJECT_EVERY: Duration = Duration::from_secs(1);
+/// How often the bar is drawn.
+const DRAW_EVERY: Duration = Duration::from_millis(200);
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Show {
+    /// A bar on a terminal, elsewhere a line every ten seconds.
+    #[default]
+    Auto,
+    /// An object of JSON on standard error, each second and at the end.
+    Json,
+    /// Not at all.
+    None,
+}
+
+/// How progress is shown, for every command.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+#[command(next_help_heading = "Logging")]
+pub struct ProgressArgs {
+    /// How long work shows how far it is, on standard error
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOW",
+        default_value_t,
+        global = true,
+        env = "COFFER_PROGRESS",
+        hide_env_values = true
+    )]
+    pub progress: Show,
+}
+
+static CHOSEN: OnceLock<Show> = OnceLock::new();
+
+impl ProgressArgs {
+    /// Has everything that follows in this process shown so. Only the first call has an effect.
+    pub fn choose(self) {
+        let _ = CHOSEN.set(self.progress);
+    }
+}
+
+/// Work under way. Clones are the same work; SIGUSR1 has it shown once, wherever it is shown.
+#[derive(Clone, Debug)]
+pub struct Progress(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct Progress {
+struct Inner {
+    way: Way,
     bar: ProgressBar,
-    files: AtomicU64,
-    bytes: AtomicU64,
-    started: Instant,
+    made: Mutex<Made>,
+    teller: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Bar,
+    Lines,
+    Objects,
+    Nothing,
+}
+
+impl Way {
+    fn chosen() -> Self {
+        match CHOSEN.get().copied().unwrap_or_default() {
+            Show::Json => Self::Objects,
+            Show::None => Self::Nothing,
+            Show::Auto if std::io::stderr().is_terminal() => Self::Bar,
+            Show::Auto => Self::Lines,
+        }
+    }
+
+    const fn every(self) -> Duration {
+        match self {
+            Self::Bar => DRAW_EVERY,
+            Self::Lines | Self::Nothing => LINE_EVERY,
+            Self::Objects => OBJECT_EVERY,
+        }
+    }
 }
 
 impl Progress {
-    /// Starts a line on standard error, if that is a terminal.
+    /// Begins to show work called `what`, such as `export`. It is told from time to time on the current runtime, if there
+    /// is one.
     #[must_use]
-    pub fn start() -> Self {
-        let bar = spinner();
-        Self { bar, files: AtomicU64::new(0), bytes: AtomicU64::new(0), started: Instant::now() }
+    pub fn start(what: impl Into<String>) -> Self {
+        let way = Way::chosen();
+        let bar = if way == Way::Bar { bar() } else { ProgressBar::hidden() };
+        let made = Mutex::new(Made::begun(what.into(), Instant::now()));
+        let progress = Self(Arc::new(Inner { way, bar, made, teller: Mutex::default() }));
+        if let Ok(runtime) = Handle::try_current() {
+            *progress.0.teller.lock() = Some(runtime.spawn(tell(Arc::downgrade(&progress.0), way)));
+        }
+        progress
     }
 
     /// Counts bytes that are done.
     pub fn add_bytes(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.show();
+        self.0.made.lock().bytes += bytes;
     }
 
     /// Counts one file that is done.
     pub fn add_file(&self) {
-        self.files.fetch_add(1, Ordering::Relaxed);
-        self.show();
+        self.0.made.lock().files += 1;
     }
 
-    /// Prints a line to standard error above the live one.
+    /// Says what is being done at present.
+    pub fn note(&self, step: impl Into<String>) {
+        self.0.made.lock().step = step.into();
+    }
+
+    /// So many bytes are done.
+    pub fn set_bytes(&self, bytes: u64) {
+        self.0.made.lock().bytes = bytes;
+    }
+
+    /// So many bytes are to be done in all.
+    pub fn set_total(&self, bytes: u64) {
+        self.0.made.lock().total = Some(bytes);
+    }
+
+    /// So many bytes are left to be done.
+    pub fn set_left(&self, bytes: u64) {
+        self.0.made.lock().set_left(bytes);
+    }
+
+    /// Prints a line to standard error, above the bar.
     pub fn say(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.0.bar.suspend(|| eprintln!("{line}"));
     }
 
     /// What was done so far, in one phrase: `12 files, 3.4 MiB in 0.8 s`.
     #[must_use]
     pub fn summary(&self) -> String {
-        let files = self.files.load(Ordering::Relaxed);
-        let bytes = self.bytes.load(Ordering::Relaxed);
-        let took = self.started.elapsed();
-        format!("{}, {} in {}", show_count(files, "file", "files"), show_size(bytes), show_duration(took))
+        self.0.made.lock().summary(Instant::now())
     }
 
-    /// Removes the live line.
+    /// Ends it: removes the bar, or tells for the last time.
     pub fn finish(&self) {
-        self.bar.finish_and_clear();
-    }
-
-    fn show(&self) {
-        if self.bar.is_hidden() {
-            return;
+        if let Some(teller) = self.0.teller.lock().take() {
+            teller.abort();
+            if self.0.way == Way::Objects {
+                eprintln!("{}", self.0.made.lock().object(Instant::now(), true));
+            }
         }
-        let bytes = self.bytes.load(Ordering::Relaxed);
-        let secs = self.started.elapsed().as_secs_f64().max(0.001);
-        let rate = show_size((bytes as f64 / secs) as u64);
-        let files = show_count(self.files.load(Ordering::Relaxed), "file", "files");
-        self.bar.set_message(format!("{files}, {}, {rate}/s", show_size(bytes)));
+        self.0.bar.finish_and_clear();
     }
 }
 
-/// A live line on standard error with a message to be set; hidden where there is no terminal.
-#[must_use]
-pub fn spinner() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(teller) = self.teller.lock().take() {
+            teller.abort();
+        }
+        self.bar.finish_and_clear();
     }
-    let bar = ProgressBar::new_spinner();
-    bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+}
+
+impl Inner {
+    fn show(&self) {
+        let now = Instant::now();
+        let mut made = self.made.lock();
+        made.look(now);
+        match self.way {
+            Way::Bar => {
+                self.bar.set_length(made.total.unwrap_or(0));
+                self.bar.set_position(made.bytes);
+                self.bar.set_message(made.line(now));
+            }
+            Way::Lines => eprintln!("{}", made.line(now)),
+            Way::Objects => eprintln!("{}", made.object(now, false)),
+            Way::Nothing => {}
+        }
+    }
+
+    /// Because somebody has asked by a signal.
+    fn show_once(&self) {
+        let line = self.made.lock().line(Instant::now());
+        match self.way {
+            Way::Objects => self.show(),
+            _ => self.bar.suspend(|| eprintln!("{line}")),
+        }
+    }
+}
+
+async fn tell(work: std::sync::Weak<Inner>, way: Way) {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + way.every(), way.every());
+    let mut asked = signal(SignalKind::user_defined1()).ok();
+    loop {
+        let is_asked = tokio::select! {
+            _ = ticks.tick() => false,
+            () = async { match &mut asked { Some(asked) => drop(asked.recv().await), None => std::future::pending().await } } => true,
+        };
+        let Some(work) = work.upgrade() else { return };
+        if is_asked { work.show_once() } else { work.show() }
+    }
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
     if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
         bar.set_style(style);
     }
-    bar.enable_steady_tick(Duration::from_millis(120));
+    bar.enable_steady_tick(DRAW_EVERY);
     bar
 }

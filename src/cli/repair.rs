@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::check::{end, examine, finding_json, open_options, print_findings, progress, summary};
+use super::check::{end, examine, finding_json, open_options, print_findings, summary, tell};
 use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::open::{SourceArgs, obtain_factors};
-use super::progress::spinner;
+use super::progress::Progress;
 use super::units::show_count;
 use super::{explain, runtime};
 use crate::base::SystemClock;
@@ -93,9 +93,9 @@ pub fn run(args: &RepairArgs) -> CommandResult {
 
 /// Shows what would be done, and asks. `None` if there is nothing to do.
 async fn prepare(examined: &Examined, how: &RepairOptions, args: &RepairArgs) -> CommandResult<Option<Plan>> {
-    let bar = spinner();
-    let plan = maint::plan(examined, how, &|step| bar.set_message(progress(step))).await;
-    bar.finish_and_clear();
+    let work = Progress::start("check");
+    let plan = maint::plan(examined, how, &|step| tell(&work, step)).await;
+    work.finish();
     let plan = plan.map_err(|e| explain::maint(&e))?;
     if args.dry_run {
         show(&plan.deeds, args.json).map_err(|e| stdout_error(&e))?;
@@ -141,9 +141,9 @@ async fn carry_out(
     let bucket = args.source.bucket.open()?;
     let mut seized =
         volume::seize(bucket, factors, options).await.map_err(|e| explain::volume(&e, factors))?;
-    let bar = spinner();
-    let repaired = maint::repair(&mut seized, how, plan, &|step| bar.set_message(progress(step))).await;
-    bar.finish_and_clear();
+    let work = Progress::start("repair");
+    let repaired = maint::repair(&mut seized, how, plan, &|step| tell(&work, step)).await;
+    work.finish();
     let closed = seized.close().await;
     let outcome = repaired.map_err(|e| explain::maint(&e))?;
     closed.map_err(|e| explain::volume(&e, factors))?;

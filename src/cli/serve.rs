@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 
 use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
@@ -13,22 +12,22 @@ use super::explain;
 use super::figures::{Figures, Page};
 use super::mount::{Front, MountArgs};
 use super::open::greeting;
-use super::progress::spinner;
+use super::progress::Progress;
+use super::report::{Report, log_line};
 use super::signals::{Ask, Signals};
-use super::units::{show_count, show_duration, show_size};
+use super::units::{show_count, show_size};
 use crate::base::{Clock, SystemClock};
 use crate::control::{Live, MountEntry, Registry, Server, Subject};
 use crate::crypto::unlocked_because;
 use crate::fuse::{self, Mounted, Unmount};
 use crate::keys::Factor;
+use crate::store::Limits;
 use crate::vfs::Vfs;
 use crate::volume::unsent::Shelf;
 use crate::volume::{self, Budget, OpenOptions, Opened};
 use crate::web::{self, Door, Place, PlaceError};
 
-/// How often the log tells how far saving is.
-const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-/// How often the live line does.
+/// How often it is looked how much is left to save.
 const SHOW_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What is to be mounted, where and how.
@@ -65,6 +64,9 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
     if kernel.source_name == fuse::MountOptions::default().source_name {
         kernel.source_name.clone_from(&url);
     }
+    let limits = bucket.limits().clone();
+    limits.set_upload(args.upload_limit.clone().unwrap_or_default());
+    limits.set_download(args.download_limit.clone().unwrap_or_default());
     let shown_at = door.as_ref().and_then(|door| door.address().ok());
     let figures = Arc::new(Figures::of(&bucket, Budget::of_options(&options), shown_at));
     let state_dir = options.state_dir.clone();
@@ -106,7 +108,7 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
             more
         }
     };
-    let live = Live::new(Arc::clone(&vfs), mounted.clone(), entry.clone(), more);
+    let live = Live::new(Arc::clone(&vfs), mounted.clone(), entry.clone(), limits.clone(), more);
     let live = Arc::new(live);
     let listening = Registry::of_user().and_then(|registry| Server::start(&registry, entry, live.clone()));
     let page = Page {
@@ -133,8 +135,8 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
         }
     };
     tracing::info!(%url, point = %point.display(), "mounted");
-    let mut keeper = Keeper { vfs, signals, interrupts: 0 };
-    let ended = keeper.wait_for_end(&mounted).await;
+    let mut keeper = Keeper { vfs, signals, limits, interrupts: 0 };
+    let ended = keeper.wait_for_end(&mounted, &live).await;
     let saved = keeper.save(&live, opened).await;
     server.stop().await;
     saved?;
@@ -186,21 +188,39 @@ async fn close_quietly(opened: Opened) {
 struct Keeper {
     vfs: Arc<Vfs>,
     signals: Signals,
+    limits: Limits,
     interrupts: u32,
 }
 
 impl Keeper {
     /// Waits until somebody unmounts, or unmounts when a signal asks for it.
-    async fn wait_for_end(&mut self, mounted: &Mounted) -> CommandResult {
-        tokio::select! {
-            ended = mounted.ended() => return ended.map_err(|e| explain::mount(&e)),
-            asked = self.signals.next() => tracing::info!(?asked, "unmounting"),
+    async fn wait_for_end(&mut self, mounted: &Mounted, live: &Live) -> CommandResult {
+        loop {
+            tokio::select! {
+                ended = mounted.ended() => return ended.map_err(|e| explain::mount(&e)),
+                asked = self.signals.next() => match asked {
+                    Ask::Show => eprintln!("{}", log_line(&[Report::of(&live.status())])),
+                    asked => {
+                        tracing::info!(?asked, "unmounting");
+                        break;
+                    }
+                },
+            }
         }
+        self.go_on();
         self.patiently(unmount(mounted)).await?
+    }
+
+    /// Ends a pause: what ends is saved first.
+    fn go_on(&self) {
+        if self.limits.resume() {
+            tracing::warn!("uploads were paused; they go on, because the mount is ending");
+        }
     }
 
     /// Brings everything into the bucket and closes the volume. Patient without bound: an outage may last.
     async fn save(&mut self, live: &Live, opened: Opened) -> CommandResult {
+        self.go_on();
         // Through `live`, so that a `coffer umount` that waits hears of it too.
         let finished = self.patiently(live.finish()).await?;
         let closed = self.patiently(opened.close()).await?;
@@ -224,22 +244,13 @@ impl Keeper {
 
     /// Waits for `work`, shows how much is left, and gives up at the second Ctrl-C of those that come meanwhile.
     async fn patiently<T>(&mut self, work: impl Future<Output = T>) -> CommandResult<T> {
-        let line = spinner();
+        let progress = Progress::start("saving");
         tokio::pin!(work);
-        let mut show = tokio::time::interval(SHOW_INTERVAL);
-        let started = Instant::now();
-        let mut reported = started;
+        let mut look = tokio::time::interval(SHOW_INTERVAL);
         let result = loop {
             tokio::select! {
                 result = &mut work => break Ok(result),
-                _ = show.tick() => {
-                    let left = show_size(self.vfs.dirty_bytes());
-                    line.set_message(format!("saving: {left} not in the bucket yet"));
-                    if line.is_hidden() && reported.elapsed() >= REPORT_INTERVAL {
-                        reported = Instant::now();
-                        tracing::warn!("still saving after {}: {left} left", show_duration(started.elapsed()));
-                    }
-                }
+                _ = look.tick() => progress.set_left(self.vfs.dirty_bytes()),
                 asked = self.signals.next() => if asked == Ask::Interrupt {
                     self.interrupts += 1;
                     let left = show_size(self.vfs.dirty_bytes());
@@ -247,11 +258,12 @@ impl Keeper {
                         let message = format!("gave up with {left} not in the bucket");
                         break Err(CommandError::new(Exit::NotUnmounted, message));
                     }
-                    line.suspend(|| eprintln!("{left} are not in the bucket yet; press Ctrl-C again to lose them"));
+                    progress.say(&format!("{left} are not in the bucket yet; press Ctrl-C again to lose them"));
                 },
             }
         };
-        line.finish_and_clear();
+        progress.set_left(self.vfs.dirty_bytes());
+        progress.finish();
         result
     }
 }

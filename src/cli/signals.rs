@@ -1,11 +1,11 @@
-//! The signals that end a mount.
+//! The signals that end a mount, and the one that asks how it is.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 
-/// A signal that asks for an end.
+/// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// Ctrl-C.
@@ -14,6 +14,8 @@ pub enum Ask {
     Terminate,
     /// The terminal is gone.
     Hangup,
+    /// Somebody wants to know how things are: no end.
+    Show,
 }
 
 /// Receives them instead of dying of them.
@@ -22,6 +24,7 @@ pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    show: Signal,
 }
 
 impl Signals {
@@ -37,6 +40,7 @@ impl Signals {
             interrupt: on(SignalKind::interrupt())?,
             terminate: on(SignalKind::terminate())?,
             hangup: on(SignalKind::hangup())?,
+            show: on(SignalKind::user_defined1())?,
         })
     }
 
@@ -46,6 +50,7 @@ impl Signals {
             Some(()) = self.interrupt.recv() => Ask::Interrupt,
             Some(()) = self.terminate.recv() => Ask::Terminate,
             Some(()) = self.hangup.recv() => Ask::Hangup,
+            Some(()) = self.show.recv() => Ask::Show,
             else => std::future::pending().await,
         }
     }

@@ -5,6 +5,10 @@ use std::time::Duration;
 use chrono::{DateTime, Local, Utc};
 
 use crate::base::Time;
+use crate::store::{Span, Timetable};
+
+/// Longest timetable.
+const TIMETABLE_BYTES_MAX: usize = 500;
 
 const UNITS: [(&str, u32); 4] = [("k", 10), ("m", 20), ("g", 30), ("t", 40)];
 
@@ -52,6 +56,67 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     let millis = number.checked_mul(millis).ok_or_else(|| format!("{text:?} is too long"))?;
     Ok(Duration::from_millis(millis))
+}
+
+/// Reads `5M`, `off`, or a timetable such as `08:00-18:00=1M,else=off`, as bytes a second. Semicolons do as well as
+/// commas, which mean something else to mount(8).
+///
+/// # Errors
+/// Says how one is written.
+pub fn parse_timetable(text: &str) -> Result<Timetable, String> {
+    const HOW: &str = "write a rate like 5M or off, or times like 08:00-18:00=1M,else=off";
+    if text.len() > TIMETABLE_BYTES_MAX {
+        return Err(format!("it is too long; {HOW}"));
+    }
+    let mut table = Timetable { text: text.trim().to_owned(), ..Timetable::default() };
+    if !text.contains('=') {
+        table.otherwise = parse_rate(text)?;
+        return Ok(table);
+    }
+    let mut has_else = false;
+    for part in text.split([',', ';']) {
+        let wrong = || format!("{part:?} cannot be understood; {HOW}");
+        let (times, rate) = part.split_once('=').ok_or_else(wrong)?;
+        let rate = parse_rate(rate)?;
+        if times.trim() == "else" && !has_else {
+            (has_else, table.otherwise) = (true, rate);
+            continue;
+        }
+        let (from, to) = times.split_once('-').ok_or_else(wrong)?;
+        let minute = |text: &str| minute_of_day(text).ok_or_else(wrong);
+        let (from, to) = (minute(from)?, minute(to)?);
+        if from == to {
+            return Err(wrong());
+        }
+        table.spans.push(Span { from, to, rate });
+    }
+    Ok(table)
+}
+
+fn parse_rate(text: &str) -> Result<Option<u64>, String> {
+    if text.trim() == "off" {
+        return Ok(None);
+    }
+    let rate = text.trim().strip_suffix("/s").unwrap_or(text);
+    match parse_size(rate)? {
+        rate if rate < Timetable::RATE_MIN => {
+            Err(format!("{text:?} a second is too little; the least is {}", show_size(Timetable::RATE_MIN)))
+        }
+        rate => Ok(Some(rate)),
+    }
+}
+
+/// Minutes since midnight of `08:30`; `24:00` is the day's end.
+fn minute_of_day(text: &str) -> Option<u16> {
+    let (hours, minutes) = text.trim().split_once(':')?;
+    let is_plain = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+    let (hours, minutes): (u16, u16) = if is_plain(hours) && is_plain(minutes) {
+        (hours.parse().ok()?, minutes.parse().ok()?)
+    } else {
+        return None;
+    };
+    let minute = hours * 60 + minutes;
+    (minutes < 60 && minute <= 24 * 60).then_some(minute)
 }
 
 /// `n` bytes with a unit that leaves one to four digits: `17 B`, `1.2 KiB`, `340 MiB`.
@@ -128,6 +193,38 @@ mod tests {
         }
         for text in ["", "M", "-1", "1e3", "nan", "inf", "1.5", "12 parsecs", "1..2M", "99999999999T", "1x"] {
             assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_a_rate_or_a_timetable() {
+        let read = |text: &str| parse_timetable(text).unwrap();
+        assert_eq!(
+            (read("5M").otherwise, read("5M/s").otherwise, read("off").otherwise),
+            (Some(5 << 20), Some(5 << 20), None)
+        );
+        let table = read("08:00-18:00=1M, 22:00-06:30=off,else=4M");
+        let spans =
+            [Span { from: 480, to: 1080, rate: Some(1 << 20) }, Span { from: 1320, to: 390, rate: None }];
+        assert_eq!((table.spans.as_slice(), table.otherwise), (&spans[..], Some(4 << 20)));
+        assert_eq!(read("22:00-06:30=off;else=4M").otherwise, Some(4 << 20));
+        assert_eq!(read("00:00-24:00=1M").spans, [Span { from: 0, to: 1440, rate: Some(1 << 20) }]);
+        for wrong in [
+            "",
+            "fast",
+            "1K",
+            "5M,",
+            "8-18=1M",
+            "08:00-18:00",
+            "08:00-08:00=1M",
+            "25:00-26:00=1M",
+            "08:60-09:00=1M",
+            "else=1M,else=2M",
+            "08:00-18:00=1M,5M",
+            "-1M",
+            "+8:00-09:00=1M",
+        ] {
+            assert!(parse_timetable(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -87,6 +87,8 @@ mod tests {
     use serde_json::json;
     use tokio::sync::Notify;
 
+    use crate::store::{Limits, Timetable};
+
     use super::super::{Failure, FailureKind, Server, Step, Subject};
     use super::*;
 
@@ -98,6 +100,7 @@ mod tests {
         stuck: bool,
         dropped: Notify,
         dirty: AtomicU64,
+        limits: Limits,
     }
 
     struct OnDrop<'a>(&'a Notify);
@@ -114,6 +117,12 @@ mod tests {
         }
         fn dirty_bytes(&self) -> u64 {
             self.dirty.load(Ordering::Relaxed)
+        }
+        fn limits(&self) -> &Limits {
+            &self.limits
+        }
+        fn cleaned_bytes(&self) -> u64 {
+            0
         }
         async fn sync(&self) -> Result<(), Failure> {
             self.asked.lock().push("sync");
@@ -202,6 +211,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_pause_ends_with_an_unmount_and_is_told_until_then() {
+        let bench = bench(Fake::default());
+        let paused = bench.ask(Request::Pause { secs: None }).await.unwrap();
+        assert_eq!((&paused["is_paused"], &paused["paused_left"]), (&json!(true), &Value::Null));
+        let half = Timetable { text: "512K".into(), otherwise: Some(512 << 10), ..Timetable::default() };
+        let limited = bench.ask(Request::Limit { upload: Some(half), download: None }).await.unwrap();
+        assert_eq!((&limited["upload"], &limited["upload_rate"]), (&json!("512K"), &json!(512 << 10)));
+        assert_eq!((&limited["download"], &limited["is_paused"]), (&Value::Null, &json!(true)));
+        bench.ask(Request::Unmount { detach: false }).await.unwrap();
+        assert_eq!(bench.fake.limits.snapshot().paused, None);
+    }
+
+    #[tokio::test]
     async fn a_busy_mount_is_not_ended() {
         let bench = bench(Fake { busy: true, ..Fake::default() });
         let Err(ControlError::Failed(failure)) = bench.ask(Request::Unmount { detach: false }).await else {
@@ -221,7 +243,10 @@ mod tests {
                 async move { client.request(&Request::Sync, |made| tell.send(made).unwrap()).await },
             );
         let progress = told.recv().await.unwrap();
-        assert_eq!(progress, Progress { step: Step::Syncing, dirty_bytes: 42 });
+        assert_eq!(
+            progress,
+            Progress { step: Step::Syncing, dirty_bytes: 42, is_paused: false, cleaned_bytes: 0 }
+        );
         asking.abort();
         bench.fake.dropped.notified().await;
     }

@@ -8,8 +8,10 @@ use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;
 
 use super::protocol::{Failure, FailureKind};
+use super::server::limits_status;
 use super::{MountEntry, Subject};
 use crate::fuse::{MountError, Mounted, Unmount};
+use crate::store::Limits;
 use crate::vfs::{Vfs, VfsError};
 
 /// A volume, its mount, and what is known of both.
@@ -17,6 +19,7 @@ pub struct Live {
     vfs: Arc<Vfs>,
     mounted: Mounted,
     entry: MountEntry,
+    limits: Limits,
     started: Instant,
     more: Box<dyn Fn() -> Map<String, Value> + Send + Sync>,
     finished: OnceCell<Result<(), Failure>>,
@@ -28,10 +31,11 @@ impl Live {
         vfs: Arc<Vfs>,
         mounted: Mounted,
         entry: MountEntry,
+        limits: Limits,
         more: impl Fn() -> Map<String, Value> + Send + Sync + 'static,
     ) -> Self {
         let finished = OnceCell::new();
-        Self { vfs, mounted, entry, started: Instant::now(), more: Box::new(more), finished }
+        Self { vfs, mounted, entry, limits, started: Instant::now(), more: Box::new(more), finished }
     }
 }
 
@@ -48,6 +52,7 @@ impl Subject for Live {
                 "uptime": self.started.elapsed().as_secs_f64(),
             },
             "volume": self.vfs.status(),
+            "limits": limits_status(&self.limits),
         });
         if let Some(status) = status.as_object_mut() {
             status.extend((self.more)());
@@ -57,6 +62,14 @@ impl Subject for Live {
 
     fn dirty_bytes(&self) -> u64 {
         self.vfs.dirty_bytes()
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn cleaned_bytes(&self) -> u64 {
+        self.vfs.cleaned_bytes()
     }
 
     async fn sync(&self) -> Result<(), Failure> {

@@ -16,7 +16,7 @@ pub use error::ControlError;
 pub use live::Live;
 pub use protocol::{Failure, FailureKind, Progress, Request, Step};
 pub use registry::{MountEntry, Registry};
-pub use server::{Server, Subject};
+pub use server::{Server, Subject, limits_status};
 
 /// For the fuzz targets: reads a line of an answer.
 #[cfg(fuzzing)]

@@ -3,13 +3,15 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::store::Timetable;
+
 /// Longest line that a mount reads.
 pub(super) const REQUEST_BYTES_MAX: u64 = 64 * 1024;
 /// Longest line that a command reads.
 pub(super) const REPLY_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What a mount can be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// Is everything safe, and what goes on.
@@ -22,6 +24,23 @@ pub enum Request {
         #[serde(default)]
         dry_run: bool,
     },
+    /// Set limits to what goes to and from the bucket, and tell what they are.
+    Limit {
+        /// Of what is sent; as it is if none.
+        #[serde(default)]
+        upload: Option<Timetable>,
+        /// Of what is received; as it is if none.
+        #[serde(default)]
+        download: Option<Timetable>,
+    },
+    /// Send nothing.
+    Pause {
+        /// For so many seconds; until `Resume` if none.
+        #[serde(default)]
+        secs: Option<f64>,
+    },
+    /// Send again.
+    Resume,
     /// As `Sync`, then unmount, then end.
     Unmount {
         /// Unmount even while files are open: the mount ends when the last is closed.
@@ -49,6 +68,12 @@ pub struct Progress {
     pub step: Step,
     /// File contents that are not in the bucket yet.
     pub dirty_bytes: u64,
+    /// Nothing is sent, because somebody wants that.
+    #[serde(default)]
+    pub is_paused: bool,
+    /// Bytes of segments that were read and written to clean, in this mount.
+    #[serde(default)]
+    pub cleaned_bytes: u64,
 }
 
 /// A step of a request.

@@ -18,6 +18,7 @@ use tokio::time::{interval, timeout};
 use super::protocol::{Failure, FailureKind, Progress, REQUEST_BYTES_MAX, Reply, Request, Step};
 use super::registry::Published;
 use super::{ControlError, MountEntry, Registry};
+use crate::store::{Limits, Timetable};
 
 /// Conversations at a time; further ones wait at the door.
 const CONVERSATIONS_MAX: usize = 16;
@@ -29,6 +30,9 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 /// returns, and takes seconds to forget a million inodes; whoever asked for the unmount waits for that.
 const FAREWELL: Duration = Duration::from_secs(60);
 
+/// Longest pause that ends by itself.
+const PAUSE_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// What the socket speaks for. All of these may be called at once, and dropped at any point.
 #[async_trait]
 pub trait Subject: Send + Sync + 'static {
@@ -36,6 +40,10 @@ pub trait Subject: Send + Sync + 'static {
     fn status(&self) -> Value;
     /// File contents that are not in the bucket yet.
     fn dirty_bytes(&self) -> u64;
+    /// Bytes of segments that were read and written to clean, so far.
+    fn cleaned_bytes(&self) -> u64;
+    /// The limits of the bucket.
+    fn limits(&self) -> &Limits;
     /// Returns when everything written so far is in the bucket.
     async fn sync(&self) -> Result<(), Failure>;
     /// Cleans segments, or only tells what that would do.
@@ -133,6 +141,21 @@ async fn converse(stream: UnixStream, subject: &dyn Subject) -> std::io::Result<
     talk.say(&last).await
 }
 
+/// What the limits of a bucket are, for the status. (`docs/OPERATING.md`, "Figures")
+#[must_use]
+pub fn limits_status(limits: &Limits) -> Value {
+    let set = limits.snapshot();
+    let text = |table: &Timetable| (!table.is_off()).then(|| table.text.clone());
+    json!({
+        "upload": text(&set.upload),
+        "upload_rate": set.upload_rate,
+        "download": text(&set.download),
+        "download_rate": set.download_rate,
+        "is_paused": set.paused.is_some(),
+        "paused_left": set.paused.flatten().map(|left| left.as_secs_f64()),
+    })
+}
+
 /// One request's answer in the making. An `io::Error` means that nobody listens any more.
 struct Talk<'a> {
     writer: OwnedWriteHalf,
@@ -150,8 +173,25 @@ impl Talk<'_> {
                 let result = self.step(Step::Syncing, subject.sync()).await?;
                 Ok(result.map(|()| json!({})))
             }
+            Request::Limit { upload, download } => {
+                upload.into_iter().for_each(|table| subject.limits().set_upload(table));
+                download.into_iter().for_each(|table| subject.limits().set_download(table));
+                Ok(Ok(limits_status(subject.limits())))
+            }
+            Request::Pause { secs } => {
+                let time = secs
+                    .map(|secs| Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX).min(PAUSE_MAX));
+                subject.limits().pause(time);
+                Ok(Ok(limits_status(subject.limits())))
+            }
+            Request::Resume => {
+                subject.limits().resume();
+                Ok(Ok(limits_status(subject.limits())))
+            }
             Request::Clean { dry_run } => self.step(Step::Cleaning, subject.clean(dry_run)).await,
             Request::Unmount { detach } => {
+                // Whoever unmounts wants everything saved.
+                subject.limits().resume();
                 // What was taken over or lost cannot be synced any more, and has to be unmounted all the same.
                 if let Err(failure) = self.step(Step::Syncing, subject.sync()).await?
                     && !matches!(failure.kind, FailureKind::TakenOver | FailureKind::Lost)
@@ -184,7 +224,10 @@ impl Talk<'_> {
                 result = &mut work => return Ok(result),
                 _ = ticks.tick() => {
                     let dirty_bytes = self.subject.dirty_bytes();
-                    self.say(&Reply::Progress(Progress { step, dirty_bytes })).await?;
+                    let cleaned_bytes = self.subject.cleaned_bytes();
+                    let is_paused = self.subject.limits().snapshot().paused.is_some();
+                    let made = Progress { step, dirty_bytes, is_paused, cleaned_bytes };
+                    self.say(&Reply::Progress(made)).await?;
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 mod error;
 pub mod fault;
+mod limited;
 mod local;
 mod meter;
 mod metered;
@@ -10,8 +11,10 @@ mod policy;
 mod price;
 mod probe;
 mod rate;
+mod tap;
 #[cfg(test)]
 mod tests;
+mod timetable;
 mod url;
 
 use std::fmt;
@@ -23,12 +26,15 @@ use object_store::memory::InMemory;
 use tokio::sync::Semaphore;
 
 pub use error::StoreError;
+pub use limited::{Limits, LimitsSnapshot};
 pub use meter::{Meter, MeterSnapshot, OutageKind, Verb, VerbSnapshot};
 pub use price::{Cost, PRICES_AS_OF, Prices};
 pub use probe::ProbeReport;
+pub use timetable::{Span, Timetable};
 
 use crate::base::{Entropy, SystemClock};
 use fault::{FaultPlan, FaultStore};
+use limited::LimitedStore;
 use metered::MeteredStore;
 use patience::{Patience, Pauses};
 use policy::PatientStore;
@@ -78,6 +84,7 @@ pub struct Bucket {
     pub objects: Arc<dyn ObjectStore>,
     prompt: Arc<dyn ObjectStore>,
     meter: Meter,
+    limits: Limits,
     url: Arc<str>,
     known_as: Arc<str>,
     prices: Option<Prices>,
@@ -120,14 +127,16 @@ impl Bucket {
         let metered: Arc<dyn ObjectStore> = Arc::new(MeteredStore::new(store, meter.clone()));
         let slots = [(); 2].map(|()| Arc::new(Semaphore::new(options.requests_max.max(1))));
         let pauses = Pauses::new(options.pause_seed);
-        let patient = |write| {
+        let patient = |write| -> Arc<dyn ObjectStore> {
             let patience = Patience { read: options.read_timeout, write, pauses: pauses.clone() };
             Arc::new(PatientStore::new(metered.clone(), meter.clone(), patience, slots.clone()))
         };
+        let limits = Limits::default();
         Self {
-            objects: patient(None),
+            objects: Arc::new(LimitedStore::new(patient(None), limits.clone())),
             prompt: patient(Some(PROMPT_WRITE.min(options.read_timeout))),
             meter,
+            limits,
             url: url.into(),
             known_as: url::known_as(url, options.endpoint.as_deref()).into(),
             prices: Prices::of(url, options.endpoint.as_deref()),
@@ -146,6 +155,12 @@ impl Bucket {
     #[must_use]
     pub const fn meter(&self) -> &Meter {
         &self.meter
+    }
+
+    /// How fast objects go, and whether any are sent. What [`Bucket::prompt`] sends is not limited.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The bucket's URL without credentials.

@@ -88,6 +88,13 @@ impl Vfs {
         self.state.lock().dirty.bytes() as u64
     }
 
+    /// Bytes of segments that this mount has read and written to clean.
+    #[must_use]
+    pub fn cleaned_bytes(&self) -> u64 {
+        let state = self.state.lock();
+        state.cleaned.read_bytes + state.cleaned.written_bytes
+    }
+
     /// Number and hash of the last commit.
     #[must_use]
     pub fn head(&self) -> (u64, [u8; 32]) {

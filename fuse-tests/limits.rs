@@ -1,0 +1,107 @@
+//! Limits and pauses of a running mount, as its user sets and sees them.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::command::{run, wait_until};
+use crate::support::volume::Volume;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn while_uploads_are_paused_reads_and_writes_go_on_and_fsync_waits() {
+    let volume = Volume::local();
+    let mount = volume.mount();
+    fs::write(mount.path("before"), [1; 200_000]).unwrap();
+    mount.unmount();
+    let mount = volume.mount();
+    let paused = volume.try_verb("pause", &mount.dir, &[]).ok();
+    assert!(paused.stderr.contains("uploads are paused"), "{paused}");
+    let puts = || mount.status()["mounts"][0]["store"]["puts"].as_u64().unwrap();
+    let before = puts();
+    fs::write(mount.path("during"), [2; 200_000]).unwrap();
+    assert_eq!(fs::read(mount.path("before")).unwrap(), [1; 200_000], "reads ask the bucket");
+    let (tell, told) = channel();
+    let during = mount.path("during");
+    let syncing = std::thread::spawn(move || {
+        let mut file = File::options().append(true).open(during).unwrap();
+        file.write_all(&[3; 100]).unwrap();
+        let synced = file.sync_all();
+        tell.send(()).unwrap();
+        synced
+    });
+    assert_eq!(
+        told.recv_timeout(Duration::from_secs(2)),
+        Err(RecvTimeoutError::Timeout),
+        "fsync did not wait"
+    );
+    assert_eq!(puts(), before, "something was sent");
+    let status = volume.try_verb("status", &mount.dir, &[]);
+    assert_eq!(status.code(), 23, "{status}");
+    assert!(
+        status.text().starts_with("Not safe yet. ") && status.text().contains(", and uploads are paused"),
+        "{status}"
+    );
+
+    volume.try_verb("resume", &mount.dir, &[]).ok();
+    told.recv_timeout(PATIENCE).expect("fsync returns when uploads go on");
+    syncing.join().unwrap().unwrap();
+
+    // Whoever unmounts wants everything saved, paused or not.
+    volume.try_verb("pause", &mount.path("before"), &["--for", "1h"]).ok();
+    fs::write(mount.path("last"), "of all").unwrap();
+    let left = mount.status()["mounts"][0]["limits"]["paused_left"].as_f64().unwrap();
+    assert!(left > 3000.0 && left <= 3600.0, "{left}");
+    mount.unmount();
+    let mount = volume.mount();
+    assert_eq!(fs::read(mount.path("last")).unwrap(), b"of all");
+    assert_eq!(fs::read(mount.path("during")).unwrap().len(), 200_100);
+    assert_eq!(mount.status()["mounts"][0]["limits"]["is_paused"], false, "a pause ends with its mount");
+    mount.unmount();
+}
+
+#[test]
+fn a_pause_with_a_time_ends_by_itself() {
+    let volume = Volume::local();
+    let mount = volume.mount();
+    let mut pause = volume.coffer(["pause", "--for", "1s"]);
+    pause.arg(&mount.dir);
+    run(pause).ok();
+    fs::write(mount.path("file"), "waits a second").unwrap();
+    mount.sync();
+    wait_until("everything is safe", PATIENCE, || mount.status()["is_safe"] == true);
+    mount.unmount();
+}
+
+#[test]
+fn limits_are_set_shown_and_taken_away_while_the_mount_runs() {
+    let volume = Volume::local();
+    let mount = volume
+        .mount_spec()
+        .args(&["--upload-limit", "00:00-24:00=3M,else=off", "-o", "download-limit=5M"])
+        .mount();
+    let limits = || mount.status()["mounts"][0]["limits"].clone();
+    let first = limits();
+    assert_eq!(
+        (&first["upload"], &first["upload_rate"]),
+        (&"00:00-24:00=3M,else=off".into(), &(3 << 20).into()),
+        "{first}"
+    );
+    assert_eq!(first["download_rate"], 5 << 20, "{first}");
+    let shown = volume.try_verb("limit", &mount.dir, &[]).ok();
+    assert!(
+        shown.stderr.contains("upload 3.0 MiB/s (00:00-24:00=3M,else=off); download 5.0 MiB/s (5M)"),
+        "{shown}"
+    );
+    volume.try_verb("limit", &mount.dir, &["--upload", "off"]).ok();
+    let second = limits();
+    assert_eq!((&second["upload"], &second["upload_rate"]), (&Value::Null, &Value::Null), "{second}");
+    assert_eq!(second["download_rate"], 5 << 20, "what is not named stays: {second}");
+    let wrong = volume.try_verb("limit", &mount.dir, &["--upload", "1K"]);
+    assert!(wrong.code() == 2 && wrong.stderr.contains("the least is 64.0 KiB"), "{wrong}");
+    mount.unmount();
+}
