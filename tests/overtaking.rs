@@ -180,11 +180,13 @@ async fn nothing_is_put_off_for_longer_than_the_commit_age() {
         opened.vfs.fsync(small, false).await.unwrap();
         clock.advance(Duration::from_secs(1));
     }
+    assert_eq!(opened.vfs.status().dirty_age, Some(5.0), "what was put off is as old as it was");
     opened.vfs.write(small, 0, b"last", true).await.unwrap();
     let mut syncing = Box::pin(opened.vfs.fsync(small, false));
     assert!(futures::poll!(&mut syncing).is_pending());
     dammed.open_gates();
     syncing.await.unwrap();
+    assert_eq!(opened.vfs.status().dirty_age, None);
     assert!(opened.vfs.status().is_safe, "the stream was five seconds late, and has come with the rest");
     opened.close().await.unwrap();
 }

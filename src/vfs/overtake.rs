@@ -83,6 +83,11 @@ impl Overtaking {
         self.since.remove(&ino);
     }
 
+    /// Since when the oldest contents have been put off that have not got on.
+    pub(super) fn oldest(&self) -> Option<Duration> {
+        self.since.values().min().copied()
+    }
+
     /// How often contents of a file have been put off.
     pub(super) const fn put_off_count(&self) -> u64 {
         self.put_off_count
@@ -142,8 +147,6 @@ impl Vfs {
             self.put_off(&mut state, &unsent, now);
         }
         self.note_change(&mut state);
-        // What was put off is as old as it was.
-        state.dirty_since = state.sealed_since.or(state.dirty_since);
     }
 
     fn put_off(&self, state: &mut State, unsent: &Unsent, now: Duration) {

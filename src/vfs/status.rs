@@ -133,7 +133,7 @@ impl Vfs {
             },
             dirty_bytes: state.dirty.bytes() as u64,
             dirty_records: state.overlay.open_count() as u64,
-            dirty_age: age(state.sealed_since.or(state.dirty_since)),
+            dirty_age: age([state.sealed_since, waiting_since(&state)].into_iter().flatten().min()),
             queue: queue_status(&state, now),
             is_committing: state.is_committing,
             newest_age: staleness.map(|(age, _)| age),
@@ -159,13 +159,18 @@ impl Vfs {
     }
 }
 
+/// When the oldest change came that waits for the next commit.
+fn waiting_since(state: &State) -> Option<Duration> {
+    [state.dirty_since, state.overtaking.oldest()].into_iter().flatten().min()
+}
+
 fn queue_status(state: &State, now: Duration) -> QueueStatus {
     let age = |since: Option<Duration>| since.map(|since| now.saturating_sub(since).as_secs_f64());
     let bytes = state.dirty.bytes() as u64;
     let committing_bytes = state.dirty.sealed_bytes() as u64;
     QueueStatus {
         waiting_bytes: bytes.saturating_sub(committing_bytes),
-        waiting_age: age(state.dirty_since),
+        waiting_age: age(waiting_since(state)),
         committing_bytes,
         committing_age: age(state.sealed_since),
         sending_bytes: state.dirty.in_flight_bytes() as u64,
