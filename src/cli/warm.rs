@@ -50,6 +50,9 @@ enum Job {
     File(PathBuf),
 }
 
+/// What else there is to read, or what could not be read and why.
+type Outcome = Result<Vec<Job>, (PathBuf, io::Error)>;
+
 /// What all jobs share.
 struct Shared {
     progress: Progress,
@@ -102,8 +105,7 @@ pub fn run(args: &WarmArgs) -> CommandResult {
 
 async fn read_all(shared: &EndAll, first: Job) -> u64 {
     let mut waiting = vec![first];
-    let mut running: FuturesUnordered<JoinHandle<Result<Vec<Job>, (PathBuf, io::Error)>>> =
-        FuturesUnordered::new();
+    let mut running: FuturesUnordered<JoinHandle<Outcome>> = FuturesUnordered::new();
     let mut failures = 0;
     loop {
         while running.len() < JOBS
@@ -125,7 +127,7 @@ async fn read_all(shared: &EndAll, first: Job) -> u64 {
 }
 
 impl Shared {
-    fn carry_out(&self, job: Job) -> Result<Vec<Job>, (PathBuf, io::Error)> {
+    fn carry_out(&self, job: Job) -> Outcome {
         match job {
             Job::Directory(path) => self.list(&path).map_err(|error| (path, error)),
             Job::File(path) => self.read(&path).map(|()| Vec::new()).map_err(|error| (path, error)),
