@@ -158,6 +158,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_price_is_told_with_its_source_under_documented_names() {
+        let budget = Budget::of(Budget::BYTES_DEFAULT, None, None).unwrap();
+        let prices = Prices::of("gs://bucket/home", None);
+        let figures = Figures { meter: Meter::default(), prices, budget, shown_at: None };
+        let cost = figures.cost(&MeterSnapshot { puts: 2_000, ..MeterSnapshot::default() });
+        assert_eq!(
+            (&cost["requests_usd"], &cost["prices"]),
+            (&json!(0.01), &json!("GCS Standard, one region"))
+        );
+        let page = include_str!("../../docs/OPERATING.md");
+        let (_, rest) = page.split_once("| `mounts[].cost.").unwrap();
+        let names = rest.split(" | ").next().unwrap();
+        for name in cost.as_object().unwrap().keys() {
+            assert!(names.contains(&format!("{name}`")), "{name} is not in docs/OPERATING.md");
+        }
+        let source = cost["source"].as_str().unwrap();
+        assert!(page.contains(&format!("`{source}`")), "{source} is not in docs/OPERATING.md");
+        assert_eq!(Figures::of(&Bucket::memory(), budget, None).cost(&MeterSnapshot::default()), Value::Null);
+    }
+
+    #[test]
     fn the_time_left_is_told_only_while_bytes_go() {
         let going = MeterSnapshot { send_rate: 1 << 20, ..MeterSnapshot::default() };
         assert_eq!(time_left(10 << 20, &going), Some(Duration::from_secs(10)));
