@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test that meets the unexpected is to fail there
 
 mod cleaning;
+mod config;
 mod copies;
 mod exhaustion;
+mod help;
 mod keys;
 mod maintenance;
 mod refusals;
