@@ -11,6 +11,8 @@ const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Run as root in a mount namespace of its own: what is below `$1` hides the system from the package, and goes with it.
 const OUTSIDE: &str = r#"set -eu
+# The namespace begins with copies of all mounts, and a copy keeps its daemon from ending.
+grep ' fuse.coffer ' /proc/self/mountinfo | cut -d ' ' -f 5 | while read -r copy; do umount -i -l "$copy"; done
 mount -t tmpfs none "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"

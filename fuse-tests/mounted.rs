@@ -21,6 +21,7 @@ mod mapping;
 mod memory;
 mod model;
 mod names;
+mod namespaces;
 mod outage;
 mod place;
 mod programs;
