@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand};
 use super::exit::Exit;
 use super::logging::LogArgs;
 use super::{
-    cat, check, completions, config, cp, export, fingerprint, gc, init, inspect, key, ls, mount, recover,
-    repair, status, sync, umount,
+    cat, check, completions, config, cp, export, fingerprint, gc, import, init, inspect, key, ls, mount,
+    recover, repair, status, sync, umount,
 };
 
 const STYLES: Styles = Styles::styled()
@@ -72,6 +72,9 @@ pub enum Command {
     /// Copy a whole tree out of a volume, faithful in every attribute
     #[command(after_help = export::EXAMPLES)]
     Export(export::ExportArgs),
+    /// Copy a whole tree into a volume, faithful in every attribute
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::ImportArgs),
     /// Give back what is stored and not used, or tell how much that is
     #[command(after_help = gc::EXAMPLES)]
     Gc(gc::GcArgs),

@@ -18,7 +18,9 @@ pub mod factors;
 pub mod fingerprint;
 pub mod gc;
 pub mod helper;
+pub mod import;
 pub mod init;
+pub mod insert;
 pub mod inspect;
 pub mod inspect_records;
 pub mod key;
@@ -35,6 +37,7 @@ pub mod repair;
 pub mod runtime;
 pub mod serve;
 pub mod signals;
+pub mod source;
 pub mod status;
 pub mod supervisor;
 pub mod sync;
@@ -87,6 +90,7 @@ fn dispatch(cli: Cli) -> CommandResult {
         Command::Cat(args) => cat::run(&args),
         Command::Cp(args) => cp::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Gc(args) => gc::run(&args),
         Command::Fingerprint(args) => fingerprint::run(&args),
         Command::Key(command) => key::run(&command),

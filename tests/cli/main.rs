@@ -6,6 +6,7 @@ mod config;
 mod copies;
 mod exhaustion;
 mod help;
+mod import;
 mod keys;
 mod maintenance;
 mod refusals;
