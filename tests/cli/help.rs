@@ -6,6 +6,8 @@ use std::path::Path;
 use clap::Command;
 use coffer::cli::config;
 
+use crate::snapshot;
+
 /// With `COFFER_TEST_ACCEPT` set, the text is what it is now: read the difference before it is committed.
 #[test]
 fn the_help_of_every_command_is_as_it_was_read_last() {
@@ -14,10 +16,7 @@ fn the_help_of_every_command_is_as_it_was_read_last() {
     let mut text = String::new();
     show(command, "", &mut text);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/help.txt");
-    if std::env::var_os("COFFER_TEST_ACCEPT").is_some() {
-        std::fs::write(&path, &text).unwrap();
-    }
-    let read = std::fs::read_to_string(&path).unwrap();
+    let read = snapshot::expected(&path, &text);
     let difference = text.lines().zip(read.lines()).find(|(is, was)| is != was);
     assert!(text == read, "COFFER_TEST_ACCEPT=1 accepts it; first difference: {difference:?}");
 }
