@@ -25,6 +25,7 @@ mod namespaces;
 mod outage;
 mod place;
 mod programs;
+mod recipes;
 mod recover;
 mod restic;
 mod rsync;

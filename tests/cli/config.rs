@@ -26,6 +26,11 @@ fn a_name_stands_for_a_url_and_its_key() {
     let right = bench.path("right");
     bench.secret(FILE, &photos(&bench, &format!("passphrase-file = {right:?}\n")));
     bench.run(&["ls", "photos"]).ok();
+    // Directories of other commands are none of the mountpoint's business.
+    let point = bench.path("home");
+    bench.secret(FILE, &photos(&bench, &format!("passphrase-file = {right:?}\nmountpoint = {point:?}\n")));
+    bench.run(&["export", "photos", "/", "out"]).ok();
+    bench.run(&["import", "photos", "out", "/copy"]).ok();
     // A directory of that name is still to be had, by a path.
     bench.run(&["ls", "./photos"]).refused(Exit::BucketMissing, "photos");
 }

@@ -66,12 +66,13 @@ pub(super) fn apply(
     let is_secret_nearer =
         given.says_a_secret() || SECRETS.iter().any(|name| std::env::var_os(variable(name)).is_some());
     let named = given.volume.as_deref();
+    let is_mount = command.get_name() == "mount";
     command.mut_args(|arg| {
         let id = arg.get_id().as_str().to_owned();
         match id.as_str() {
             URL => return arg.value_parser(url_or_name(config.clone())),
             POINTS => return arg.value_parser(point_or_name(config.clone())),
-            "dir" => {
+            "dir" if is_mount => {
                 return match named.and_then(|name| config.mountpoint(name)) {
                     Some(point) => arg.required(false).default_value(point.to_owned()),
                     None => arg,
