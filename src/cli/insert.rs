@@ -269,7 +269,7 @@ impl Shared {
     async fn copy_contents(&self, path: &Path, about: &Metadata, ino: Ino) -> Result<(), CopyError> {
         let vfs = &self.tree.vfs;
         let mut source = block_in_place(|| Source::open(path, about))?;
-        while let Some((offset, bytes)) = block_in_place(|| source.next())? {
+        while let Some((offset, bytes)) = block_in_place(|| source.next_data())? {
             vfs.write(ino, offset, &bytes, true).await?;
             self.progress.add_bytes(bytes.len() as u64);
         }

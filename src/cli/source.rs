@@ -54,7 +54,7 @@ impl Source {
     ///
     /// # Errors
     /// The system's, or [`SourceError::Changed`] if it has become shorter.
-    pub fn next(&mut self) -> Result<Option<(u64, Vec<u8>)>, SourceError> {
+    pub fn next_data(&mut self) -> Result<Option<(u64, Vec<u8>)>, SourceError> {
         let size = self.about.size();
         if self.offset >= self.end {
             match rustix::fs::seek(&self.file, SeekFrom::Data(self.offset)) {
@@ -97,7 +97,7 @@ mod tests {
     fn all(path: &Path) -> Result<Vec<(u64, usize)>, SourceError> {
         let mut source = Source::open(path, &path.symlink_metadata().unwrap())?;
         let mut pieces = Vec::new();
-        while let Some((offset, bytes)) = source.next()? {
+        while let Some((offset, bytes)) = source.next_data()? {
             pieces.push((offset, bytes.len()));
         }
         source.check().map(|()| pieces)
@@ -125,7 +125,7 @@ mod tests {
         let about = path.symlink_metadata().unwrap();
         let mut source = Source::open(&path, &about).unwrap();
         std::fs::write(&path, [8; 50]).unwrap();
-        assert!(matches!(source.next(), Err(SourceError::Changed)));
+        assert!(matches!(source.next_data(), Err(SourceError::Changed)));
         assert!(matches!(source.check(), Err(SourceError::Changed)));
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, [7; 100]).unwrap();
