@@ -1,5 +1,7 @@
 //! The command line: one definition that feeds parser, help and examples.
 
+use std::path::PathBuf;
+
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Parser, Subcommand};
 
@@ -7,8 +9,8 @@ use super::exit::Exit;
 use super::logging::LogArgs;
 use super::progress::ProgressArgs;
 use super::{
-    cat, check, cp, export, fingerprint, gc, init, inspect, key, limit, ls, mount, recover, repair, status,
-    sync, umount, warm,
+    cat, check, completions, config, cp, export, fingerprint, gc, import, init, inspect, key, limit, ls,
+    mount, recover, repair, status, sync, umount, warm,
 };
 
 const STYLES: Styles = Styles::styled()
@@ -33,6 +35,9 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// Read settings from this file only, not from ~/.config/coffer/config.toml and /etc/coffer/config.toml
+    #[arg(long, value_name = "FILE", env = "COFFER_CONFIG", global = true, hide_env_values = true)]
+    pub config: Option<PathBuf>,
     /// How much to log.
     #[command(flatten)]
     pub log: LogArgs,
@@ -83,6 +88,9 @@ pub enum Command {
     /// Copy a whole tree out of a volume, faithful in every attribute
     #[command(after_help = export::EXAMPLES)]
     Export(export::ExportArgs),
+    /// Copy a whole tree into a volume, faithful in every attribute
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::ImportArgs),
     /// Give back what is stored and not used, or tell how much that is
     #[command(after_help = gc::EXAMPLES)]
     Gc(gc::GcArgs),
@@ -101,6 +109,15 @@ pub enum Command {
     /// List, add, change and remove the keys that open a volume
     #[command(subcommand, after_help = key::EXAMPLES)]
     Key(key::KeyCommand),
+    /// Show which settings are in force, and where each comes from
+    #[command(subcommand, after_help = config::EXAMPLES)]
+    Config(config::ConfigCommand),
+    /// Print what a shell needs to complete commands and options
+    #[command(after_help = completions::COMPLETIONS_EXAMPLES)]
+    Completions(completions::CompletionsArgs),
+    /// Print or write the manual pages
+    #[command(after_help = completions::MAN_EXAMPLES)]
+    Man(completions::ManArgs),
     /// Show what a stored object is
     #[command(after_help = inspect::EXAMPLES)]
     Inspect(inspect::InspectArgs),

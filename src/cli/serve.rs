@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
-use super::explain;
 use super::figures::{Figures, Page};
 use super::mount::{Front, MountArgs};
 use super::open::greeting;
@@ -16,6 +16,7 @@ use super::progress::Progress;
 use super::report::{Report, log_line};
 use super::signals::{Ask, Signals};
 use super::units::{show_count, show_size};
+use super::{explain, supervisor};
 use crate::base::{Clock, SystemClock};
 use crate::control::{Live, MountEntry, Registry, Server, Subject};
 use crate::crypto::unlocked_because;
@@ -27,6 +28,8 @@ use crate::volume::unsent::Shelf;
 use crate::volume::{self, Budget, OpenOptions, Opened};
 use crate::web::{self, Door, Place, PlaceError};
 
+/// How often the service manager is told how far saving is.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is looked how much is left to save.
 const SHOW_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -247,10 +250,18 @@ impl Keeper {
         let progress = Progress::start("saving");
         tokio::pin!(work);
         let mut look = tokio::time::interval(SHOW_INTERVAL);
+        let mut told: Option<Instant> = None;
         let result = loop {
             tokio::select! {
                 result = &mut work => break Ok(result),
-                _ = look.tick() => progress.set_left(self.vfs.dirty_bytes()),
+                _ = look.tick() => {
+                    let left = self.vfs.dirty_bytes();
+                    progress.set_left(left);
+                    if told.is_none_or(|told| told.elapsed() >= REPORT_INTERVAL) {
+                        told = Some(Instant::now());
+                        supervisor::ending(&format!("saving: {} not in the bucket yet", show_size(left)));
+                    }
+                }
                 asked = self.signals.next() => if asked == Ask::Interrupt {
                     self.interrupts += 1;
                     let left = show_size(self.vfs.dirty_bytes());
