@@ -7,12 +7,13 @@ use clap::{Arg, ArgAction, Command};
 pub const ENVIRONMENT_PREFIX: &str = "COFFER_";
 
 /// Options of `coffer mount` that somebody has to type each time: they give up a protection, or mean nothing from afar.
-pub const ON_THE_LINE_ONLY: [&str; 9] = [
+pub const ON_THE_LINE_ONLY: [&str; 10] = [
     "accept-rollback",
     "fault",
     "forensic",
     "foreground",
     "help",
+    "http-anywhere",
     "passphrase-fd",
     "recovery-code",
     "takeover",
