@@ -176,6 +176,10 @@ impl Actor {
     }
 
     pub async fn fsync(&mut self, ino: u64) -> Step<bool> {
+        if self.history.borrow().now().node(ino).is_none() {
+            // Somebody else has removed it. Nobody can have it open to ask for it.
+            return Ok(false);
+        }
         let mark = self.history.borrow().mark_of(ino);
         let synced = self.vfs.fsync(Ino(ino), false).await;
         let is_done = self.outcome("fsync", synced)?.is_some();
