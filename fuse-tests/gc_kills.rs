@@ -13,8 +13,8 @@ use serde_json::Value;
 use crate::kills::{kill_at_random, rounds, time_of};
 use crate::support::command::{run, wait_until};
 use crate::support::mount::Mount;
-use crate::support::seed;
 use crate::support::volume::Volume;
+use crate::support::{seed, servers};
 
 const BLOCK: usize = 65_536;
 const BLOCKS: usize = 256;
@@ -153,5 +153,34 @@ fn a_mount_that_is_killed_while_it_cleans_loses_nothing() {
         "of {} mounts killed while cleaning by themselves {cleaned} had rewritten something",
         rounds / 2
     );
+    bench.finish(rounds);
+}
+
+#[test]
+fn a_bucket_whose_server_is_killed_while_a_mount_cleans_loses_nothing() {
+    let mut server = servers::seaweedfs();
+    let volume = Volume::on(&server);
+    let mut bench = Bench::new(&volume, "kills of the server beside cleaning");
+    let (rounds, mut finished) = (rounds(2), 0);
+    for round in 0..rounds {
+        let mount = bench.mount();
+        bench.check_file(&mount, round);
+        bench.hollow_out(&mount.path("file"));
+        let mut gc = bench.gc(&["--now", mount.dir.to_str().unwrap()]);
+        let mut asking = gc.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(bench.dice.random_range(0..600)));
+        server.kill();
+        server.start_again();
+        // What it answers depends on how long the server was away; what is in the file does not.
+        finished += u32::from(asking.wait().unwrap().success());
+        bench.check_file(&mount, round);
+        if round % 10 == 3 {
+            mount.crash();
+            bench.check_volume(round);
+        } else {
+            mount.unmount();
+        }
+    }
+    println!("{finished} of {rounds} cleanings went on when the server came back");
     bench.finish(rounds);
 }

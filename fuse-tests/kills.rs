@@ -259,6 +259,52 @@ fn a_killed_change_of_passphrase_leaves_the_old_one_or_the_new_one() {
 }
 
 #[test]
+fn a_killed_addition_of_a_key_leaves_it_whole_or_not_there() {
+    let mut dice = SmallRng::seed_from_u64(seed("kills of key add"));
+    let volume = Volume::local();
+    let new = volume.passphrase_file().with_extension("new");
+    fs::copy(volume.passphrase_file(), &new).unwrap();
+    rustix::fs::chmod(&new, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    fs::write(&new, "the passphrase of a second key\n").unwrap();
+    let opens = |file: &Path| {
+        let mut list = volume.coffer(["ls", &volume.url, "--passphrase-file"]);
+        list.arg(file);
+        run(list).status.success()
+    };
+    let change = |args: &[&str]| {
+        let mut change = volume.coffer([&["key"], args].concat());
+        change.arg("--passphrase-file").arg(volume.passphrase_file());
+        change
+    };
+    let add = || {
+        let mut add = change(&["add", &volume.url, "--kdf-log-n", "15", "--label", "second"]);
+        add.arg("--new-passphrase-file").arg(&new);
+        add
+    };
+    let slots = || -> Vec<(u64, bool)> {
+        let listed = run(volume.coffer(["key", "list", "--json", &volume.url])).ok().text();
+        let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+        let slot = |slot: &serde_json::Value| (slot["slot"].as_u64().unwrap(), slot["label"] == "second");
+        listed.as_array().unwrap().iter().map(slot).collect()
+    };
+    let remove = |slot: u64| run(change(&["remove", &volume.url, &slot.to_string()])).ok();
+    let span = time_of(add());
+    slots().into_iter().filter(|(_, is_second)| *is_second).for_each(|(slot, _)| drop(remove(slot)));
+    let (rounds, mut added) = (rounds(6), 0);
+    for round in 0..rounds {
+        let done = kill_at_random(add(), &mut dice, span);
+        let second: Vec<u64> =
+            slots().into_iter().filter(|(_, is_second)| *is_second).map(|(slot, _)| slot).collect();
+        assert!(second.len() <= 1 && (!done || second.len() == 1), "round {round}: {done}, {second:?}");
+        assert!(opens(&volume.passphrase_file()), "round {round}: the first key opens nothing any more");
+        assert_eq!(opens(&new), second.len() == 1, "round {round}: the second key is listed: {second:?}");
+        added += second.len();
+        second.into_iter().for_each(|slot| drop(remove(slot)));
+    }
+    println!("of {rounds} killed additions of a key {added} took effect");
+}
+
+#[test]
 fn a_mount_killed_while_it_unmounts_keeps_what_was_synced_and_tears_nothing() {
     let mut dice = SmallRng::seed_from_u64(seed("kills of unmounts"));
     let volume = Volume::local();
@@ -314,7 +360,7 @@ fn what_was_synced_survives_a_bucket_whose_server_is_killed_again_and_again() {
             let (dir, stop) = (&mount.dir, &stop);
             scope.spawn(move || replace_until_killed(dir, file as u32, noted, stop));
         }
-        for _ in 0..if extended() { 25 } else { 2 } {
+        for _ in 0..rounds(2) {
             let target = total() + dice.random_range(8..40);
             wait_until("enough was synced", Duration::from_secs(240), || total() >= target);
             server.kill();

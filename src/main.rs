@@ -1,9 +1,11 @@
 //! The `coffer` command.
 
+mod allocator;
+
 use std::ffi::{c_int, c_long};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator::new();
 
 /// How long the allocator keeps what was freed before the system gets it back. Its own default is a second: as much as
 /// a stream turns over meanwhile would count as ours.

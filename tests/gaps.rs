@@ -107,6 +107,71 @@ async fn a_gap_is_told_for_what_it_means_and_is_closed_by_an_admins_leave_alone(
     assert!(world.records().await.remove(&Key::Acceptance) == accepted);
 }
 
+/// Makes commits, up to number `upto`, folds what is old, and leaves.
+async fn commit_upto(world: &World, machine: &TempDir, upto: u64) {
+    let opened = Box::pin(volume::open(world.bucket(), &factors(), on(machine, false))).await.unwrap();
+    let ino = match opened.vfs.create(&CALLER, Ino::ROOT, b"counter", 0o644, false).await {
+        Ok(found) => found.ino,
+        Err(error) => panic!("{error}"),
+    };
+    while opened.vfs.head().0 < upto {
+        opened.vfs.write(ino, 0, &opened.vfs.head().0.to_le_bytes(), true).await.unwrap();
+        opened.vfs.fsync(ino, false).await.unwrap();
+    }
+    opened.vfs.reclaim().await.unwrap();
+    opened.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_after_an_accepted_gap_is_folded_and_what_is_broken_there_is_found() {
+    let (world, machine, gap) = with_a_gap().await;
+    repair(&world, on(&machine, true)).await.unwrap();
+    let records = world.records().await;
+    let Record::Acceptance(accepted) = &records[&Key::Acceptance] else { unreachable!() };
+    // A machine that stays away meanwhile, and a reader that stays and looks away.
+    let absent = tempfile::tempdir().unwrap();
+    commit_upto(&world, &machine, 1500).await;
+    mounts(&world, on(&absent, false)).await.unwrap();
+    let reader = world.mount(true).await;
+    commit_upto(&world, &machine, 3200).await;
+
+    let records = world.records().await;
+    let has_own = |number| records.contains_key(&Key::Commit(number));
+    assert!(records.contains_key(&Key::History(1025)) && !records.contains_key(&Key::History(1)));
+    assert!((1..=1024).all(|number| has_own(number) != (number == gap)), "they stay as they are");
+    assert!(!(1025..=2048).any(has_own) && (2049..=3200).all(has_own));
+    let report = world.check(false).await;
+    let left: Vec<_> = report.findings.iter().filter(|found| found.problem != Problem::Garbage).collect();
+    assert!(matches!(&left[..], [found] if found.subject == Subject::Commit(gap)), "{}", told(&report));
+    assert_eq!(left[0].problem, Problem::CommitMissing { is_accepted: true });
+
+    assert!(reader.vfs.follow().await.unwrap(), "it follows over what was folded");
+    reader.close().await.unwrap();
+    for machine in [&machine, &absent, &tempfile::tempdir().unwrap()] {
+        mounts(&world, on(machine, false)).await.unwrap();
+    }
+    let Record::History(history) = &records[&Key::History(1025)] else { unreachable!() };
+    let mut other = (**history).clone();
+    other.before[0] ^= 1;
+    let other = Record::History(Arc::new(other));
+    for (what, key, record) in [
+        ("a commit after what was accepted", Key::Commit(accepted.commit + 1), None),
+        ("the last before those that are folded", Key::Commit(1024), None),
+        ("those that are folded", Key::History(1025), None),
+        ("where they begin", Key::History(1025), Some(&other)),
+        ("the first after them", Key::Commit(2049), None),
+        ("a later one", Key::Commit(3000), None),
+    ] {
+        let world = world.fork().await;
+        world.put_record(key, record).await;
+        for machine in [machine.path(), tempfile::tempdir().unwrap().path()] {
+            let options = OpenOptions { state_dir: Some(machine.to_owned()), ..on(&absent, false) };
+            let refused = mounts(&world, options).await;
+            assert!(matches!(refused, Err(VolumeError::Woven { .. })), "{what}: {refused:?}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gap_that_an_admin_has_accepted_excuses_no_later_one() {
     let (world, machine, _) = with_a_gap().await;

@@ -3,7 +3,7 @@
 use super::MaintError;
 use super::check::Survey;
 use super::finding::{Problem, Subject};
-use super::rows::Rows;
+use super::rows::{Row, Rows};
 use crate::meta::chain::{GENESIS, HISTORY_COMMITS, hash_in, link};
 use crate::meta::{Commit, History, Key, Record, Superblock};
 
@@ -36,8 +36,13 @@ impl Survey<'_> {
         }
         self.look_at_declarations().await?;
         let mut chain = Chain { next: 1, previous: vec![GENESIS] };
+        let mut commits = Rows::of(&engine, b'C');
         let mut rows = Rows::of(&engine, b'H');
         while let Some(row) = rows.next().await? {
+            if let Some(Key::History(first)) = row.key {
+                // Before it may lie some that could not be folded.
+                self.look_at_commits(&mut chain, &mut commits, first).await?;
+            }
             match (row.key, row.record) {
                 (Some(Key::History(first)), Ok(Record::History(history))) => {
                     self.look_at_history_of(&mut chain, first, &history);
@@ -49,22 +54,34 @@ impl Survey<'_> {
                 _ => self.findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordStray),
             }
         }
-        let mut rows = Rows::of(&engine, b'C');
-        while let Some(row) = rows.next().await? {
+        self.look_at_commits(&mut chain, &mut commits, u64::MAX).await?;
+        self.newest_commit = chain.next.saturating_sub(1);
+        if let Some(superblock) = self.superblock.clone() {
+            self.judge_head(&chain, &superblock);
+            self.judge_pin(&superblock);
+        }
+        Ok(())
+    }
+
+    /// Goes on along the chain, up to commit `end`.
+    async fn look_at_commits(
+        &mut self,
+        chain: &mut Chain,
+        rows: &mut Rows<'_>,
+        end: u64,
+    ) -> Result<(), MaintError> {
+        let is_before = |row: &Row| !matches!(row.key, Some(Key::Commit(number)) if number >= end);
+        while rows.peek().await?.is_some_and(is_before) {
+            let Some(row) = rows.next().await? else { break };
             match (row.key, row.record) {
                 (Some(Key::Commit(number)), Ok(Record::Commit(commit))) => {
-                    self.look_at_commit(&mut chain, number, &commit);
+                    self.look_at_commit(chain, number, &commit);
                 }
                 (Some(Key::Commit(_)), Err(why)) => {
                     self.findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordBroken { why });
                 }
                 _ => self.findings.add(Subject::Record(row.raw.to_vec()), Problem::RecordStray),
             }
-        }
-        self.newest_commit = chain.next.saturating_sub(1);
-        if let Some(superblock) = self.superblock.clone() {
-            self.judge_head(&chain, &superblock);
-            self.judge_pin(&superblock);
         }
         Ok(())
     }

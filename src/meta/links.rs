@@ -4,18 +4,19 @@
 //! store has kept them apart, has two objects that open. The chain tells whether a state was made of one history.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::crypto::KeyRing;
 
 use super::chain::{GENESIS, HISTORY_COMMITS, first_of, hash_in, link};
 use super::engine::Engine;
-use super::{Key, MetaError, Record, Superblock, decode};
+use super::{History, Key, MetaError, Record, Superblock, decode};
 
 /// Records that are read at once.
 const PAGE: usize = 1024;
 
 /// Checks the commits after `since`, a commit whose hash is known, or all that are not folded; up to what
-/// `superblock` says is the last.
+/// `superblock` says is the last. Commits after `since` that are folded are passed over.
 ///
 /// # Errors
 /// [`MetaError::Inconsistent`] names the first commit that does not follow from the one before it; or records cannot
@@ -27,16 +28,22 @@ pub async fn walk(
     since: Option<(u64, [u8; 32])>,
 ) -> Result<(), MetaError> {
     let (mut last, mut hash) = match since {
-        // What is folded by now cannot be walked along.
-        Some((number, hash)) if is_there(engine, number.saturating_add(1)).await? => (number, hash),
-        _ => before_oldest(engine, ring).await?,
+        Some(since) => since,
+        None => before_oldest(engine, ring).await?,
     };
     loop {
         let rows = page(engine, last.saturating_add(1)..superblock.commit.saturating_add(1), PAGE).await?;
         let count = rows.len();
         for (number, record) in rows {
             let Record::Commit(commit) = record else { return Err(broken(number)) };
-            if number != last.saturating_add(1) || link(ring, &hash, number, &commit) != commit.hash {
+            if number != last.saturating_add(1) {
+                let passed = match since {
+                    Some(_) => over_folded(engine, ring, (last, hash), number).await?,
+                    None => None,
+                };
+                hash = passed.ok_or(broken(number))?;
+            }
+            if link(ring, &hash, number, &commit) != commit.hash {
                 return Err(broken(number));
             }
             (last, hash) = (number, commit.hash);
@@ -51,13 +58,43 @@ pub async fn walk(
     }
 }
 
+/// The hash before commit `number`, where all from `last` to there are folded: the folded ones lead on from `last`, and
+/// to `number`.
+async fn over_folded(
+    engine: &Engine,
+    ring: &KeyRing,
+    (last, hash): (u64, [u8; 32]),
+    number: u64,
+) -> Result<Option<[u8; 32]>, MetaError> {
+    if first_of(number) != number {
+        return Ok(None);
+    }
+    let first = first_of(last.saturating_add(1));
+    let Some(history) = history(engine, first).await? else { return Ok(None) };
+    let leads_on = match last < first {
+        true => history.before == hash,
+        false => hash_in(ring, &history, first, last) == Some(hash),
+    };
+    if !leads_on {
+        return Ok(None);
+    }
+    let first = number.saturating_sub(HISTORY_COMMITS);
+    let history = self::history(engine, first).await?;
+    Ok(history.and_then(|history| hash_in(ring, &history, first, number - 1)))
+}
+
+async fn history(engine: &Engine, first: u64) -> Result<Option<Arc<History>>, MetaError> {
+    let key = Key::History(first);
+    let Some(bytes) = engine.get(&key.encode()).await? else { return Ok(None) };
+    match decode(&key, &bytes)? {
+        Record::History(history) => Ok(Some(history)),
+        _ => Ok(None),
+    }
+}
+
 fn broken(number: u64) -> MetaError {
     let why = "it does not follow from the commit before it, as if two histories had been mixed";
     MetaError::Inconsistent { key: Key::Commit(number), why }
-}
-
-async fn is_there(engine: &Engine, number: u64) -> Result<bool, MetaError> {
-    Ok(engine.get(&Key::Commit(number).encode()).await?.is_some())
 }
 
 /// Number and hash of the commit before the oldest one that has a record of its own.
@@ -67,9 +104,7 @@ async fn before_oldest(engine: &Engine, ring: &KeyRing) -> Result<(u64, [u8; 32]
         return Ok((0, GENESIS));
     }
     let first = first_of(oldest).saturating_sub(HISTORY_COMMITS);
-    let key = Key::History(first);
-    let bytes = engine.get(&key.encode()).await?.ok_or(broken(oldest))?;
-    let Record::History(history) = decode(&key, &bytes)? else { return Err(broken(oldest)) };
+    let history = history(engine, first).await?.ok_or(broken(oldest))?;
     let hash = hash_in(ring, &history, first, oldest - 1).ok_or(broken(oldest))?;
     Ok((oldest - 1, hash))
 }

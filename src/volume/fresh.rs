@@ -128,8 +128,13 @@ impl Offer<'_> {
     /// mount asks for.
     pub(super) async fn accepted_upto(&self) -> Result<Option<u64>, VolumeError> {
         let Some(accepted) = self.acceptance().await? else { return Ok(None) };
-        let next = Key::Commit(accepted.commit.saturating_add(1));
-        Ok(self.record(next).await?.map(|_| accepted.commit))
+        let next = accepted.commit.saturating_add(1);
+        for key in [Key::Commit(next), Key::History(chain::first_of(next))] {
+            if self.record(key).await?.is_some() {
+                return Ok(Some(accepted.commit));
+            }
+        }
+        Ok(None)
     }
 
     async fn check_expected(&self, expected: &ExpectedCommit) -> Result<(), VolumeError> {

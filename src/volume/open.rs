@@ -243,6 +243,11 @@ impl Opening {
         {
             return Err(error);
         }
+        let newest = match &accepted {
+            Some(accepted) => Some(accepted.commit),
+            None => offer.acceptance().await?.map(|accepted| accepted.commit),
+        };
+        vfs_options.accepted_commit = newest.unwrap_or(0);
         let ordinal = accepted.as_ref().map_or(0, |accepted| accepted.ordinal);
         let pin = offer.pin(self.memory.pin.as_ref(), vfs_options.device, ordinal);
         let had_crashed = found.holder.is_some();

@@ -43,9 +43,11 @@ pub enum Habit {
     Hoards,
     /// Fills a directory and puts it in the place of another.
     Publishes,
+    /// Cuts, empties and overwrites one file, and has another one synced before that is sent.
+    Revises,
 }
 
-pub const HABITS: [Habit; 8] = [
+pub const HABITS: [Habit; 9] = [
     Habit::Wanders,
     Habit::Wanders,
     Habit::Replaces,
@@ -54,6 +56,7 @@ pub const HABITS: [Habit; 8] = [
     Habit::Worries,
     Habit::Hoards,
     Habit::Publishes,
+    Habit::Revises,
 ];
 
 /// An actor's end that is no failure: its mount has been taken over, or ends.
@@ -87,6 +90,7 @@ impl Actor {
                 Habit::Worries => self.worry().await,
                 Habit::Hoards => self.hoard().await,
                 Habit::Publishes => self.publish().await,
+                Habit::Revises => self.revise().await,
             };
             if step.is_err() {
                 break;
@@ -172,6 +176,10 @@ impl Actor {
     }
 
     pub async fn fsync(&mut self, ino: u64) -> Step<bool> {
+        if self.history.borrow().now().node(ino).is_none() {
+            // Somebody else has removed it. Nobody can have it open to ask for it.
+            return Ok(false);
+        }
         let mark = self.history.borrow().mark_of(ino);
         let synced = self.vfs.fsync(Ino(ino), false).await;
         let is_done = self.outcome("fsync", synced)?.is_some();
@@ -348,15 +356,7 @@ impl Actor {
     }
 
     async fn keep_book(&mut self) -> Step {
-        let name = format!("book{}", self.number).into_bytes();
-        let known = self.history.borrow().now().0[&1].entries.get(&name).copied();
-        let ino = match known {
-            Some(ino) => ino,
-            None => match self.make(1, &name, FileKind::Regular).await? {
-                Some(ino) => ino,
-                None => return Ok(()),
-            },
-        };
+        let Some(ino) = self.own("book", FileKind::Regular).await? else { return Ok(()) };
         let page = self.rng.random_range(0..40_u64);
         self.write(ino, page * 4096, 4096).await?;
         if self.rng.random_bool(0.3) {

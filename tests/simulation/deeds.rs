@@ -1,5 +1,7 @@
 //! More that actors do: sizes and holes, shared copies, files without a name, directories put in others' places.
 
+use std::time::Duration;
+
 use coffer::base::{FileKind, Ino};
 use coffer::vfs::{RenameMode, SetAttr, VfsError};
 use rand::Rng;
@@ -22,14 +24,28 @@ impl Actor {
         Ok(())
     }
 
-    /// Makes room or holes.
+    /// A file or directory of this actor's in the root, which is made if it is not there.
+    pub async fn own(&mut self, name: &str, kind: FileKind) -> Step<Option<u64>> {
+        let name = format!("{name}{}", self.number).into_bytes();
+        let known = self.history.borrow().now().0[&1].entries.get(&name).copied();
+        match known {
+            Some(ino) => Ok(Some(ino)),
+            None => self.make(1, &name, kind).await,
+        }
+    }
+
+    /// Makes room or holes somewhere.
     pub async fn allocate(&mut self, ino: u64) -> Step {
-        let Some(_writing) = self.busy.write(ino) else { return Ok(()) };
         let (offset, len) = self.span();
-        let (end, modes) =
-            (offset + len as u64, [PUNCH_HOLE, PUNCH_HOLE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE, 0, KEEP_SIZE]);
+        let modes = [PUNCH_HOLE, PUNCH_HOLE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE, 0, KEEP_SIZE];
         let mode = modes[self.rng.random_range(0..modes.len())];
-        let done = self.vfs.fallocate(Ino(ino), mode, offset, len as u64).await;
+        self.fallocate(ino, mode, offset, len as u64).await
+    }
+
+    async fn fallocate(&mut self, ino: u64, mode: i32, offset: u64, len: u64) -> Step {
+        let Some(_writing) = self.busy.write(ino) else { return Ok(()) };
+        let end = offset + len;
+        let done = self.vfs.fallocate(Ino(ino), mode, offset, len).await;
         if self.outcome("allocate", done)?.is_some() {
             self.history.borrow_mut().record_write(&[ino], |tree| {
                 let size = tree.node(ino).map_or(0, |node| node.data.len() as u64);
@@ -37,7 +53,7 @@ impl Actor {
                     tree.resize(ino, end);
                 }
                 if mode & !KEEP_SIZE != 0 {
-                    tree.punch(ino, offset, len as u64);
+                    tree.punch(ino, offset, len);
                 }
             });
         }
@@ -46,7 +62,13 @@ impl Actor {
 
     /// Copies a part of another file, or of the same: mostly whole blocks, which are shared.
     pub async fn copy(&mut self, to: u64) -> Step {
-        let Some(from) = self.pick(FileKind::Regular) else { return Ok(()) };
+        match self.pick(FileKind::Regular) {
+            Some(from) => self.copy_from(from, to).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn copy_from(&mut self, from: u64, to: u64) -> Step {
         let Some(_copying) = self.busy.copy(from) else { return Ok(()) };
         let _writing = match from == to {
             true => None,
@@ -102,14 +124,7 @@ impl Actor {
     pub async fn publish(&mut self) -> Step {
         let (new, old) =
             (format!("new{}", self.number).into_bytes(), format!("old{}", self.number).into_bytes());
-        let known = self.history.borrow().now().0[&1].entries.get(&new).copied();
-        let dir = match known {
-            Some(dir) => dir,
-            None => match self.make(1, &new, FileKind::Directory).await? {
-                Some(dir) => dir,
-                None => return Ok(()),
-            },
-        };
+        let Some(dir) = self.own("new", FileKind::Directory).await? else { return Ok(()) };
         for name in [&b"x"[..], b"y"].into_iter().take(self.rng.random_range(1..3)) {
             let found =
                 self.history.borrow().now().0.get(&dir).and_then(|dir| dir.entries.get(name).copied());
@@ -129,6 +144,50 @@ impl Actor {
         self.rename(1, &new, 1, &old, mode).await?;
         if self.rng.random_bool(0.3) {
             self.fsync(1).await?;
+        }
+        Ok(())
+    }
+
+    /// Changes one file in all ways, so that much of it is not sent, some of it above what is about to be; shares it as
+    /// it is then; and has another one synced, which need not wait for all that.
+    pub async fn revise(&mut self) -> Step {
+        let Some(draft) = self.own("draft", FileKind::Regular).await? else { return Ok(()) };
+        let Some(slip) = self.own("slip", FileKind::Regular).await? else { return Ok(()) };
+        // Something to lie under the holes.
+        self.write(draft, 0, 4 * BLOCK as usize).await?;
+        if self.rng.random_bool(0.7) {
+            self.fsync(draft).await?;
+        }
+        self.strike(draft).await?;
+        if self.rng.random_bool(0.6) {
+            // Until a commit by age is under way.
+            let age = if self.rng.random_bool(0.5) { 300 } else { 5_000 };
+            let into_it = self.rng.random_range(0..150);
+            tokio::time::sleep(Duration::from_millis(age + into_it)).await;
+            self.strike(draft).await?;
+        }
+        if self.rng.random_bool(0.4)
+            && let Some(copy) = self.own("copy", FileKind::Regular).await?
+        {
+            self.copy_from(draft, copy).await?;
+            self.check(copy).await?;
+        }
+        self.write(slip, 0, 100).await?;
+        self.fsync(slip).await?;
+        self.check(draft).await
+    }
+
+    /// Cuts, empties and overwrites pieces of a file.
+    async fn strike(&mut self, ino: u64) -> Step {
+        for _ in 0..self.rng.random_range(1..5) {
+            let block = self.rng.random_range(0..4_u64);
+            match self.rng.random_range(0..6) {
+                0 => self.resize(ino).await?,
+                1 | 2 => self.fallocate(ino, PUNCH_HOLE, block * BLOCK, BLOCK).await?,
+                3 => self.allocate(ino).await?,
+                4 => self.write(ino, block * BLOCK + 100, 50_000).await?,
+                _ => self.write(ino, block * BLOCK, BLOCK as usize - 1).await?,
+            }
         }
         Ok(())
     }

@@ -21,13 +21,13 @@ pub struct Kept {
 /// Where it is kept.
 pub type Shelf = Arc<Mutex<Option<Kept>>>;
 
-/// Keeps what was not sent on `shelf`.
-pub fn keep_on(shelf: &Shelf) -> OnFenced {
+/// Keeps what was not sent on `shelf`. `is_away` says that the bucket shall not be asked.
+pub fn keep_on(shelf: &Shelf, is_away: bool) -> OnFenced {
     let shelf = Arc::clone(shelf);
     Arc::new(move |vfs| {
         let shelf = Arc::clone(&shelf);
         async move {
-            let kept = keep(&vfs).await;
+            let kept = keep(&vfs, is_away).await;
             let files = kept.unsent.files.len() as u64;
             *shelf.lock() = Some(kept);
             Rescue { is_saved: true, files, ..Rescue::default() }
@@ -36,9 +36,8 @@ pub fn keep_on(shelf: &Shelf) -> OnFenced {
     })
 }
 
-async fn keep(vfs: &Vfs) -> Kept {
+async fn keep(vfs: &Vfs, mut is_away: bool) -> Kept {
     let mut kept = Kept { unsent: vfs.unsent().await.unwrap(), ..Kept::default() };
-    let mut is_away = false;
     for file in &kept.unsent.files {
         let mut parts = Vec::new();
         let mut take = |part| {

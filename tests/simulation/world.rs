@@ -194,11 +194,15 @@ impl World {
     }
 
     pub fn process(&mut self, mortal: bool) -> Process {
+        self.process_with(mortal, StoreOptions::default())
+    }
+
+    fn process_with(&mut self, mortal: bool, store: StoreOptions) -> Process {
         self.processes += 1;
         let death = if mortal { weather::death(&mut self.rng) } else { None };
         let inner = Arc::new(self.faults.clone());
         let door = Arc::new(Door::new(inner, self.processes, death, Arc::clone(&self.trace)));
-        let store = StoreOptions { pause_seed: Some(self.rng.random()), ..StoreOptions::default() };
+        let store = StoreOptions { pause_seed: Some(self.rng.random()), ..store };
         let bucket = Bucket::with_options(Arc::new(DoorStore(door.clone())), "simulated", &store);
         let skew_secs = if self.rng.random_bool(0.2) { self.rng.random_range(-900..900) } else { 0 };
         let mut vfs = weather::options(&mut self.rng);
@@ -311,7 +315,12 @@ impl World {
 
     /// A reader beside the writer, in a process of its own.
     fn follower(&mut self) -> impl Future<Output = ()> + use<> {
-        let mut process = self.process(false);
+        let mut store = StoreOptions::default();
+        if self.rng.random_bool(0.5) {
+            // So short that looks are given up, and complete later.
+            store.read_timeout = Duration::from_millis(self.rng.random_range(80..800));
+        }
+        let mut process = self.process_with(false, store);
         process.options.vfs.read_only = true;
         process.options.vfs.poll_interval = Duration::from_millis(self.rng.random_range(500..6_000));
         let (history, looks) = (self.history.clone(), Rc::clone(&self.looks));
@@ -413,7 +422,7 @@ impl World {
     async fn takeover(&mut self, first: Process, second: Process, end: End) {
         let mut first = first;
         let shelf = rescue::Shelf::default();
-        first.options.vfs.on_fenced = Some(rescue::keep_on(&shelf));
+        first.options.vfs.on_fenced = Some(rescue::keep_on(&shelf, self.rng.random_bool(0.3)));
         let old = self.open(&first).await;
         let old_history = self.history.clone();
         // One that does nothing learns late that it is no longer the writer.

@@ -1,0 +1,257 @@
+//! Gives large pieces of memory mappings of their own, which the system gets back when they are let go.
+//!
+//! mimalloc keeps a page for each thread and each size of piece: of 4 MiB for pieces above 84 KiB. A dozen threads that
+//! read and write pieces of all lengths keep more in such pages than a small mount may take in all.
+#![allow(unsafe_code)] // an allocator hands out raw memory
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::ptr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use mimalloc::MiMalloc;
+
+/// Pieces from this size on have a mapping. Below it mimalloc's pages are an eighth of the size, and file blocks,
+/// of which there are many, fit into them.
+const MAPPED_BYTES_MIN: usize = 80 * 1024;
+/// The system gives a process 65,530 mappings. Beyond this many pieces, others go to mimalloc.
+const MAPPED_COUNT_MAX: usize = 16_384;
+const PAGE_BYTES: usize = 4096;
+/// Mappings that were let go last are kept for whoever wants as much next, because the first touch of each page of a
+/// new one costs as much as sealing it. Only of pieces up to this size.
+const KEPT_BYTES_MAX: usize = 256 * 1024;
+const KEPT_COUNT_MAX: usize = 16;
+
+unsafe extern "C" {
+    fn mi_is_in_heap_region(piece: *const u8) -> bool;
+}
+
+/// Mappings that nobody uses.
+struct Kept {
+    mappings: [(usize, usize); KEPT_COUNT_MAX],
+    next: usize,
+}
+
+/// mimalloc for small pieces, and mappings for large ones.
+pub(crate) struct Allocator {
+    kept: Mutex<Kept>,
+    mapped_count: AtomicUsize,
+}
+
+impl Allocator {
+    /// One that holds nothing.
+    pub(crate) const fn new() -> Self {
+        let kept = Kept { mappings: [(0, 0); KEPT_COUNT_MAX], next: 0 };
+        Self { kept: Mutex::new(kept), mapped_count: AtomicUsize::new(0) }
+    }
+
+    /// A mapping of `bytes`, whole pages; all zero if it `is_new`. Null if the system gives none, or there are many.
+    fn map(&self, bytes: usize, is_new: bool) -> *mut u8 {
+        if !is_new && let Some(piece) = self.take_kept(bytes) {
+            return piece;
+        }
+        if self.mapped_count.fetch_add(1, Ordering::Relaxed) < MAPPED_COUNT_MAX {
+            let (access, kind) =
+                (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            // SAFETY: a new anonymous mapping, at an address that the system chooses, is nobody else's.
+            let piece = unsafe { libc::mmap(ptr::null_mut(), bytes, access, kind, -1, 0) };
+            if piece != libc::MAP_FAILED {
+                return piece.cast();
+            }
+        }
+        self.mapped_count.fetch_sub(1, Ordering::Relaxed);
+        ptr::null_mut()
+    }
+
+    fn take_kept(&self, bytes: usize) -> Option<*mut u8> {
+        if bytes > KEPT_BYTES_MAX {
+            return None;
+        }
+        let mut kept = self.kept.lock().ok()?;
+        let found = kept.mappings.iter_mut().find(|(_, len)| *len == bytes)?;
+        let (piece, _) = std::mem::take(found);
+        Some(piece as *mut u8)
+    }
+
+    /// Lets go of a mapping; of the one that was kept longest if this one is kept.
+    fn unmap(&self, piece: *mut u8, bytes: usize) {
+        let (mut piece, mut bytes) = (piece as usize, bytes);
+        if bytes <= KEPT_BYTES_MAX
+            && let Ok(mut kept) = self.kept.lock()
+        {
+            let at = kept.next % KEPT_COUNT_MAX;
+            kept.next = at + 1;
+            if let Some(place) = kept.mappings.get_mut(at) {
+                (piece, bytes) = std::mem::replace(place, (piece, bytes));
+            }
+        }
+        if bytes > 0 {
+            self.mapped_count.fetch_sub(1, Ordering::Relaxed);
+            // SAFETY: it was mapped by `map`, with this length, and nobody refers to it.
+            unsafe { libc::munmap(piece as *mut libc::c_void, bytes) };
+        }
+    }
+}
+
+/// Whether a piece may have a mapping.
+const fn is_large(layout: &Layout) -> bool {
+    layout.size() >= MAPPED_BYTES_MIN && layout.align() <= PAGE_BYTES
+}
+
+/// Whole pages.
+const fn pages(bytes: usize) -> usize {
+    bytes.next_multiple_of(PAGE_BYTES)
+}
+
+/// Whether a large piece is mimalloc's, because there were too many mappings.
+fn is_small_after_all(piece: *const u8) -> bool {
+    // SAFETY: it only looks the address up.
+    unsafe { mi_is_in_heap_region(piece) }
+}
+
+// SAFETY: each piece comes from mimalloc or from a mapping of at least its size, aligned to a page, and goes back to
+// where it came from: small ones always to mimalloc, of large ones mimalloc knows which are its own.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if is_large(&layout) {
+            let piece = self.map(pages(layout.size()), false);
+            if !piece.is_null() {
+                return piece;
+            }
+        }
+        unsafe { MiMalloc.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if is_large(&layout) {
+            let piece = self.map(pages(layout.size()), true);
+            if !piece.is_null() {
+                return piece;
+            }
+        }
+        unsafe { MiMalloc.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
+        match is_large(&layout) && !is_small_after_all(piece) {
+            true => self.unmap(piece, pages(layout.size())),
+            false => unsafe { MiMalloc.dealloc(piece, layout) },
+        }
+    }
+
+    unsafe fn realloc(&self, piece: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller promises that the size fits the alignment.
+        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        let (was_large, is_large) = (is_large(&layout), is_large(&wanted));
+        if !was_large && !is_large || was_large && is_large && is_small_after_all(piece) {
+            return unsafe { MiMalloc.realloc(piece, layout, size) };
+        }
+        if was_large && is_large {
+            let (before, after) = (pages(layout.size()), pages(size));
+            // SAFETY: it was mapped with this length; who asks for another size gives the old piece up.
+            let moved = unsafe { libc::mremap(piece.cast(), before, after, libc::MREMAP_MAYMOVE) };
+            return if moved == libc::MAP_FAILED { ptr::null_mut() } else { moved.cast() };
+        }
+        unsafe {
+            let moved = self.alloc(wanted);
+            if !moved.is_null() {
+                ptr::copy_nonoverlapping(piece, moved, layout.size().min(size));
+                self.dealloc(piece, layout);
+            }
+            moved
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::slice;
+    use std::sync::Barrier;
+
+    use super::*;
+
+    fn layout(bytes: usize) -> Layout {
+        Layout::from_size_align(bytes, 16).unwrap()
+    }
+
+    fn mapped_count(allocator: &Allocator) -> usize {
+        allocator.mapped_count.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn a_piece_keeps_its_bytes_when_it_grows_and_shrinks_over_every_limit() {
+        let sizes =
+            [100, MAPPED_BYTES_MIN - 1, MAPPED_BYTES_MIN, 100_000, 3_000_000, 90_000, 50_000, 200_000, 1];
+        for is_crowded in [false, true] {
+            let allocator = Allocator::new();
+            if is_crowded {
+                allocator.mapped_count.store(MAPPED_COUNT_MAX, Ordering::Relaxed);
+            }
+            unsafe {
+                let mut piece = allocator.alloc(layout(sizes[0]));
+                slice::from_raw_parts_mut(piece, sizes[0]).fill(7);
+                let mut sevens = sizes[0];
+                for pair in sizes.windows(2) {
+                    piece = allocator.realloc(piece, layout(pair[0]), pair[1]);
+                    let bytes = slice::from_raw_parts_mut(piece, pair[1]);
+                    sevens = sevens.min(bytes.len());
+                    assert!(bytes[..sevens].iter().all(|byte| *byte == 7), "{pair:?}");
+                    bytes.fill(7);
+                    sevens = bytes.len();
+                }
+                allocator.dealloc(piece, layout(1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_zeroed_piece_is_zero_though_a_mapping_was_kept() {
+        let (allocator, layout) = (Allocator::new(), layout(100_000));
+        unsafe {
+            let piece = allocator.alloc(layout);
+            slice::from_raw_parts_mut(piece, 100_000).fill(7);
+            allocator.dealloc(piece, layout);
+            assert_eq!(mapped_count(&allocator), 1);
+            let zeroed = allocator.alloc_zeroed(layout);
+            assert!(slice::from_raw_parts(zeroed, 100_000).iter().all(|byte| *byte == 0));
+            let again = allocator.alloc(layout);
+            assert_eq!(again, piece, "what was let go last is given next");
+            allocator.dealloc(again, layout);
+            allocator.dealloc(zeroed, layout);
+        }
+    }
+
+    #[test]
+    fn of_large_pieces_that_many_threads_have_let_go_only_a_few_are_kept() {
+        const THREADS: usize = 12;
+        let (allocator, all_done) = (Allocator::new(), Barrier::new(THREADS));
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    for bytes in (MAPPED_BYTES_MIN..512 * 1024).step_by(16 * 1024) {
+                        unsafe {
+                            let piece = allocator.alloc(layout(bytes));
+                            slice::from_raw_parts_mut(piece, bytes).fill(7);
+                            allocator.dealloc(piece, layout(bytes));
+                        }
+                    }
+                    // While all of the threads are there, each would keep pages of its own.
+                    all_done.wait();
+                    assert!(mapped_count(&allocator) <= KEPT_COUNT_MAX);
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn beyond_as_many_mappings_as_the_system_gives_pieces_come_from_elsewhere() {
+        let allocator = Allocator::new();
+        let many: Vec<*mut u8> = (0..MAPPED_COUNT_MAX + 10)
+            .map(|_| unsafe { allocator.alloc(layout(MAPPED_BYTES_MIN)) })
+            .collect();
+        assert!(many.iter().all(|piece| !piece.is_null()));
+        assert_eq!(mapped_count(&allocator), MAPPED_COUNT_MAX);
+        many.into_iter().for_each(|piece| unsafe { allocator.dealloc(piece, layout(MAPPED_BYTES_MIN)) });
+        assert!(mapped_count(&allocator) <= KEPT_COUNT_MAX);
+    }
+}
