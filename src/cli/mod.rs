@@ -33,6 +33,7 @@ pub mod runtime;
 pub mod serve;
 pub mod signals;
 pub mod status;
+pub mod store_options;
 pub mod sync;
 pub mod sys;
 pub mod terminal;
