@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 use super::exit::Exit;
 use super::logging::LogArgs;
 use super::{
-    cat, check, cp, export, fingerprint, gc, init, inspect, key, ls, mount, recover, repair, status, sync,
-    umount,
+    cat, check, cp, export, fingerprint, gc, init, inspect, key, ls, mount, probe, recover, repair, status,
+    sync, umount,
 };
 
 const STYLES: Styles = Styles::styled()
@@ -88,6 +88,9 @@ pub enum Command {
     /// Show what a stored object is
     #[command(after_help = inspect::EXAMPLES)]
     Inspect(inspect::InspectArgs),
+    /// Tell what a store can do, and how fast
+    #[command(after_help = probe::EXAMPLES)]
+    Probe(probe::ProbeArgs),
 }
 
 fn overview() -> String {

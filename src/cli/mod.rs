@@ -26,6 +26,7 @@ pub mod mount;
 pub mod mount_options;
 pub mod open;
 pub mod passphrase;
+pub mod probe;
 pub mod progress;
 pub mod recover;
 pub mod repair;
@@ -93,6 +94,7 @@ fn dispatch(cli: Cli) -> CommandResult {
         Command::Repair(args) => repair::run(&args),
         Command::Recover(args) => recover::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Probe(args) => probe::run(&args),
     }
 }
 

@@ -11,6 +11,7 @@ mod options;
 mod patience;
 mod policy;
 mod probe;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod url;
@@ -29,6 +30,7 @@ pub use error::StoreError;
 pub use meter::{Meter, MeterSnapshot, OutageKind};
 pub use options::{Addressing, StoreOptions};
 pub use probe::ProbeReport;
+pub use survey::{Ability, Bandwidth, Latency, Survey, Surveyor};
 
 use crate::base::{Entropy, SystemClock};
 use connect::Connected;

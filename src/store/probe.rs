@@ -13,7 +13,7 @@ use crate::base::{Entropy, OsEntropy, SegmentId};
 
 /// The object that stays, so that whoever mounts needs but one write to see that it is refused.
 const KEPT: &str = "kept";
-const DIRECTORY: &str = "probe";
+pub(super) const DIRECTORY: &str = "probe";
 const FIRST: &[u8] = b"coffer probes whether this bucket keeps what it was given";
 const SECOND: &[u8] = b"this must not replace the object that is already there...";
 
