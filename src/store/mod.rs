@@ -169,6 +169,11 @@ impl Bucket {
         error::classify(error) == error::Trouble::Rejected
     }
 
+    /// The storage class of segments, if they have one of their own.
+    pub(crate) fn segment_class(&self) -> Option<&str> {
+        self.segment_class.as_deref()
+    }
+
     /// How segments are written: only if absent, and in the storage class that was asked for. Every other object is
     /// of the bucket's usual class, because each is read again and again or soon deleted.
     pub(crate) fn segment_options(&self) -> PutOptions {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::error::{Trouble, classify};
 use super::probe::DIRECTORY;
 use super::{Bucket, StoreError};
-use crate::base::{Entropy, SegmentId};
+use crate::base::{Entropy, OsEntropy, SegmentId};
 
 /// Writers that want one name at the same time.
 const RACERS: usize = 8;
@@ -104,6 +104,7 @@ impl Surveyor {
     /// # Errors
     /// The bucket cannot be reached, is not there, or refuses the first write: then nothing can be found out.
     pub async fn run(&self, bandwidth_bytes: u64) -> Result<Survey, StoreError> {
+        super::probe::prove_class(&self.bucket, &OsEntropy).await?;
         let first = self.directory.clone().join("first");
         let started = SystemTime::now();
         match self.create(&first, "first").await {
@@ -324,7 +325,7 @@ impl Surveyor {
         let each = usize::try_from(bytes / STREAMS).unwrap_or(usize::MAX);
         // Nothing that a store could make smaller.
         let mut noise = vec![0; each];
-        crate::base::OsEntropy.fill(&mut noise);
+        OsEntropy.fill(&mut noise);
         let noise = bytes::Bytes::from(noise);
         let started = Instant::now();
         let sends = (0..STREAMS).map(|number| self.put_shared(number, noise.clone()));
@@ -359,7 +360,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::base::OsEntropy;
     use crate::store::fault::scripted::FaultyStore;
     use crate::store::fault::{Fault, FaultPlan, FaultStore, Rule};
 

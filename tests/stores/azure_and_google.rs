@@ -79,7 +79,7 @@ fn behind_a_token(server: &Server, token: &'static str) -> Relay {
         request.headers.retain(|(name, _)| name != "authorization");
         if request.query("comp").as_deref() == Some("batch") {
             let body = String::from_utf8(request.body).unwrap();
-            let inner = body.replace(&format!("authorization: {shown}\r\n"), "");
+            let inner = body.replace(&format!("Authorization: {shown}\r\n"), "");
             assert!(inner.len() < body.len(), "the requests within show no token");
             request.body = inner.replace(" HTTP/1.1\r\n", &format!("?{signature} HTTP/1.1\r\n")).into_bytes();
         }

@@ -11,7 +11,7 @@ use coffer::volume::{self, NewVolumeSpec, OpenOptions};
 
 use crate::backends::run;
 use crate::support::google;
-use crate::support::relay::{Answer, Relay, forward};
+use crate::support::relay::{Answer, Relay, Request, forward};
 use crate::support::servers::{self, Server};
 use crate::support::tls::Certificates;
 use crate::user::User;
@@ -21,26 +21,36 @@ fn options(env: &[(&'static str, String)]) -> StoreOptions {
     StoreOptions { environment, ..StoreOptions::default() }
 }
 
-/// Makes a volume, writes a file of several blocks into it, and commits.
-async fn use_a_volume(bucket: &Bucket) {
+fn factors() -> [Factor; 1] {
+    [Factor::KeyFile(Secret::new(b"the key file of the tests of requests".to_vec()))]
+}
+
+async fn make_a_volume(bucket: &Bucket) {
     let header = NewVolume { compression: Compression::None, kdf_cost: KdfCost::Fixed { log_n: 15 } };
     let spec = NewVolumeSpec { header, quota_bytes: 0, owner: (0, 0) };
-    let factors = [Factor::KeyFile(Secret::new(b"the key file of the tests of requests".to_vec()))];
     let clock = Arc::new(coffer::base::SystemClock::default());
-    volume::create(bucket, &spec, &factors, Arc::new(OsEntropy), clock).await.unwrap();
-    let opened = volume::open(bucket.clone(), &factors, OpenOptions::default()).await.unwrap();
+    volume::create(bucket, &spec, &factors(), Arc::new(OsEntropy), clock).await.unwrap();
+}
+
+/// Makes a volume, writes a file of several blocks into it, and commits.
+async fn use_a_volume(bucket: &Bucket) {
+    make_a_volume(bucket).await;
+    let opened = volume::open(bucket.clone(), &factors(), OpenOptions::default()).await.unwrap();
     let caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
     let file = opened.vfs.create(&caller, Ino::ROOT, b"file", 0o644, true).await.unwrap();
     opened.vfs.write(file.ino, 0, &[7; 300_000], true).await.unwrap();
     opened.close().await.unwrap();
 }
 
-/// The classes that segments, and all other objects, were written with.
+/// The classes that segments, and all other objects, were written with. What tries whether the store knows the class
+/// is written as segments are.
 fn classes(relay: &Relay, header: &str) -> (Vec<Option<String>>, Vec<Option<String>>) {
     let puts = relay.seen().into_iter().filter(|request| request.method == "PUT");
-    let (segments, others): (Vec<_>, Vec<_>) =
-        puts.partition(|request| request.path().contains("/volume/d/"));
-    let class = |request: crate::support::relay::Request| request.header(header).map(str::to_owned);
+    // Google's client encodes the slashes of a name.
+    let path = |request: &Request| request.path().replace("%2F", "/");
+    let puts = puts.filter(|request| !path(request).contains("/volume/probe/class-"));
+    let (segments, others): (Vec<_>, Vec<_>) = puts.partition(|request| path(request).contains("/volume/d/"));
+    let class = |request: Request| request.header(header).map(str::to_owned);
     (segments.into_iter().map(class).collect(), others.into_iter().map(class).collect())
 }
 
@@ -52,16 +62,23 @@ fn only_segments_are_cold(relay: &Relay, bucket: &Bucket, header: &str, class: &
     assert!(others.iter().all(Option::is_none), "{others:?}");
 }
 
-#[test]
-fn a_storage_class_is_that_of_segments_and_of_nothing_else() {
-    let server = servers::s3s_fs();
+fn through(server: &Server) -> Relay {
     let backend = server.address();
-    let relay = Relay::start(move |request| forward(backend, &request).unwrap());
+    Relay::start(move |request| forward(backend, &request).unwrap())
+}
+
+#[test]
+fn a_storage_class_is_that_of_segments_and_of_nothing_else_in_s3() {
+    let server = servers::seaweedfs();
+    let relay = through(&server);
     let mut given = options(&servers::s3_environment(relay.url()));
     given.storage_class = Some("STANDARD_IA".to_owned());
     let bucket = store::open(&server.url, &given).unwrap();
     only_segments_are_cold(&relay, &bucket, "x-amz-storage-class", "STANDARD_IA");
+}
 
+#[test]
+fn a_storage_class_is_that_of_segments_and_of_nothing_else_in_google() {
     let server = google::fake_gcs();
     let backend = server.relay_address();
     let relay = Relay::start(move |request| forward(backend, &request).unwrap());
@@ -69,10 +86,12 @@ fn a_storage_class_is_that_of_segments_and_of_nothing_else() {
     given.storage_class = Some("NEARLINE".to_owned());
     let bucket = store::open(&server.url, &given).unwrap();
     only_segments_are_cold(&relay, &bucket, "x-goog-storage-class", "NEARLINE");
+}
 
+#[test]
+fn a_storage_class_is_that_of_segments_and_of_nothing_else_in_azure() {
     let server = servers::azurite();
-    let backend = server.address();
-    let relay = Relay::start(move |request| forward(backend, &request).unwrap());
+    let relay = through(&server);
     let mut given = options(&server.env);
     given.endpoint = Some(format!("{}/{}", relay.url(), servers::AZURE_ACCOUNT));
     given.storage_class = Some("Cool".to_owned());
@@ -89,6 +108,23 @@ fn a_class_that_cannot_be_read_at_once_is_refused() {
     assert!(refused("s3://b", "DEEP_ARCHIVE").contains("until they are restored"));
     assert!(refused("az://b", "archive").contains("until they are restored"));
     assert!(refused("memory:", "STANDARD").contains("storage classes are for"));
+}
+
+/// s3s-fs knows one class. Without a trial each segment would wait for the day when it knows another.
+#[test]
+fn a_class_that_the_store_does_not_know_is_refused_before_anything_waits_for_it() {
+    let server = servers::s3s_fs();
+    let mut user = User::new();
+    user.set_all(&server.env);
+    let told = user.probe(&server.url, &["--storage-class", "STANDARD_IA"]);
+    told.fails(2, "the store refuses the storage class STANDARD_IA");
+    let mut given = options(&server.env);
+    run(make_a_volume(&store::open(&server.url, &given).unwrap()));
+    given.storage_class = Some("STANDARD_IA".to_owned());
+    let bucket = store::open(&server.url, &given).unwrap();
+    let refused = run(volume::open(bucket, &factors(), OpenOptions::default()));
+    let error = refused.err().unwrap().to_string();
+    assert!(error.contains("InvalidStorageClass"), "{error}");
 }
 
 /// A proxy sees the whole address that a request is for.
@@ -112,8 +148,7 @@ fn the_buckets_name_stands_where_it_is_wanted() {
 #[test]
 fn what_is_sent_is_signed_unless_told_otherwise() {
     let server = servers::s3s_fs();
-    let backend = server.address();
-    let relay = Relay::start(move |request| forward(backend, &request).unwrap());
+    let relay = through(&server);
     let signed = |unsigned_payload: bool| {
         let given = StoreOptions { unsigned_payload, ..options(&servers::s3_environment(relay.url())) };
         let bucket = store::open(&server.url, &given).unwrap();

@@ -112,7 +112,10 @@ fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
 }
 
-fn read_head(stream: &mut impl BufRead) -> std::io::Result<Option<(String, Vec<(String, String)>)>> {
+/// The first line of a message, and its headers with names in lower case.
+type Head = (String, Vec<(String, String)>);
+
+fn read_head(stream: &mut impl BufRead) -> std::io::Result<Option<Head>> {
     let mut first = String::new();
     if stream.read_line(&mut first)? == 0 {
         return Ok(None);

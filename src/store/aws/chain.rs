@@ -50,7 +50,12 @@ pub(in crate::store) fn find(
     let files = Files::of(environment);
     let asked = flag.or_else(|| environment.first(&["AWS_PROFILE", "AWS_DEFAULT_PROFILE"]));
     let name = asked.unwrap_or("default");
-    let shared = files.read()?;
+    let has_keys = environment.first(&["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]).is_some();
+    let shared = match files.read() {
+        // Whoever has keys in variables need not have files that can be read.
+        Err(_) if asked.is_none() && has_keys => Shared::default(),
+        read => read?,
+    };
     let profile = shared.profile(name);
     if asked.is_some() && profile.is_none() {
         return Err(format!("there is no profile `{name}` in {}", files.shown()));
@@ -68,7 +73,6 @@ pub(in crate::store) fn find(
     if is_unsigned {
         return Ok(found(None, "none: requests are not signed".to_owned()));
     }
-    let has_keys = environment.first(&["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]).is_some();
     if flag.is_none() && has_keys {
         return Ok(found(None, "keys in the environment (AWS_ACCESS_KEY_ID)".to_owned()));
     }
