@@ -46,10 +46,9 @@ async fn use_a_volume(bucket: &Bucket) {
 /// is written as segments are.
 fn classes(relay: &Relay, header: &str) -> (Vec<Option<String>>, Vec<Option<String>>) {
     let puts = relay.seen().into_iter().filter(|request| request.method == "PUT");
-    // Google's client encodes the slashes of a name.
-    let path = |request: &Request| request.path().replace("%2F", "/");
-    let puts = puts.filter(|request| !path(request).contains("/volume/probe/class-"));
-    let (segments, others): (Vec<_>, Vec<_>) = puts.partition(|request| path(request).contains("/volume/d/"));
+    let puts = puts.filter(|request| !request.decoded_path().contains("/volume/probe/class-"));
+    let (segments, others): (Vec<_>, Vec<_>) =
+        puts.partition(|request| request.decoded_path().contains("/volume/d/"));
     let class = |request: Request| request.header(header).map(str::to_owned);
     (segments.into_iter().map(class).collect(), others.into_iter().map(class).collect())
 }

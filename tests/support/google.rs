@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::relay::{Answer, Relay, Request, forward};
+use super::relay::{Answer, Relay, Request, decoded, forward};
 use super::servers::{Plan, Server, start, tool};
 
 const BOUNDARY: &str = "0-a-part-of-an-upload-0";
@@ -124,17 +124,6 @@ fn list(emulator: SocketAddr, bucket: &str, request: &Request) -> std::io::Resul
     }
     xml.push_str("</ListBucketResult>");
     Ok(Answer::new(200, xml).with("content-type", "application/xml"))
-}
-
-fn decoded(key: &str) -> String {
-    let mut bytes = key.bytes();
-    let mut plain = Vec::new();
-    while let Some(byte) = bytes.next() {
-        let hex =
-            |byte: Option<u8>| char::from(byte.expect("two digits")).to_digit(16).expect("a digit") as u8;
-        plain.push(if byte == b'%' { hex(bytes.next()) * 16 + hex(bytes.next()) } else { byte });
-    }
-    String::from_utf8(plain).expect("a name in UTF-8")
 }
 
 fn escaped(text: &str) -> String {

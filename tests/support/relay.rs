@@ -43,6 +43,11 @@ impl Request {
         self.target.split('?').next().expect("split gives one part")
     }
 
+    /// The path as it is meant: clients differ in what they escape.
+    pub(crate) fn decoded_path(&self) -> String {
+        decoded(self.path())
+    }
+
     /// A value of the query, decoded.
     pub(crate) fn query(&self, name: &str) -> Option<String> {
         let query = self.target.split_once('?')?.1;
@@ -110,6 +115,18 @@ impl Answer {
 
 fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+}
+
+/// What stands in an address, without its escapes.
+pub(super) fn decoded(key: &str) -> String {
+    let mut bytes = key.bytes();
+    let mut plain = Vec::new();
+    while let Some(byte) = bytes.next() {
+        let hex =
+            |byte: Option<u8>| char::from(byte.expect("two digits")).to_digit(16).expect("a digit") as u8;
+        plain.push(if byte == b'%' { hex(bytes.next()) * 16 + hex(bytes.next()) } else { byte });
+    }
+    String::from_utf8(plain).expect("a name in UTF-8")
 }
 
 /// The first line of a message, and its headers with names in lower case.
