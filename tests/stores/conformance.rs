@@ -17,10 +17,12 @@ use crate::keys;
 const MANY: usize = 1100;
 /// Requests under way at once.
 const WIDTH: usize = 32;
+/// The most that is read at once of a large object.
+const SPAN: usize = 8 << 20;
 /// Writers who want one name.
 const RACERS: usize = 8;
 /// Races that a store has to decide.
-pub(crate) const RACES: usize = 25;
+pub(crate) const RACES: usize = 8;
 
 /// In what stores differ, and may.
 #[derive(Clone, Copy)]
@@ -212,7 +214,15 @@ async fn sizes(bucket: &Bucket, seed: u64) {
         let before = bucket.meter().snapshot().puts;
         bucket.objects.put_opts(&path, bytes.clone().into(), create()).await.unwrap();
         assert_eq!(bucket.meter().snapshot().puts - before, 1);
-        assert!(contents(bucket, &path).await == bytes, "{len} bytes come back changed");
+        // Large ones are read as segments are: a whole one in one answer is what no part of Coffer asks for.
+        for start in (0..len).step_by(SPAN) {
+            let range = start..len.min(start + SPAN);
+            let part = bucket.objects.get_range(&path, range.start as u64..range.end as u64).await.unwrap();
+            assert!(part == bytes[range], "{len} bytes come back changed");
+        }
+        if len < SPAN {
+            assert!(contents(bucket, &path).await == bytes, "{len} bytes come back changed");
+        }
         let meta = bucket.objects.head(&path).await.unwrap();
         assert_eq!(meta.size, len as u64);
         let listed: Vec<_> = bucket.objects.list(Some(&Path::from("d/si"))).try_collect().await.unwrap();
