@@ -1,13 +1,15 @@
 //! The command line: one definition that feeds parser, help and examples.
 
+use std::path::PathBuf;
+
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Parser, Subcommand};
 
 use super::exit::Exit;
 use super::logging::LogArgs;
 use super::{
-    cat, check, cp, export, fingerprint, gc, init, inspect, key, ls, mount, probe, recover, repair, status,
-    sync, umount,
+    cat, check, completions, config, cp, export, fingerprint, gc, import, init, inspect, key, ls, mount,
+    probe, recover, repair, status, sync, umount,
 };
 
 const STYLES: Styles = Styles::styled()
@@ -32,6 +34,9 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// Read settings from this file only, not from ~/.config/coffer/config.toml and /etc/coffer/config.toml
+    #[arg(long, value_name = "FILE", env = "COFFER_CONFIG", global = true, hide_env_values = true)]
+    pub config: Option<PathBuf>,
     /// How much to log.
     #[command(flatten)]
     pub log: LogArgs,
@@ -67,6 +72,9 @@ pub enum Command {
     /// Copy a whole tree out of a volume, faithful in every attribute
     #[command(after_help = export::EXAMPLES)]
     Export(export::ExportArgs),
+    /// Copy a whole tree into a volume, faithful in every attribute
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::ImportArgs),
     /// Give back what is stored and not used, or tell how much that is
     #[command(after_help = gc::EXAMPLES)]
     Gc(gc::GcArgs),
@@ -85,6 +93,15 @@ pub enum Command {
     /// List, add, change and remove the keys that open a volume
     #[command(subcommand, after_help = key::EXAMPLES)]
     Key(key::KeyCommand),
+    /// Show which settings are in force, and where each comes from
+    #[command(subcommand, after_help = config::EXAMPLES)]
+    Config(config::ConfigCommand),
+    /// Print what a shell needs to complete commands and options
+    #[command(after_help = completions::COMPLETIONS_EXAMPLES)]
+    Completions(completions::CompletionsArgs),
+    /// Print or write the manual pages
+    #[command(after_help = completions::MAN_EXAMPLES)]
+    Man(completions::ManArgs),
     /// Show what a stored object is
     #[command(after_help = inspect::EXAMPLES)]
     Inspect(inspect::InspectArgs),

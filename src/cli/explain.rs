@@ -24,6 +24,9 @@ const EXPECT: &str = "if you know why, give the volume's fingerprint with --expe
 const TAMPERED: &str =
     "somebody or something has altered or removed an object in the bucket; `coffer inspect` shows it";
 
+const ELSEWHERE: &str = "everything up to now is in the bucket. The mount ends with that namespace (most often a container's), or when \
+    its own process is ended: `coffer status` shows it";
+
 /// What to do about what a mount could not send.
 pub const TAKEN_OVER: &str =
     "`coffer recover URL` lists what is kept, and writes it to a directory with --to DIR";
@@ -266,6 +269,7 @@ pub fn mount(error: &MountError) -> CommandError {
         MountError::Busy(path) => {
             (Exit::NotUnmounted, Some(format!("see who uses it with `fuser -vm {}`", path.display())))
         }
+        MountError::Elsewhere { .. } => (Exit::NotUnmounted, Some(ELSEWHERE.to_owned())),
         MountError::Covered(_) | MountError::NotUnmounted { .. } => (Exit::NotUnmounted, None),
         MountError::BadOption(_) => (Exit::Usage, None),
         _ => (Exit::Failure, None),
@@ -288,6 +292,7 @@ pub fn control(error: &ControlError) -> CommandError {
         ControlError::Failed(failure) => match failure.kind {
             FailureKind::Busy => plain(Exit::NotUnmounted)
                 .hint("close what uses it (`fuser -vm DIR` lists it), or take it away with --lazy"),
+            FailureKind::Elsewhere => plain(Exit::NotUnmounted).hint(ELSEWHERE),
             FailureKind::TakenOver => plain(Exit::TakenOver).hint(TAKEN_OVER),
             FailureKind::Lost | FailureKind::NotSaved | FailureKind::NotUnmounted => {
                 plain(Exit::NotUnmounted)

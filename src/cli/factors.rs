@@ -14,16 +14,10 @@ use crate::keys::{Factor, FactorName, Secret};
 #[command(next_help_heading = "Unlocking (asks for a passphrase unless told otherwise)")]
 pub struct UnlockArgs {
     /// Read the passphrase from a file that only you can read; one newline at its end is dropped
-    #[arg(long, value_name = "FILE", env = "COFFER_PASSPHRASE_FILE", hide_env_values = true, conflicts_with_all = ["passphrase_command", "passphrase_fd"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["passphrase_command", "passphrase_fd"])]
     pub passphrase_file: Option<PathBuf>,
     /// Take the passphrase from what this shell command prints
-    #[arg(
-        long,
-        value_name = "COMMAND",
-        env = "COFFER_PASSPHRASE_COMMAND",
-        hide_env_values = true,
-        conflicts_with = "passphrase_fd"
-    )]
+    #[arg(long, value_name = "COMMAND", conflicts_with = "passphrase_fd")]
     pub passphrase_command: Option<String>,
     /// Read the passphrase from an open file descriptor (0 is standard input)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
@@ -35,7 +29,7 @@ pub struct UnlockArgs {
     #[arg(long, conflicts_with_all = ["recovery_code_file", "passphrase_fd"])]
     pub recovery_code: bool,
     /// Read the recovery code from a file instead
-    #[arg(long, value_name = "FILE", env = "COFFER_RECOVERY_CODE_FILE", hide_env_values = true)]
+    #[arg(long, value_name = "FILE")]
     pub recovery_code_file: Option<PathBuf>,
 }
 
@@ -65,16 +59,10 @@ pub struct NewKeyArgs {
 #[command(next_help_heading = "Key (asks for a passphrase unless told otherwise)")]
 pub struct FirstKeyArgs {
     /// Read the passphrase from a file that only you can read; one newline at its end is dropped
-    #[arg(long, value_name = "FILE", env = "COFFER_PASSPHRASE_FILE", hide_env_values = true, conflicts_with_all = ["passphrase_command", "passphrase_fd"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["passphrase_command", "passphrase_fd"])]
     pub passphrase_file: Option<PathBuf>,
     /// Take the passphrase from what this shell command prints
-    #[arg(
-        long,
-        value_name = "COMMAND",
-        env = "COFFER_PASSPHRASE_COMMAND",
-        hide_env_values = true,
-        conflicts_with = "passphrase_fd"
-    )]
+    #[arg(long, value_name = "COMMAND", conflicts_with = "passphrase_fd")]
     pub passphrase_command: Option<String>,
     /// Read the passphrase from an open file descriptor (0 is standard input)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]

@@ -1,16 +1,20 @@
-//! Gives local files the attributes that files of the volume have.
+//! Attributes of local files: given to them as files of the volume have them, or read to be kept there.
 
 use std::ffi::OsStr;
-use std::fs::Permissions;
+use std::fs::{Metadata, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, lchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
+use rustix::io::Errno;
 
 use crate::base::{FileKind, Time};
 use crate::vfs::Attr;
+
+/// The longest list of names of attributes, and the longest value, that Linux has.
+const XATTR_BYTES_MAX: usize = 64 * 1024;
 
 /// Which attributes a copy keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +119,55 @@ fn decode_rdev(rdev: u32) -> u64 {
     rustix::fs::makedev(major, minor)
 }
 
+/// The device number as FUSE and the kernel's `new_encode_dev` have it.
+#[must_use]
+pub fn encode_rdev(rdev: u64) -> u32 {
+    let (major, minor) = (rustix::fs::major(rdev), rustix::fs::minor(rdev));
+    (minor & 0xFF) | ((major & 0xFFF) << 8) | ((minor & !0xFF) << 12)
+}
+
+/// What kind of file a local one is.
+#[must_use]
+pub fn kind_of(about: &Metadata) -> FileKind {
+    match FileType::from_raw_mode(about.mode()) {
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Symlink,
+        FileType::Fifo => FileKind::Fifo,
+        FileType::Socket => FileKind::Socket,
+        FileType::CharacterDevice => FileKind::CharDevice,
+        FileType::BlockDevice => FileKind::BlockDevice,
+        FileType::RegularFile | FileType::Unknown => FileKind::Regular,
+    }
+}
+
+/// Every extended attribute of a local file, ACLs among them, in the order of their names.
+///
+/// # Errors
+/// The system's. A filesystem that has none has none to copy.
+pub fn xattrs(path: &Path) -> io::Result<Vec<Xattr>> {
+    let mut names = vec![0; XATTR_BYTES_MAX];
+    let length = match rustix::fs::llistxattr(path, &mut names) {
+        Err(Errno::NOTSUP) => 0,
+        other => other?,
+    };
+    names.truncate(length);
+    let mut all = Vec::new();
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let mut value = vec![0; XATTR_BYTES_MAX];
+        match rustix::fs::lgetxattr(path, OsStr::from_bytes(name), &mut value) {
+            Ok(length) => {
+                value.truncate(length);
+                all.push((name.to_vec(), value));
+            }
+            // It went away meanwhile.
+            Err(Errno::NODATA) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    all.sort_unstable();
+    Ok(all)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -188,5 +241,8 @@ mod tests {
         assert!(std::fs::metadata(&path).unwrap().file_type().is_fifo());
         assert_eq!(decode_rdev(0x0801), rustix::fs::makedev(8, 1));
         assert_eq!(decode_rdev(0x1230_0845), rustix::fs::makedev(8, 0x12345));
+        for rdev in [0x0801, 0x1230_0845, 0] {
+            assert_eq!(encode_rdev(decode_rdev(rdev)), rdev);
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::mount_options::MountOptions;
 use super::open::{BucketArgs, StateArgs, TrustArgs, obtain_factors, parse_fingerprint};
 use super::serve::{self, Plan};
 use super::units::{parse_duration, parse_size};
-use super::{budget, explain, runtime, sys};
+use super::{budget, explain, runtime, supervisor, sys};
 use crate::crypto::after_fork;
 use crate::fuse;
 use crate::keys::Factor;
@@ -24,8 +24,10 @@ use crate::volume::{ExpectedCommit, OpenOptions, TrustOptions};
 pub const EXAMPLES: &str = "\
 Returns when the mount is ready and goes on in the background; the files there are then used like \
 any others. What is written is in the bucket a few seconds later, or at once after fsync or `coffer sync`. `coffer \
-umount`, SIGTERM and Ctrl-C save everything before the process ends; fusermount3 -u and umount say that the mount is busy \
-until everything is saved.
+umount`, SIGTERM and Ctrl-C save everything before the process ends, and so does umount for a mount of fstab if its helper is \
+installed; else umount, and fusermount3 -u, say that the mount is busy until everything is saved.
+
+URL may be the name of a volume in a configuration file, and DIR then its mountpoint: `coffer config --help`.
 
 Options of -o, as mount(8) has them: ro, rw, allow_other, allow_root, nonempty, suid, nosuid, dev, nodev, \
 exec, noexec, relatime, strictatime, noatime, nodiratime, sync, async, fsname=NAME; and of its own, nohold (do not be busy for what is not saved). Those \
@@ -40,7 +42,7 @@ Examples:
   coffer mount --read-only --forensic /srv/volume /mnt
   coffer mount -f -v --passphrase-command 'pass show vault' s3://bucket/home ~/vault
 
-In /etc/fstab, with a link /sbin/mount.coffer to coffer:
+In /etc/fstab, with links /sbin/mount.coffer and /sbin/umount.fuse.coffer to coffer:
   s3://bucket/home  /vault  coffer  passphrase-file=/etc/vault.pass,allow_other,_netdev,nofail  0 0";
 
 /// Arguments of `coffer mount`.
@@ -76,11 +78,11 @@ pub struct MountArgs {
     /// Part of it that holds what is written and not in the bucket yet; writers wait beyond it
     #[arg(long, value_name = "SIZE", env = "COFFER_DIRTY_LIMIT", value_parser = parse_size, hide_env_values = true, help_heading = "This machine")]
     pub dirty_limit: Option<u64>,
-    /// Changes wait no longer than this before they are sent [default: 5s]
-    #[arg(long, value_name = "TIME", env = "COFFER_COMMIT_AGE", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
+    /// Changes wait no longer than this before they are sent
+    #[arg(long, value_name = "TIME", env = "COFFER_COMMIT_AGE", default_value = "5s", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
     pub commit_age: Option<Duration>,
-    /// With --read-only, nothing shown is older than this while the bucket answers [default: 5s]
-    #[arg(long, value_name = "TIME", env = "COFFER_POLL_INTERVAL", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
+    /// With --read-only, nothing shown is older than this while the bucket answers
+    #[arg(long, value_name = "TIME", env = "COFFER_POLL_INTERVAL", default_value = "5s", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
     pub poll_interval: Option<Duration>,
     /// fsync fails with EIO if the bucket takes longer; saving goes on [default: wait without end]
     #[arg(long, value_name = "TIME", env = "COFFER_FSYNC_TIMEOUT", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
@@ -192,6 +194,7 @@ impl Front {
         match self {
             Self::Terminal => {
                 eprint!("{message}");
+                supervisor::ready(message.trim_end());
                 Ok(())
             }
             Self::Waiting(readiness, log) => match readiness.take() {

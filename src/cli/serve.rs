@@ -10,12 +10,12 @@ use tokio::time::Instant;
 
 use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
-use super::explain;
 use super::mount::{Front, MountArgs};
 use super::open::greeting;
 use super::progress::spinner;
 use super::signals::{Ask, Signals};
 use super::units::{show_count, show_duration, show_size};
+use super::{explain, supervisor};
 use crate::base::{Clock, SystemClock};
 use crate::control::{Live, MountEntry, Registry, Server, Subject};
 use crate::crypto::unlocked_because;
@@ -211,6 +211,7 @@ impl Keeper {
         let mut show = tokio::time::interval(SHOW_INTERVAL);
         let started = Instant::now();
         let mut reported = started;
+        supervisor::ending(&format!("saving: {} not in the bucket yet", show_size(self.vfs.dirty_bytes())));
         let result = loop {
             tokio::select! {
                 result = &mut work => break Ok(result),
@@ -219,6 +220,7 @@ impl Keeper {
                     line.set_message(format!("saving: {left} not in the bucket yet"));
                     if line.is_hidden() && reported.elapsed() >= REPORT_INTERVAL {
                         reported = Instant::now();
+                        supervisor::ending(&format!("saving: {left} not in the bucket yet"));
                         tracing::warn!("still saving after {}: {left} left", show_duration(started.elapsed()));
                     }
                 }

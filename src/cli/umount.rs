@@ -37,6 +37,9 @@ pub struct UmountArgs {
     /// Take the mount away even while files are open there; it ends when the last is closed
     #[arg(short, long)]
     pub lazy: bool,
+    /// For umount(8): the mount may be another user's
+    #[arg(long, hide = true)]
+    pub helper: bool,
 }
 
 /// Unmounts.
@@ -48,13 +51,29 @@ pub fn run(args: &UmountArgs) -> CommandResult {
     if let Some(dead) = args.points.iter().find(|point| is_dead(point)) {
         return Err(remove_dead(dead));
     }
-    let entries = mounts(&args.points)?;
+    let entries = match mounts(&args.points) {
+        Err(error) if args.helper && error.exit() == Exit::NotMounted => return plainly(args),
+        entries => entries?,
+    };
     runtime::block_on(async {
         for entry in &entries {
             unmount(entry, args.lazy).await?;
         }
         Ok(())
     })
+}
+
+/// Asks the kernel, which asks nobody: a mount of another user is busy then as long as anything is not in the bucket.
+fn plainly(args: &UmountArgs) -> CommandResult {
+    let how = if args.lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    for point in &args.points {
+        rustix::mount::unmount(point, how | UnmountFlags::NOFOLLOW).map_err(|error| {
+            let exit = if error == rustix::io::Errno::INVAL { Exit::NotMounted } else { Exit::NotUnmounted };
+            let error = CommandError::new(exit, format!("cannot unmount {}: {error}", point.display()));
+            error.hint("it is another user's; `coffer umount`, run by its owner, saves everything first")
+        })?;
+    }
+    Ok(())
 }
 
 fn is_dead(point: &Path) -> bool {

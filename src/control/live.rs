@@ -90,6 +90,7 @@ impl Subject for Live {
         self.mounted.unmount(how).await.map_err(|error| {
             let kind = match error {
                 MountError::Busy(_) => FailureKind::Busy,
+                MountError::Elsewhere { .. } => FailureKind::Elsewhere,
                 _ => FailureKind::NotUnmounted,
             };
             Failure { kind, message: error.to_string() }

@@ -88,6 +88,8 @@ pub enum FailureKind {
     TakenOver,
     /// Cleaning failed.
     NotCleaned,
+    /// It is unmounted here, and another mount namespace still has it.
+    Elsewhere,
     /// Unmounting failed for another reason.
     NotUnmounted,
     /// The request was not understood.

@@ -49,6 +49,15 @@ pub enum MountError {
     /// Another filesystem has been mounted over this one.
     #[error("another filesystem is mounted over {}; unmount that first", .0.display())]
     Covered(PathBuf),
+    /// It was unmounted where this process can see it, and lives on elsewhere: a copy of the list of mounts, as
+    /// containers have, still has it.
+    #[error("{} was unmounted here, but {holder} still has it in another mount namespace", .path.display())]
+    Elsewhere {
+        /// The mount point.
+        path: PathBuf,
+        /// A process of that namespace.
+        holder: String,
+    },
     /// Unmounting failed for another reason.
     #[error("unmounting {} failed: {reason}", .path.display())]
     NotUnmounted {

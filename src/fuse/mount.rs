@@ -26,6 +26,10 @@ const THREADS_MAX: usize = 2;
 const UNMOUNT_TRIES: u32 = 10;
 const UNMOUNT_PAUSE: Duration = Duration::from_millis(50);
 
+/// The kernel lets go of what is unmounted at once, unless it is mounted elsewhere: after so long it is looked for.
+const FAREWELL_CHECK: Duration = Duration::from_secs(1);
+const FAREWELL_MAX: Duration = Duration::from_secs(20);
+
 /// How to unmount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unmount {
@@ -206,6 +210,7 @@ impl Mounted {
     ///
     /// # Errors
     /// [`MountError::Busy`] or [`MountError::Covered`] if it cannot be done now; then it stays mounted and served.
+    /// [`MountError::Elsewhere`] if it could be done only here; then it is served there.
     pub async fn unmount(&self, how: Unmount) -> Result<(), MountError> {
         let mut tries = 1;
         while let Err(error) = self.try_unmount(how).await {
@@ -215,9 +220,26 @@ impl Mounted {
             tries += 1;
             tokio::time::sleep(UNMOUNT_PAUSE).await;
         }
-        if how == Unmount::WhenIdle {
-            // How the session ended is told by `ended`; here it only matters that it has.
-            let _ = self.ended().await;
+        match how {
+            Unmount::WhenIdle => self.gone().await,
+            Unmount::Detach => Ok(()),
+        }
+    }
+
+    /// Waits for the end of a mount that is unmounted here, unless another mount namespace keeps it.
+    async fn gone(&self) -> Result<(), MountError> {
+        let mut waited = Duration::ZERO;
+        // How the session ended is told by `ended`; here it only matters that it has.
+        while tokio::time::timeout(FAREWELL_CHECK, self.ended()).await.is_err() {
+            waited += FAREWELL_CHECK;
+            let device = self.device;
+            let holder = blocking(move || Ok(mountinfo::holder(device))).await?;
+            // Others' processes may not be looked at, but nothing else takes so long.
+            let holder =
+                holder.or_else(|| (waited > FAREWELL_MAX).then(|| "a process of another user".to_owned()));
+            if let Some(holder) = holder {
+                return Err(MountError::Elsewhere { path: self.point.to_path_buf(), holder });
+            }
         }
         Ok(())
     }

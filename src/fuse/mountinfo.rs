@@ -43,6 +43,19 @@ pub(super) fn is_mounted(device: Device) -> bool {
     })
 }
 
+/// A process in whose mount namespace a filesystem is mounted; `None` if there is none that may be looked at.
+pub(super) fn holder(device: Device) -> Option<String> {
+    let has_it = |list: Vec<u8>| {
+        list.split(|byte| *byte == b'\n').filter_map(parse).any(|mount| mount.device == device)
+    };
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let (path, pid) = (entry.path(), entry.file_name().into_string().ok()?.parse::<u32>().ok()?);
+        let list = std::fs::read(path.join("mountinfo")).ok()?;
+        let name = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
+        has_it(list).then(|| format!("process {pid} ({})", name.trim_end()))
+    })
+}
+
 fn topmost(list: &[u8], point: &Path) -> Option<Mount> {
     list.split(|byte| *byte == b'\n').filter_map(parse).rfind(|mount| mount.point == point)
 }

@@ -103,7 +103,7 @@ impl Pin {
         };
         let mut rest = covered;
         if take::<8>(&mut rest) != MAGIC {
-            return altered("its first bytes");
+            return altered("its magic number");
         }
         let volume = VolumeId(take(&mut rest));
         if volume != ring.volume() {

@@ -2,11 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test that meets the unexpected is to fail there
 
 mod cleaning;
+mod config;
 mod copies;
 mod exhaustion;
+mod help;
+mod import;
 mod keys;
 mod maintenance;
 mod refusals;
+mod snapshot;
 mod store;
 mod support;
 mod terminal;

@@ -175,5 +175,6 @@ impl Ended {
         assert_eq!(errors, 1, "{}", self.stderr);
         assert_eq!(String::from_utf8_lossy(&self.stdout), "");
         assert!(!self.stderr.contains(PASSPHRASE), "{}", self.stderr);
+        crate::snapshot::compare(self.code, &self.stderr);
     }
 }

@@ -1,0 +1,354 @@
+//! Copies a local tree into an open volume, several files at a time and never a half one under its own name.
+
+use std::collections::HashMap;
+use std::fs::Metadata;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Semaphore;
+use tokio::task::{JoinSet, block_in_place};
+
+use super::error::{CommandError, CommandResult, sentence};
+use super::exit::Exit;
+use super::local::{self, Xattr};
+use super::progress::Progress;
+use super::source::{Source, SourceError};
+use super::tree::{Tree, path_error};
+use super::units::show_count;
+use crate::base::{FileKind, Ino, Time};
+use crate::vfs::{Attr, Caller, RenameMode, SetAttr, SetTime, VfsError, XattrMode};
+
+/// What a file is called until it is whole; the number is its inode's in the local directory, so that the next run finds
+/// and replaces what this one leaves behind.
+const PARTIAL: &str = ".coffer-import-";
+
+/// How a copy is made.
+#[derive(Clone, Copy, Debug)]
+pub struct InsertOptions {
+    /// Files copied at the same time.
+    pub jobs: usize,
+}
+
+/// A copy in progress.
+pub struct Insertion {
+    shared: Arc<Shared>,
+    slots: Arc<Semaphore>,
+    tasks: JoinSet<()>,
+    directories: Vec<(PathBuf, Ino)>,
+    /// The first of the names of a local file with several, by device and inode.
+    first: HashMap<(u64, u64), (Ino, Vec<u8>)>,
+    links: Vec<Link>,
+}
+
+/// Another name of a file that has one.
+struct Link {
+    first: (Ino, Vec<u8>),
+    dir: Ino,
+    name: Vec<u8>,
+    path: PathBuf,
+}
+
+struct Shared {
+    tree: Tree,
+    progress: Progress,
+    failures: AtomicU64,
+    kept: AtomicU64,
+}
+
+impl Insertion {
+    /// Prepares to copy into `tree`.
+    #[must_use]
+    pub fn new(tree: Tree, options: InsertOptions) -> Self {
+        let (progress, failures, kept) = (Progress::start(), AtomicU64::new(0), AtomicU64::new(0));
+        Self {
+            shared: Arc::new(Shared { tree, progress, failures, kept }),
+            slots: Arc::new(Semaphore::new(options.jobs.max(1))),
+            tasks: JoinSet::new(),
+            directories: Vec::new(),
+            first: HashMap::new(),
+            links: Vec::new(),
+        }
+    }
+
+    /// Finds the directory at `path`, and makes it and those above it as far as they are not there.
+    ///
+    /// # Errors
+    /// When something else than a directory is in the way.
+    pub async fn directory(&self, path: &[u8]) -> CommandResult<Ino> {
+        let mut dir = Ino::ROOT;
+        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".") {
+            dir = self.shared.make_directory(dir, name).await.map_err(|e| match e {
+                CopyError::Volume(error) => path_error(path, &error),
+                other => CommandError::new(Exit::Failure, format!("{}: {other}", path.escape_ascii())),
+            })?;
+        }
+        Ok(dir)
+    }
+
+    /// Copies all that is in `from` into the directory `to`. Failures of single files are told and counted.
+    pub async fn copy(&mut self, from: &Path, to: Ino) {
+        self.directories.push((from.to_owned(), to));
+        let mut waiting = vec![(from.to_owned(), to)];
+        while let Some((from, to)) = waiting.pop() {
+            let entries = block_in_place(|| std::fs::read_dir(&from)?.collect::<Result<Vec<_>, _>>());
+            let entries = match entries {
+                Ok(entries) => entries,
+                Err(error) => {
+                    self.shared.fail(&from, &SourceError::from(error).into());
+                    continue;
+                }
+            };
+            for entry in entries {
+                let (path, name) = (entry.path(), entry.file_name().as_bytes().to_vec());
+                match block_in_place(|| path.symlink_metadata()) {
+                    Err(error) => self.shared.fail(&path, &SourceError::from(error).into()),
+                    Ok(about) if about.is_dir() => match self.shared.make_directory(to, &name).await {
+                        Ok(dir) => {
+                            self.directories.push((path.clone(), dir));
+                            waiting.push((path, dir));
+                        }
+                        Err(error) => self.shared.fail(&path, &error),
+                    },
+                    Ok(about) => self.copy_one(path, about, to, name).await,
+                }
+            }
+        }
+    }
+
+    async fn copy_one(&mut self, path: PathBuf, about: Metadata, dir: Ino, name: Vec<u8>) {
+        if about.nlink() > 1 {
+            let file = (about.dev(), about.ino());
+            if let Some(first) = self.first.get(&file) {
+                self.links.push(Link { first: first.clone(), dir, name, path });
+                return;
+            }
+            self.first.insert(file, (dir, name.clone()));
+        }
+        let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
+        while self.tasks.try_join_next().is_some() {}
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            match shared.copy_file(&path, &about, dir, &name).await {
+                Ok(()) => shared.progress.add_file(),
+                Err(error) => shared.fail(&path, &error),
+            }
+            drop(slot);
+        });
+    }
+
+    /// Waits for the files on their way, makes the hard links, dresses the directories, deepest first, and brings
+    /// everything into the bucket.
+    ///
+    /// # Errors
+    /// When any file was not copied, or the bucket does not take it.
+    pub async fn finish(mut self) -> CommandResult<String> {
+        while self.tasks.join_next().await.is_some() {}
+        for link in &self.links {
+            match self.shared.link(link).await {
+                Ok(()) => self.shared.progress.add_file(),
+                Err(error) => self.shared.fail(&link.path, &error),
+            }
+        }
+        for (path, ino) in self.directories.iter().rev() {
+            if let Err(error) = self.shared.dress_directory(path, *ino).await {
+                self.shared.fail(path, &error);
+            }
+        }
+        let saved = self.shared.tree.vfs.sync_all().await;
+        self.shared.progress.finish();
+        saved.map_err(|e| path_error(b"/", &e))?;
+        let mut summary = self.shared.progress.summary();
+        let kept = self.shared.kept.load(Ordering::Relaxed);
+        if kept > 0 {
+            summary.push_str(&format!("; {} there already", show_count(kept, "file was", "files were")));
+        }
+        match self.shared.failures.load(Ordering::Relaxed) {
+            0 => Ok(summary),
+            failures => {
+                let lost = show_count(failures, "file was", "files were");
+                let message = format!("{lost} not copied in full; copied: {summary}");
+                Err(CommandError::new(Exit::Partial, message).hint("the same command tries them again"))
+            }
+        }
+    }
+}
+
+/// Why one file was not copied.
+#[derive(Debug, thiserror::Error)]
+enum CopyError {
+    #[error(transparent)]
+    Volume(#[from] VfsError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("a directory is in its place in the volume")]
+    DirectoryInPlace,
+    #[error("something else than a directory is in its place in the volume")]
+    NoDirectoryInPlace,
+}
+
+impl Shared {
+    fn fail(&self, path: &Path, error: &CopyError) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        self.progress.say(&format!("error: {}: {}", path.display(), sentence(error)));
+    }
+
+    async fn find(&self, dir: Ino, name: &[u8]) -> Result<Option<Attr>, VfsError> {
+        match self.tree.vfs.lookup(dir, name).await {
+            Ok(attr) => {
+                self.tree.vfs.forget(attr.ino, 1);
+                Ok(Some(attr))
+            }
+            Err(VfsError::NoEntry) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn make_directory(&self, dir: Ino, name: &[u8]) -> Result<Ino, CopyError> {
+        match self.find(dir, name).await? {
+            Some(attr) if attr.kind == FileKind::Directory => Ok(attr.ino),
+            Some(_) => Err(CopyError::NoDirectoryInPlace),
+            None => {
+                // Closed until it has its attributes.
+                let attr = self.tree.vfs.mkdir(&Caller::default(), dir, name, 0o700).await?;
+                self.tree.vfs.forget(attr.ino, 1);
+                Ok(attr.ino)
+            }
+        }
+    }
+
+    async fn copy_file(&self, path: &Path, about: &Metadata, dir: Ino, name: &[u8]) -> Result<(), CopyError> {
+        let vfs = &self.tree.vfs;
+        let there = self.find(dir, name).await?;
+        if let Some(there) = &there {
+            if there.kind == FileKind::Directory {
+                return Err(CopyError::DirectoryInPlace);
+            }
+            if is_same_contents(there, about) {
+                self.kept.fetch_add(1, Ordering::Relaxed);
+                return self.dress(path, about, there).await;
+            }
+        }
+        let partial = format!("{PARTIAL}{:x}-{:x}", about.dev(), about.ino()).into_bytes();
+        if self.find(dir, &partial).await?.is_some() {
+            vfs.unlink(dir, &partial).await?;
+        }
+        let made = self.make(path, about, dir, &partial).await?;
+        let copied = async {
+            if made.kind == FileKind::Regular {
+                self.copy_contents(path, about, made.ino).await?;
+            }
+            self.dress(path, about, &made).await?;
+            Ok(vfs.rename(dir, &partial, dir, name, RenameMode::Replace).await?)
+        };
+        let copied: Result<(), CopyError> = copied.await;
+        vfs.forget(made.ino, 1);
+        if copied.is_err()
+            && let Err(error) = vfs.unlink(dir, &partial).await
+        {
+            tracing::debug!(%error, "what was begun stays until the next run");
+        }
+        copied
+    }
+
+    /// Makes the file under its name for the meantime, still empty.
+    async fn make(&self, path: &Path, about: &Metadata, dir: Ino, name: &[u8]) -> Result<Attr, CopyError> {
+        let (vfs, caller) = (&self.tree.vfs, Caller::default());
+        let kind = local::kind_of(about);
+        Ok(match kind {
+            FileKind::Symlink => {
+                let target = block_in_place(|| std::fs::read_link(path)).map_err(SourceError::from)?;
+                vfs.symlink(&caller, dir, name, target.as_os_str().as_bytes()).await?
+            }
+            kind => vfs.mknod(&caller, dir, name, kind, 0o600, local::encode_rdev(about.rdev())).await?,
+        })
+    }
+
+    async fn copy_contents(&self, path: &Path, about: &Metadata, ino: Ino) -> Result<(), CopyError> {
+        let vfs = &self.tree.vfs;
+        let mut source = block_in_place(|| Source::open(path, about))?;
+        while let Some((offset, bytes)) = block_in_place(|| source.next_data())? {
+            vfs.write(ino, offset, &bytes, true).await?;
+            self.progress.add_bytes(bytes.len() as u64);
+        }
+        block_in_place(|| source.check())?;
+        // A hole at the end.
+        let size = SetAttr { size: Some(about.size()), ..SetAttr::default() };
+        vfs.setattr(&Caller::default(), ino, &size).await?;
+        Ok(())
+    }
+
+    async fn dress_directory(&self, path: &Path, ino: Ino) -> Result<(), CopyError> {
+        let about = block_in_place(|| path.metadata()).map_err(SourceError::from)?;
+        let attr = self.tree.vfs.getattr(ino).await?;
+        self.dress(path, &about, &attr).await
+    }
+
+    /// Gives a file of the volume the attributes of the local one, as far as it does not have them.
+    async fn dress(&self, path: &Path, about: &Metadata, attr: &Attr) -> Result<(), CopyError> {
+        let vfs = &self.tree.vfs;
+        let wanted = block_in_place(|| local::xattrs(path)).map_err(SourceError::from)?;
+        let present = self.tree.xattrs(attr.ino).await?;
+        for (name, _) in present.iter().filter(|(name, _)| !has(&wanted, name)) {
+            vfs.remove_xattr(attr.ino, name).await?;
+        }
+        for (name, value) in wanted.iter().filter(|pair| !present.contains(pair)) {
+            vfs.set_xattr(attr.ino, name, value, XattrMode::Set).await?;
+        }
+        let (atime, mtime) = times(about);
+        let perm = (about.mode() & 0o7777) as u16;
+        let set = SetAttr {
+            perm: (attr.kind != FileKind::Symlink).then_some(perm),
+            uid: Some(about.uid()),
+            gid: Some(about.gid()),
+            atime: Some(SetTime::At(atime)),
+            mtime: Some(SetTime::At(mtime)),
+            ..SetAttr::default()
+        };
+        let is_dressed = (attr.uid, attr.gid, attr.mtime) == (about.uid(), about.gid(), mtime)
+            && set.perm.is_none_or(|perm| perm == attr.perm);
+        if !is_dressed || wanted != present {
+            vfs.setattr(&Caller::default(), attr.ino, &set).await?;
+        }
+        Ok(())
+    }
+
+    async fn link(&self, link: &Link) -> Result<(), CopyError> {
+        let vfs = &self.tree.vfs;
+        let (dir, name) = &link.first;
+        let first = self.find(*dir, name).await?.ok_or(VfsError::NoEntry)?;
+        if let Some(there) = self.find(link.dir, &link.name).await? {
+            if there.ino == first.ino {
+                return Ok(());
+            }
+            if there.kind == FileKind::Directory {
+                return Err(CopyError::DirectoryInPlace);
+            }
+            vfs.unlink(link.dir, &link.name).await?;
+        }
+        let made = vfs.link(first.ino, link.dir, &link.name).await?;
+        vfs.forget(made.ino, 1);
+        Ok(())
+    }
+}
+
+/// Whether a file of the volume need not be read again, by rsync's rule.
+fn is_same_contents(there: &Attr, about: &Metadata) -> bool {
+    let kind = local::kind_of(about);
+    // What a link says is not worth a rule; a device is its number.
+    matches!(kind, FileKind::Regular)
+        && there.kind == kind
+        && there.size == about.size()
+        && there.mtime == times(about).1
+}
+
+fn times(about: &Metadata) -> (Time, Time) {
+    let time = |secs, nanos: i64| Time { secs, nanos: u32::try_from(nanos).unwrap_or_default() };
+    (time(about.atime(), about.atime_nsec()), time(about.mtime(), about.mtime_nsec()))
+}
+
+fn has(xattrs: &[Xattr], name: &[u8]) -> bool {
+    xattrs.iter().any(|(other, _)| other == name)
+}

@@ -1,0 +1,143 @@
+//! Trees copied into a volume without a mount, compared by rsync when they have come out again.
+
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use coffer::base::Ino;
+use coffer::cli::exit::Exit;
+use coffer::vfs::Caller;
+
+use crate::support::{Bench, Ended};
+
+fn import(bench: &Bench, from: &str, path: &str) -> Ended {
+    bench.run(&["import", "--passphrase-file", "right", "vol", from, path])
+}
+
+/// Every kind of file that a user can make.
+fn grow(top: &Path) {
+    fs::create_dir_all(top.join("deep/er")).unwrap();
+    fs::write(top.join("small"), "few bytes").unwrap();
+    fs::write(top.join("empty"), "").unwrap();
+    fs::write(top.join("deep/large"), vec![7; 3_000_001]).unwrap();
+    let sparse = fs::File::create(top.join("deep/sparse")).unwrap();
+    sparse.write_all_at(b"island", 5 << 20).unwrap();
+    sparse.set_len(64 << 20).unwrap();
+    symlink("../small", top.join("deep/link")).unwrap();
+    symlink("nowhere", top.join("dangling")).unwrap();
+    fs::hard_link(top.join("small"), top.join("deep/er/second name")).unwrap();
+    fs::hard_link(top.join("small"), top.join("third name")).unwrap();
+    Command::new("mkfifo").arg(top.join("pipe")).status().unwrap();
+    Command::new("setfattr")
+        .args(["-n", "user.note", "-v", "read me"])
+        .arg(top.join("small"))
+        .status()
+        .unwrap();
+    Command::new("setfacl").args(["-m", "u:12345:rw"]).arg(top.join("empty")).status().unwrap();
+    fs::set_permissions(top.join("deep/large"), fs::Permissions::from_mode(0o640)).unwrap();
+    let old = SystemTime::UNIX_EPOCH - Duration::from_millis(1_234_567);
+    fs::File::open(top.join("small")).unwrap().set_modified(old).unwrap();
+    fs::set_permissions(top.join("deep/er"), fs::Permissions::from_mode(0o550)).unwrap();
+    fs::File::open(top.join("deep/er")).unwrap().set_modified(old).unwrap();
+}
+
+/// What rsync would have to do to make `to` like `from`: nothing, if it is.
+#[track_caller]
+fn assert_same(from: &Path, to: &Path) {
+    let mut rsync = Command::new("rsync");
+    rsync.args(["-aHAX", "--checksum", "--delete", "--dry-run", "--itemize-changes"]);
+    let output = rsync.arg(from.join("")).arg(to.join("")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+}
+
+#[test]
+fn what_goes_in_comes_out_the_same() {
+    let bench = Bench::with_volume();
+    grow(&bench.path("from"));
+    let said = import(&bench, "from", "/a/b");
+    assert!(said.stderr.starts_with("imported 9 files, "), "{}", said.stderr);
+    said.ok();
+    bench.run(&["export", "--passphrase-file", "right", "vol", "/a/b", "out"]).ok();
+    assert_same(&bench.path("from"), &bench.path("out"));
+    let sparse = fs::metadata(bench.path("out/deep/sparse")).unwrap();
+    assert!(sparse.blocks() * 512 < 1 << 20, "{} blocks", sparse.blocks());
+    assert_eq!(fs::metadata(bench.path("out/small")).unwrap().nlink(), 3);
+}
+
+#[test]
+fn a_second_run_reads_only_what_has_changed_and_removes_nothing() {
+    let bench = Bench::with_volume();
+    grow(&bench.path("from"));
+    import(&bench, "from", "/").ok();
+    let before: usize = bench.objects("").len();
+    fs::write(bench.path("from/new"), "new").unwrap();
+    fs::write(bench.path("from/deep/large"), vec![8; 2_000_000]).unwrap();
+    fs::remove_file(bench.path("from/empty")).unwrap();
+    let again = import(&bench, "from", "/");
+    // The links, the pipe and two files are made; those that are the same count as well, but not their bytes.
+    assert!(again.stderr.contains("; 2 files were there already"), "{}", again.stderr);
+    assert!(again.stderr.contains(", 1.9 MiB in "), "{}", again.stderr);
+    again.ok();
+    assert!(bench.objects("").len() < before + 12, "{} objects of {before}", bench.objects("").len());
+    bench.run(&["export", "--passphrase-file", "right", "vol", "/", "out"]).ok();
+    fs::remove_file(bench.path("out/empty")).expect("what is only in the volume stays");
+    fs::File::open(bench.path("out")).unwrap().set_modified(modified(&bench.path("from"))).unwrap();
+    assert_same(&bench.path("from"), &bench.path("out"));
+}
+
+fn modified(path: &Path) -> SystemTime {
+    fs::metadata(path).unwrap().modified().unwrap()
+}
+
+#[test]
+fn what_a_broken_run_left_is_taken_up_by_the_next() {
+    let bench = Bench::with_volume();
+    fs::create_dir(bench.path("from")).unwrap();
+    fs::write(bench.path("from/file"), vec![1; 100_000]).unwrap();
+    let about = fs::metadata(bench.path("from/file")).unwrap();
+    let partial = format!(".coffer-import-{:x}-{:x}", about.dev(), about.ino());
+    bench.change(async |vfs| {
+        let made = vfs.create(&Caller::default(), Ino::ROOT, partial.as_bytes(), 0o600, true).await.unwrap();
+        vfs.write(made.ino, 0, &[1; 50_000], true).await.unwrap();
+    });
+    import(&bench, "from", "/").ok();
+    assert_eq!(bench.on_volume("ls", &[]).ok(), "file\n");
+    assert_eq!(bench.on_volume("cat", &["/file"]).stdout, vec![1; 100_000]);
+}
+
+#[test]
+fn what_cannot_take_its_place_is_told_and_the_rest_is_copied() {
+    let bench = Bench::with_volume();
+    fs::create_dir_all(bench.path("first/clash/inside")).unwrap();
+    fs::write(bench.path("first/other"), "a file").unwrap();
+    import(&bench, "first", "/").ok();
+    fs::create_dir_all(bench.path("second/other")).unwrap();
+    fs::write(bench.path("second/clash"), "a file").unwrap();
+    fs::write(bench.path("second/fine"), "fine").unwrap();
+    let ended = import(&bench, "second", "/");
+    assert_eq!(ended.code, i32::from(Exit::Partial.code()), "{}", ended.stderr);
+    for line in [
+        "second/clash: a directory is in its place in the volume",
+        "second/other: something else than a directory is in its place in the volume",
+        "2 files were not copied in full",
+    ] {
+        assert!(ended.stderr.contains(line), "{line}: {}", ended.stderr);
+    }
+    assert_eq!(bench.on_volume("cat", &["/fine"]).ok(), "fine");
+    assert_eq!(bench.on_volume("cat", &["/other"]).ok(), "a file");
+}
+
+#[test]
+fn an_import_beside_a_writer_is_refused() {
+    let bench = Bench::with_volume();
+    fs::create_dir(bench.path("from")).unwrap();
+    crate::support::runtime().block_on(async {
+        let opened = bench.open_for_writing().await;
+        import(&bench, "from", "/").refused(Exit::VolumeInUse, &format!("process {}", std::process::id()));
+        opened.close().await.unwrap();
+    });
+    import(&bench, "absent", "/").refused(Exit::Failure, "cannot read absent");
+}
