@@ -24,7 +24,7 @@ pub struct ProviderArgs {
     #[arg(long, value_name = "WHERE", env = "COFFER_ADDRESSING", hide_env_values = true)]
     pub addressing: Option<AddressingArg>,
     /// S3: do not sign what is sent; for stores that cannot check it
-    #[arg(long, env = "COFFER_UNSIGNED_PAYLOAD", hide_env_values = true)]
+    #[arg(long)]
     pub unsigned_payload: bool,
     /// Trust the certificates in this file (PEM) beside the system's
     #[arg(long, value_name = "FILE", env = "COFFER_CA_FILE", hide_env_values = true)]
