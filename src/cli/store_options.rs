@@ -18,22 +18,39 @@ pub enum AddressingArg {
 
 /// How to speak to a store.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Store")]
 pub struct ProviderArgs {
     /// S3: the bucket's name in the path or before the host
-    #[arg(long, value_name = "WHERE", env = "COFFER_ADDRESSING", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "WHERE",
+        env = "COFFER_ADDRESSING",
+        hide_env_values = true,
+        help_heading = "Store"
+    )]
     pub addressing: Option<AddressingArg>,
     /// S3: do not sign what is sent; for stores that cannot check it
-    #[arg(long)]
+    #[arg(long, help_heading = "Store")]
     pub unsigned_payload: bool,
     /// Trust the certificates in this file (PEM) beside the system's
-    #[arg(long, value_name = "FILE", env = "COFFER_CA_FILE", hide_env_values = true)]
+    #[arg(long, value_name = "FILE", env = "COFFER_CA_FILE", hide_env_values = true, help_heading = "Store")]
     pub ca_file: Option<PathBuf>,
     /// Storage class of file contents, as the provider calls it; metadata stays in the bucket's usual one
-    #[arg(long, value_name = "CLASS", env = "COFFER_STORAGE_CLASS", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "CLASS",
+        env = "COFFER_STORAGE_CLASS",
+        hide_env_values = true,
+        help_heading = "Store"
+    )]
     pub storage_class: Option<String>,
     /// S3: the profile of ~/.aws/config and ~/.aws/credentials to use
-    #[arg(long, value_name = "NAME", env = "COFFER_AWS_PROFILE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "COFFER_AWS_PROFILE",
+        hide_env_values = true,
+        help_heading = "Store"
+    )]
     pub aws_profile: Option<String>,
 }
 
