@@ -9,7 +9,7 @@ use super::exit::Exit;
 use super::logging::LogArgs;
 use super::{
     cat, check, completions, config, cp, export, fingerprint, gc, import, init, inspect, key, ls, mount,
-    recover, repair, status, sync, umount,
+    probe, recover, repair, status, sync, umount,
 };
 
 const STYLES: Styles = Styles::styled()
@@ -105,6 +105,9 @@ pub enum Command {
     /// Show what a stored object is
     #[command(after_help = inspect::EXAMPLES)]
     Inspect(inspect::InspectArgs),
+    /// Tell what a store can do, and how fast
+    #[command(after_help = probe::EXAMPLES)]
+    Probe(probe::ProbeArgs),
 }
 
 fn overview() -> String {

@@ -14,7 +14,7 @@ pub struct MountOptions {
 }
 
 /// Long flags of `coffer mount` that may be given as options.
-pub const SETTINGS: [&str; 21] = [
+pub const SETTINGS: [&str; 26] = [
     "passphrase-file",
     "passphrase-command",
     "key-file",
@@ -34,6 +34,11 @@ pub const SETTINGS: [&str; 21] = [
     "endpoint",
     "region",
     "read-timeout",
+    "addressing",
+    "unsigned-payload",
+    "ca-file",
+    "storage-class",
+    "aws-profile",
     "takeover",
     "require-locked-keys",
 ];
