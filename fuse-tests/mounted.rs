@@ -11,6 +11,7 @@ mod attributes;
 mod bad_input;
 mod cleaning;
 mod contents;
+mod credentials;
 mod directories;
 mod durability;
 mod figures;

@@ -8,7 +8,7 @@ use crate::support::volume::Volume;
 /// A tree of files that is there whenever it is looked at.
 pub(crate) enum Place {
     /// A volume, mounted anew with no local state each time, and the server that holds it.
-    Volume { volume: Box<Volume>, _server: Option<Server> },
+    Volume { volume: Box<Volume>, _server: Option<Box<Server>> },
     /// A directory like any other. With `COFFER_TEST_REFERENCE` set, tests run there: what fails is a wrong expectation.
     Reference(tempfile::TempDir),
 }
@@ -24,7 +24,7 @@ impl Place {
         match (std::env::var_os("COFFER_TEST_REFERENCE"), server) {
             (Some(_), _) => Place::Reference(tempfile::tempdir().unwrap()),
             (None, Some(server)) => {
-                Place::Volume { volume: Box::new(Volume::on(&server)), _server: Some(server) }
+                Place::Volume { volume: Box::new(Volume::on(&server)), _server: Some(Box::new(server)) }
             }
             (None, None) => Place::Volume { volume: Box::new(Volume::local()), _server: None },
         }

@@ -8,7 +8,7 @@ use crate::support::command::{Finished, run_ok, shell};
 use crate::support::manifest::Manifest;
 use crate::support::servers;
 use crate::support::tree::Tree;
-use crate::support::{extended, seed};
+use crate::support::{extended, google, seed};
 
 /// `rsync FLAGS FROM/ TO/`
 fn rsync(flags: &[&str], from: &Path, to: &Path) -> Finished {
@@ -59,6 +59,17 @@ fn a_tree_makes_the_round_trip_through_s3() {
 #[test]
 fn a_tree_makes_the_round_trip_through_azure() {
     round_trip(&Place::on(Some(servers::azurite())));
+}
+
+#[test]
+fn a_tree_makes_the_round_trip_through_google() {
+    round_trip(&Place::on(Some(google::fake_gcs())));
+}
+
+/// A store of which one writer at a time asks nothing that it cannot do.
+#[test]
+fn a_tree_makes_the_round_trip_through_s3_that_keeps_files() {
+    round_trip(&Place::on(Some(servers::s3s_fs())));
 }
 
 #[test]

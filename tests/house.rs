@@ -38,7 +38,7 @@ const CRATES: [(&str, &[&str]); 11] = [
     ("aes_siv", &["src/crypto/"]),
     ("scrypt", &["src/crypto/"]),
     ("memmap2", &["src/crypto/"]),
-    ("aws_lc_rs", &["src/crypto/", "src/base/entropy.rs"]),
+    ("aws_lc_rs", &["src/crypto/", "src/base/entropy.rs", "src/store/aws/sso.rs"]),
     ("zstd", &["src/data/segment/"]),
     ("lz4_flex", &["src/data/segment/"]),
     ("indicatif", &["src/cli/"]),

@@ -10,7 +10,7 @@ use super::logging::LogArgs;
 use super::progress::ProgressArgs;
 use super::{
     cat, check, completions, config, cp, export, fingerprint, gc, import, init, inspect, key, limit, ls,
-    mount, recover, repair, status, sync, umount, warm,
+    mount, probe, recover, repair, status, sync, umount, warm,
 };
 
 const STYLES: Styles = Styles::styled()
@@ -121,6 +121,9 @@ pub enum Command {
     /// Show what a stored object is
     #[command(after_help = inspect::EXAMPLES)]
     Inspect(inspect::InspectArgs),
+    /// Tell what a store can do, and how fast
+    #[command(after_help = probe::EXAMPLES)]
+    Probe(probe::ProbeArgs),
 }
 
 fn overview() -> String {

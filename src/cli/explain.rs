@@ -44,7 +44,7 @@ pub fn store(error: &StoreError) -> CommandError {
 
 const fn store_exit(error: &StoreError) -> Exit {
     match error {
-        StoreError::BadUrl { .. } => Exit::Usage,
+        StoreError::BadUrl { .. } | StoreError::Settings { .. } => Exit::Usage,
         StoreError::NoBucket { .. } => Exit::BucketMissing,
         StoreError::NotFound { .. } => Exit::Tampered,
         StoreError::Denied { .. } => Exit::AccessDenied,

@@ -34,6 +34,7 @@ pub mod mount;
 pub mod mount_options;
 pub mod open;
 pub mod passphrase;
+pub mod probe;
 pub mod progress;
 pub mod recover;
 pub mod repair;
@@ -44,6 +45,7 @@ pub mod serve;
 pub mod signals;
 pub mod source;
 pub mod status;
+pub mod store_options;
 pub mod supervisor;
 pub mod sync;
 pub mod sys;
@@ -112,5 +114,6 @@ fn dispatch(cli: Cli) -> CommandResult {
         Command::Completions(args) => completions::completions(&args),
         Command::Man(args) => completions::man(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Probe(args) => probe::run(&args),
     }
 }

@@ -250,7 +250,7 @@ impl MountArgs {
     /// Takes a long flag from `-o name=value`.
     fn set(&mut self, name: &str, value: &str) -> CommandResult {
         let wrong = |why: String| CommandError::usage(format!("-o {name}: {why}"));
-        if value.is_empty() != matches!(name, "takeover" | "require-locked-keys") {
+        if value.is_empty() != matches!(name, "takeover" | "require-locked-keys" | "unsigned-payload") {
             return Err(wrong(if value.is_empty() { "needs =VALUE" } else { "takes no value" }.into()));
         }
         let size = || parse_size(value).map(Some).map_err(&wrong);
@@ -282,6 +282,7 @@ impl MountArgs {
             "read-timeout" => self.bucket.read_timeout = parse_duration(value).map_err(wrong)?,
             "takeover" => self.takeover = true,
             "require-locked-keys" => self.require_locked_keys = true,
+            other if self.bucket.provider.set(other, value).map_err(&wrong)? => {}
             _ => return Err(wrong("is not a setting".into())),
         }
         Ok(())
@@ -338,7 +339,8 @@ mod tests {
     fn every_setting_that_fstab_may_give_is_taken() {
         for name in SETTINGS {
             let value = match name {
-                "takeover" | "require-locked-keys" => "",
+                "takeover" | "require-locked-keys" | "unsigned-payload" => "",
+                "addressing" => "virtual",
                 "expect" => TWELVE,
                 "expect-commit" => "7:00112233445566778899aabbccddeeff",
                 "cache-size" | "memory" | "dirty-limit" | "upload-limit" | "download-limit" => "64M",

@@ -14,7 +14,7 @@ pub struct MountOptions {
 }
 
 /// Long flags of `coffer mount` that may be given as options.
-pub const SETTINGS: [&str; 24] = [
+pub const SETTINGS: [&str; 29] = [
     "passphrase-file",
     "passphrase-command",
     "key-file",
@@ -37,6 +37,11 @@ pub const SETTINGS: [&str; 24] = [
     "endpoint",
     "region",
     "read-timeout",
+    "addressing",
+    "unsigned-payload",
+    "ca-file",
+    "storage-class",
+    "aws-profile",
     "takeover",
     "require-locked-keys",
 ];

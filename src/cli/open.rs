@@ -8,6 +8,7 @@ use clap::Args;
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::factors::UnlockArgs;
+use super::store_options::ProviderArgs;
 use super::tree::Tree;
 use super::units::{parse_duration, parse_size};
 use super::{budget, explain, logging, runtime};
@@ -38,6 +39,9 @@ pub struct BucketArgs {
     /// The store's region
     #[arg(long, value_name = "NAME", env = "COFFER_REGION", hide_env_values = true, help_heading = "Store")]
     pub region: Option<String>,
+    /// How to speak to the store.
+    #[command(flatten)]
+    pub provider: ProviderArgs,
     /// Give up reading after this long without an answer
     #[arg(long, value_name = "TIME", env = "COFFER_READ_TIMEOUT", value_parser = parse_duration, default_value = "60s", hide_env_values = true, help_heading = "Store")]
     pub read_timeout: Duration,
@@ -201,7 +205,7 @@ impl BucketArgs {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(&self, create: bool) -> CommandResult<Bucket> {
-        let options = StoreOptions {
+        let mut options = StoreOptions {
             endpoint: self.endpoint.clone(),
             region: self.region.clone(),
             read_timeout: self.read_timeout,
@@ -209,6 +213,7 @@ impl BucketArgs {
             faults: self.faults.clone(),
             ..StoreOptions::default()
         };
+        self.provider.apply(&mut options)?;
         store::open(&self.absolute_url()?, &options).map_err(|e| explain::store(&e))
     }
 

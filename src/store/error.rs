@@ -19,6 +19,14 @@ pub enum StoreError {
         /// Which part is wrong.
         reason: String,
     },
+    /// What the bucket is to be reached with cannot be used.
+    #[error("the bucket {url} cannot be opened: {what}")]
+    Settings {
+        /// The bucket's URL.
+        url: String,
+        /// Which setting or credential, and why.
+        what: String,
+    },
     /// The bucket, container or directory is not there.
     #[error("the bucket {bucket} does not exist; create it first or check its name and region")]
     NoBucket {
@@ -139,12 +147,13 @@ const DENIED: [&str; 9] = [
     "MissingCredentials",
 ];
 /// What a request gets that would be refused again: bad statuses, a wrong region, a range past the end.
-const REJECTED: [&str; 5] = [
+const REJECTED: [&str; 6] = [
     "status code: 4",
     "status code: 301",
     "without LOCATION",
     "Wanted range starting at",
     "Requested range was invalid",
+    "Range started at",
 ];
 /// Statuses that pass: request timeout, too early, too many requests.
 const PASSING_STATUS: [&str; 3] = ["status code: 408", "status code: 425", "status code: 429"];

@@ -1,16 +1,21 @@
 //! Opens a bucket from a URL; retries, meters and probes it.
 
+mod aws;
+mod connect;
+mod environment;
 mod error;
 pub mod fault;
 mod limited;
 mod local;
 mod meter;
 mod metered;
+mod options;
 mod patience;
 mod policy;
 mod price;
 mod probe;
 mod rate;
+mod survey;
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -21,19 +26,24 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use object_store::{Attribute, ObjectStore, PutMode, PutOptions};
 use tokio::sync::Semaphore;
 
+pub use connect::CredentialKind;
+pub use environment::Environment;
 pub use error::StoreError;
 pub use limited::{Limits, LimitsSnapshot};
 pub use meter::{Meter, MeterSnapshot, OutageKind, Verb, VerbSnapshot};
+pub use options::{Addressing, StoreOptions};
 pub use price::{Cost, PRICES_AS_OF, Prices};
 pub use probe::ProbeReport;
+pub use survey::{Ability, Bandwidth, Latency, Survey, Surveyor};
 pub use timetable::{Span, Timetable};
 
 use crate::base::{Entropy, SystemClock};
-use fault::{FaultPlan, FaultStore};
+use connect::Connected;
+use fault::FaultStore;
 use limited::LimitedStore;
 use metered::MeteredStore;
 use patience::{Patience, Pauses};
@@ -41,40 +51,6 @@ use policy::PatientStore;
 
 /// How long a write is tried where a person waits for the answer.
 const PROMPT_WRITE: Duration = Duration::from_secs(30);
-
-/// How a bucket is opened.
-#[derive(Clone, Debug)]
-pub struct StoreOptions {
-    /// The provider's address, if not the usual one nor in the environment.
-    pub endpoint: Option<String>,
-    /// The provider's region, likewise.
-    pub region: Option<String>,
-    /// Makes the directory of a local bucket.
-    pub create: bool,
-    /// Reads fail after this time.
-    pub read_timeout: Duration,
-    /// Reads, and as many writes, under way at once.
-    pub requests_max: usize,
-    /// Pauses between attempts are drawn from this seed, so that a simulation repeats itself; from the
-    /// system if `None`.
-    pub pause_seed: Option<u64>,
-    /// Faults on purpose.
-    pub faults: Option<FaultPlan>,
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        Self {
-            endpoint: None,
-            region: None,
-            create: false,
-            read_timeout: Duration::from_secs(60),
-            requests_max: 64,
-            pause_seed: None,
-            faults: None,
-        }
-    }
-}
 
 /// A bucket: everything below one prefix of one store.
 #[derive(Clone)]
@@ -89,21 +65,23 @@ pub struct Bucket {
     known_as: Arc<str>,
     prices: Option<Prices>,
     read_timeout: Duration,
+    credentials: Option<CredentialKind>,
+    segment_class: Option<Arc<str>>,
 }
 
 /// Opens the bucket at `url`: `file:///directory`, a bare path, `memory:`, `s3://bucket/prefix`,
-/// `az://container/prefix` or `gs://bucket/prefix`, with credentials from the provider's usual
-/// environment variables. Sends no request.
+/// `az://container/prefix` or `gs://bucket/prefix`, with credentials from where the provider's own
+/// tools look for them. Sends no request.
 ///
 /// # Errors
 /// The URL names no bucket, the directory is missing, or settings contradict each other.
 pub fn open(url: &str, options: &StoreOptions) -> Result<Bucket, StoreError> {
     let shown = url::shown(url);
-    let mut store = url::Place::parse(url)?.connect(&shown, options)?;
+    let Connected { mut store, credentials } = url::Place::parse(url)?.connect(&shown, options)?;
     if let Some(plan) = &options.faults {
         store = Arc::new(FaultStore::new(store, plan.clone(), Arc::new(SystemClock::default())));
     }
-    Ok(Bucket::with_options(store, &shown, options))
+    Ok(Bucket { credentials: Some(credentials), ..Bucket::with_options(store, &shown, options) })
 }
 
 impl Bucket {
@@ -139,8 +117,11 @@ impl Bucket {
             limits,
             url: url.into(),
             known_as: url::known_as(url, options.endpoint.as_deref()).into(),
-            prices: Prices::of(url, options.endpoint.as_deref()),
+            // Those that are known are of the usual class.
+            prices: Prices::of(url, options.endpoint.as_deref()).filter(|_| options.storage_class.is_none()),
             read_timeout: options.read_timeout,
+            credentials: None,
+            segment_class: options.storage_class.as_deref().map(Into::into),
         }
     }
 
@@ -181,6 +162,12 @@ impl Bucket {
         self.prices.as_ref()
     }
 
+    /// By what the store lets us in, if it was opened from a URL.
+    #[must_use]
+    pub const fn credentials(&self) -> Option<&CredentialKind> {
+        self.credentials.as_ref()
+    }
+
     /// How long reads are tried.
     #[must_use]
     pub const fn read_timeout(&self) -> Duration {
@@ -208,6 +195,21 @@ impl Bucket {
     /// Whether `error` may mean that a range lies past the object's end.
     pub(crate) fn is_rejected(error: &object_store::Error) -> bool {
         error::classify(error) == error::Trouble::Rejected
+    }
+
+    /// The storage class of segments, if they have one of their own.
+    pub(crate) fn segment_class(&self) -> Option<&str> {
+        self.segment_class.as_deref()
+    }
+
+    /// How segments are written: only if absent, and in the storage class that was asked for. Every other object is
+    /// of the bucket's usual class, because each is read again and again or soon deleted.
+    pub(crate) fn segment_options(&self) -> PutOptions {
+        let mut options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        if let Some(class) = &self.segment_class {
+            options.attributes.insert(Attribute::StorageClass, class.to_string().into());
+        }
+        options
     }
 
     /// What `error` means for the object at `path`.

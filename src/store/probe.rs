@@ -7,13 +7,13 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio::time::Instant;
 
-use super::error::{Trouble, classify};
+use super::error::{Trouble, classify, detail};
 use super::{Bucket, StoreError};
 use crate::base::{Entropy, OsEntropy, SegmentId};
 
 /// The object that stays, so that whoever mounts needs but one write to see that it is refused.
 const KEPT: &str = "kept";
-const DIRECTORY: &str = "probe";
+pub(super) const DIRECTORY: &str = "probe";
 const FIRST: &[u8] = b"coffer probes whether this bucket keeps what it was given";
 const SECOND: &[u8] = b"this must not replace the object that is already there...";
 
@@ -36,6 +36,7 @@ pub(crate) async fn probe(bucket: &Bucket) -> Result<ProbeReport, StoreError> {
     let directory = Path::from(DIRECTORY);
     let path = directory.clone().join(SegmentId(name).to_string());
     let store = bucket.prompt();
+    prove_class(bucket, &OsEntropy).await?;
 
     let started = Instant::now();
     create(bucket, &path, PutPayload::from_static(FIRST)).await?;
@@ -79,6 +80,7 @@ async fn examine(bucket: &Bucket, directory: &Path, path: &Path) -> Result<Durat
 /// Tries to write over an object that is there or, in a bucket that has never been tried, is put there first. No two
 /// tries write the same bytes: a store's word that it wrote would prove nothing otherwise.
 pub(crate) async fn prove_create_only(bucket: &Bucket, entropy: &dyn Entropy) -> Result<(), StoreError> {
+    prove_class(bucket, entropy).await?;
     let path = Path::from(DIRECTORY).join(KEPT);
     for _ in 0..2 {
         let mut bytes = vec![0; 32];
@@ -90,6 +92,26 @@ pub(crate) async fn prove_create_only(bucket: &Bucket, entropy: &dyn Entropy) ->
         }
     }
     Err(StoreError::IgnoresPreconditions { bucket: bucket.display_url().to_owned() })
+}
+
+/// Writes an object as segments are written, if they are to have a storage class: one that the store does not know
+/// would hold every segment up for ever.
+pub(super) async fn prove_class(bucket: &Bucket, entropy: &dyn Entropy) -> Result<(), StoreError> {
+    let Some(class) = bucket.segment_class() else { return Ok(()) };
+    let mut name = [0; 16];
+    entropy.fill(&mut name);
+    let path = Path::from(DIRECTORY).join(format!("class-{}", SegmentId(name)));
+    let written = bucket.prompt().put_opts(&path, PutPayload::from_static(FIRST), bucket.segment_options());
+    if let Err(error) = written.await {
+        return Err(match classify(&error) {
+            Trouble::Rejected | Trouble::Final => StoreError::Settings {
+                url: bucket.display_url().to_owned(),
+                what: format!("the store refuses the storage class {class}: {}", detail(&error)),
+            },
+            _ => bucket.error(path.as_ref(), &error),
+        });
+    }
+    bucket.prompt().delete(&path).await.map_err(|error| bucket.error(path.as_ref(), &error))
 }
 
 async fn create(bucket: &Bucket, path: &Path, payload: PutPayload) -> Result<(), StoreError> {

@@ -210,9 +210,11 @@ async fn canned_server(status: &'static str, body: &'static str) -> String {
 
 async fn probe_s3(endpoint: String) -> StoreError {
     let read_timeout = Duration::from_secs(2);
-    let options = StoreOptions { endpoint: Some(endpoint), read_timeout, ..StoreOptions::default() };
-    let store = url::s3("bucket", &options).with_access_key_id("id").with_secret_access_key("secret");
-    let bucket = Bucket::with_options(Arc::new(store.build().expect("builds")), "s3://bucket", &options);
+    let keys = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+    let environment = keys.into_iter().collect();
+    let endpoint = Some(endpoint);
+    let options = StoreOptions { endpoint, environment, read_timeout, ..StoreOptions::default() };
+    let bucket = open("s3://bucket", &options).expect("opens");
     bucket.probe().await.expect_err("it cannot be used")
 }
 

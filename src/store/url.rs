@@ -3,19 +3,19 @@
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::client::ClientConfigKey;
-use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::prefix::PrefixStore;
-use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use url::Url;
 
-use super::StoreOptions;
+use super::connect::{Connected, CredentialKind, azure, google, s3};
 use super::error::{StoreError, detail};
 use super::local::LocalStore;
+use super::options::StoreOptions;
+
+/// Longest key of an object below the prefix, with room: sealed names of the engine are the longest, 160 bytes.
+pub(super) const KEY_BYTES_MAX: usize = 256;
+/// Longest prefix: S3, Azure and Google all end at 1,024 bytes of key.
+pub(super) const PREFIX_BYTES_MAX: usize = 1024 - 1 - KEY_BYTES_MAX;
 
 /// Where a bucket is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +67,9 @@ impl Place {
             return Err(bad("only a bucket and a prefix belong here; credentials go into the environment"));
         }
         let prefix = Path::parse(prefix.trim_matches('/')).map_err(|error| bad(&error.to_string()))?;
+        if prefix.as_ref().len() > PREFIX_BYTES_MAX {
+            return Err(bad(&format!("the prefix is longer than {PREFIX_BYTES_MAX} bytes")));
+        }
         match scheme {
             "s3" => Ok(Self::S3(bucket.to_owned(), prefix)),
             "az" => Ok(Self::Azure(bucket.to_owned(), prefix)),
@@ -75,32 +78,41 @@ impl Place {
         }
     }
 
+    /// Whether objects of `class` must be brought back by hand, within hours, before they can be read.
+    fn is_offline(&self, class: &str) -> bool {
+        match self {
+            Self::S3(..) => matches!(class.to_ascii_uppercase().as_str(), "GLACIER" | "DEEP_ARCHIVE"),
+            Self::Azure(..) => class.eq_ignore_ascii_case("Archive"),
+            // Google's own class of that name is read like any other.
+            Self::Google(..) | Self::Local(_) | Self::Memory => false,
+        }
+    }
+
     /// Opens the store, every path below the prefix.
     ///
     /// # Errors
     /// The directory is missing, or the settings in the environment do not fit together.
-    pub(crate) fn connect(
-        &self,
-        url: &str,
-        options: &StoreOptions,
-    ) -> Result<Arc<dyn ObjectStore>, StoreError> {
-        let failed =
-            |error: object_store::Error| StoreError::Other { object: url.to_owned(), detail: detail(&error) };
+    pub(super) fn connect(&self, url: &str, options: &StoreOptions) -> Result<Connected, StoreError> {
+        if let Some(class) = &options.storage_class {
+            let refuse = |what: String| Err(StoreError::Settings { url: url.to_owned(), what });
+            if matches!(self, Self::Memory | Self::Local(_)) {
+                return refuse("storage classes are for buckets of S3, Azure and Google".to_owned());
+            }
+            if self.is_offline(class) {
+                return refuse(format!(
+                    "objects of the class {class} cannot be read until they are restored"
+                ));
+            }
+        }
         match self {
-            Self::Memory => Ok(Arc::new(InMemory::new())),
+            Self::Memory => {
+                let credentials = CredentialKind::new("none: this process's memory");
+                Ok(Connected { store: Arc::new(InMemory::new()), credentials })
+            }
             Self::Local(directory) => local(directory, url, options.create),
-            Self::S3(bucket, prefix) => {
-                let store = s3(bucket, options).build().map_err(failed)?;
-                Ok(Arc::new(PrefixStore::new(store, prefix.clone())))
-            }
-            Self::Azure(container, prefix) => {
-                let store = azure(container, options).build().map_err(failed)?;
-                Ok(Arc::new(PrefixStore::new(store, prefix.clone())))
-            }
-            Self::Google(bucket, prefix) => {
-                let store = google(bucket, options).build().map_err(failed)?;
-                Ok(Arc::new(PrefixStore::new(store, prefix.clone())))
-            }
+            Self::S3(bucket, prefix) => s3(bucket, prefix, url, options),
+            Self::Azure(container, prefix) => azure(container, prefix, url, options),
+            Self::Google(bucket, prefix) => google(bucket, prefix, url, options),
         }
     }
 }
@@ -127,7 +139,7 @@ pub(crate) fn known_as(url: &str, endpoint: Option<&str>) -> String {
     }
 }
 
-fn local(directory: &FilePath, url: &str, create: bool) -> Result<Arc<dyn ObjectStore>, StoreError> {
+fn local(directory: &FilePath, url: &str, create: bool) -> Result<Connected, StoreError> {
     let failed = |error: &std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => StoreError::NoBucket { bucket: url.to_owned() },
         std::io::ErrorKind::PermissionDenied => {
@@ -145,69 +157,7 @@ fn local(directory: &FilePath, url: &str, create: bool) -> Result<Arc<dyn Object
     }
     let store = LocalStore::open(directory)
         .map_err(|error| StoreError::Other { object: url.to_owned(), detail: detail(&error) })?;
-    Ok(Arc::new(store))
-}
-
-/// Repeats nothing: our own policy sits above and would not know of hidden attempts.
-fn no_retries() -> RetryConfig {
-    RetryConfig {
-        backoff: BackoffConfig::default(),
-        max_retries: 0,
-        retry_timeout: std::time::Duration::from_secs(1),
-    }
-}
-
-/// The client's own limits: above those of the policy, which knows the size of what it sends.
-const CLIENT: [(ClientConfigKey, &str); 3] = [
-    (ClientConfigKey::Timeout, "1 hour"),
-    (ClientConfigKey::ConnectTimeout, "10 seconds"),
-    (ClientConfigKey::PoolIdleTimeout, "60 seconds"),
-];
-
-fn is_plain_http(endpoint: Option<&String>) -> bool {
-    endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"))
-}
-
-pub(super) fn s3(bucket: &str, options: &StoreOptions) -> AmazonS3Builder {
-    let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(no_retries());
-    for (key, value) in CLIENT {
-        builder = builder.with_config(AmazonS3ConfigKey::Client(key), value);
-    }
-    if let Some(endpoint) = &options.endpoint {
-        builder = builder.with_endpoint(endpoint);
-    }
-    if let Some(region) = &options.region {
-        builder = builder.with_region(region);
-    }
-    let plain = is_plain_http(builder.get_config_value(&AmazonS3ConfigKey::Endpoint).as_ref());
-    if plain { builder.with_allow_http(true) } else { builder }
-}
-
-fn azure(container: &str, options: &StoreOptions) -> MicrosoftAzureBuilder {
-    let mut builder =
-        MicrosoftAzureBuilder::from_env().with_container_name(container).with_retry(no_retries());
-    for (key, value) in CLIENT {
-        builder = builder.with_config(AzureConfigKey::Client(key), value);
-    }
-    if let Some(endpoint) = &options.endpoint {
-        builder = builder.with_endpoint(endpoint.clone());
-    }
-    let plain = is_plain_http(builder.get_config_value(&AzureConfigKey::Endpoint).as_ref());
-    if plain { builder.with_allow_http(true) } else { builder }
-}
-
-fn google(bucket: &str, options: &StoreOptions) -> GoogleCloudStorageBuilder {
-    let mut builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).with_retry(no_retries());
-    for (key, value) in CLIENT {
-        builder = builder.with_config(GoogleConfigKey::Client(key), value);
-    }
-    if let Some(endpoint) = &options.endpoint {
-        builder = builder.with_base_url(endpoint);
-        if is_plain_http(Some(endpoint)) {
-            builder = builder.with_config(GoogleConfigKey::Client(ClientConfigKey::AllowHttp), "true");
-        }
-    }
-    builder
+    Ok(Connected { store: Arc::new(store), credentials: CredentialKind::new("the directory's permissions") })
 }
 
 #[cfg(test)]

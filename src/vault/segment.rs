@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{Error as RawError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{Error as RawError, ObjectStore, ObjectStoreExt, PutPayload};
 
 use super::{Vault, VaultError};
 use crate::base::{SegmentId, SegmentSeal};
@@ -62,7 +62,7 @@ impl Vault {
     /// The name is taken by something else.
     pub async fn put_segment(&self, id: SegmentId, bytes: Bytes) -> Result<(), VaultError> {
         let path = path(id);
-        let opts = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let opts = self.bucket().segment_options();
         let written = self.bucket().objects.put_opts(&path, PutPayload::from_bytes(bytes), opts).await;
         written.map(|_| ()).map_err(|error| self.bucket().error(path.as_ref(), &error).into())
     }

@@ -4,10 +4,13 @@
 #![allow(dead_code)]
 
 pub(crate) mod command;
+pub(crate) mod google;
 pub(crate) mod manifest;
 pub(crate) mod mount;
+pub(crate) mod relay;
 pub(crate) mod secrets;
 pub(crate) mod servers;
+pub(crate) mod tls;
 pub(crate) mod tree;
 pub(crate) mod volume;
 

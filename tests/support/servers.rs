@@ -1,4 +1,4 @@
-//! S3 and Azure servers on this machine, on free ports, ended with the test that started them.
+//! Storage servers on this machine, on free ports, ended with the test that started them.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -23,13 +23,25 @@ pub(crate) struct Server {
     /// The URL of an empty bucket.
     pub(crate) url: String,
     litter: Vec<PathBuf>,
-    _dir: tempfile::TempDir,
+    /// What stands before the server, if Coffer does not speak to it itself.
+    pub(super) relay: Option<super::relay::Relay>,
+    dir: tempfile::TempDir,
 }
 
 impl Server {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.probe
+    }
+
+    /// Where what stands before it listens.
+    pub(crate) fn relay_address(&self) -> SocketAddr {
+        self.relay.as_ref().expect("a relay").address()
+    }
+
+    /// Where it keeps what it keeps; gone with it.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Ends the process at once, as a power cut would; [`Server::start_again`] brings it back on its old port and data.
@@ -78,8 +90,12 @@ impl Drop for Server {
     }
 }
 
-const S3_KEY: &str = "coffertest";
-const S3_SECRET: &str = "coffertestsecret";
+pub(crate) const S3_KEY: &str = "coffertest";
+pub(crate) const S3_SECRET: &str = "coffertestsecret";
+
+/// Other keys of the same user, to change to.
+pub(crate) const S3_NEXT_KEY: &str = "coffertestnext";
+pub(crate) const S3_NEXT_SECRET: &str = "coffertestnextsecret";
 
 /// SeaweedFS with its S3 gateway and one empty bucket.
 pub(crate) fn seaweedfs() -> Server {
@@ -88,7 +104,7 @@ pub(crate) fn seaweedfs() -> Server {
         let [master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc] = ports;
         std::fs::create_dir_all(dir.join("data")).expect("a data directory");
         let identities = format!(
-            r#"{{"identities":[{{"name":"coffer","credentials":[{{"accessKey":"{S3_KEY}","secretKey":"{S3_SECRET}"}}],"actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
+            r#"{{"identities":[{{"name":"coffer","credentials":[{{"accessKey":"{S3_KEY}","secretKey":"{S3_SECRET}"}},{{"accessKey":"{S3_NEXT_KEY}","secretKey":"{S3_NEXT_SECRET}"}}],"actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
         );
         std::fs::write(dir.join("s3.json"), identities).expect("the identities");
         let args = vec![
@@ -130,14 +146,7 @@ pub(crate) fn seaweedfs() -> Server {
     let any = server.log.with_file_name("s3.json");
     s3_request(&["-T", &any.to_string_lossy(), &format!("{endpoint}/coffer/warm")]);
     s3_request(&["-X", "DELETE", &format!("{endpoint}/coffer/warm")]);
-    let env = vec![
-        ("AWS_ENDPOINT_URL", endpoint),
-        ("AWS_ACCESS_KEY_ID", S3_KEY.to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", S3_SECRET.to_owned()),
-        ("AWS_ALLOW_HTTP", "true".to_owned()),
-        ("AWS_REGION", "us-east-1".to_owned()),
-    ];
-    server.env = env;
+    server.env = s3_environment(endpoint);
     server.url = "s3://coffer/volume".to_owned();
     server
 }
@@ -149,9 +158,35 @@ fn s3_request(args: &[&str]) {
     run(curl).ok();
 }
 
+/// s3s-fs, which keeps objects as files: an S3 server that loses races between writers who both say «only if absent».
+pub(crate) fn s3s_fs() -> Server {
+    let program = tool("bin/s3s-fs");
+    let mut server = start(|dir, ports| {
+        std::fs::create_dir_all(dir.join("data/coffer")).expect("the bucket's directory");
+        let args = ["--host", "127.0.0.1", "--access-key", S3_KEY, "--secret-key", S3_SECRET, "--port"];
+        let mut args: Vec<String> = args.map(str::to_owned).to_vec();
+        args.extend([ports[0].to_string(), format!("{}/data", dir.display())]);
+        Plan { program: program.clone(), args, port: ports[0], litter: Vec::new() }
+    });
+    server.env = s3_environment(format!("http://{}", server.probe));
+    server.url = "s3://coffer/volume".to_owned();
+    server
+}
+
+/// What names an S3 server at `endpoint` and the keys that the tests' servers know.
+pub(crate) fn s3_environment(endpoint: String) -> Vec<(&'static str, String)> {
+    vec![
+        ("AWS_ENDPOINT_URL", endpoint),
+        ("AWS_ACCESS_KEY_ID", S3_KEY.to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", S3_SECRET.to_owned()),
+        ("AWS_ALLOW_HTTP", "true".to_owned()),
+        ("AWS_REGION", "us-east-1".to_owned()),
+    ]
+}
+
 /// The account and key that every Azure emulator has, printed in its documentation.
-const AZURE_ACCOUNT: &str = "devstoreaccount1";
-const AZURE_KEY: &str =
+pub(crate) const AZURE_ACCOUNT: &str = "devstoreaccount1";
+pub(crate) const AZURE_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 /// Azurite, holding everything in memory, with one empty container.
@@ -210,17 +245,17 @@ fn http_date() -> String {
     run(date).ok().text().trim().to_owned()
 }
 
-struct Plan {
-    program: PathBuf,
-    args: Vec<String>,
-    port: u16,
+pub(super) struct Plan {
+    pub(super) program: PathBuf,
+    pub(super) args: Vec<String>,
+    pub(super) port: u16,
     /// What the server leaves outside its own directory.
-    litter: Vec<PathBuf>,
+    pub(super) litter: Vec<PathBuf>,
 }
 
 /// Starts a server on free ports. Between finding a port free and the server taking it another may come first, so a
 /// server that ends at once is tried again on others.
-fn start(plan: impl Fn(&Path, [u16; 8]) -> Plan) -> Server {
+pub(super) fn start(plan: impl Fn(&Path, [u16; 8]) -> Plan) -> Server {
     let mut said = String::new();
     for _ in 0..START_ATTEMPTS {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -237,7 +272,8 @@ fn start(plan: impl Fn(&Path, [u16; 8]) -> Plan) -> Server {
         let child = make().spawn().expect("the server starts");
         let probe = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (env, url) = (Vec::new(), String::new());
-        let mut server = Server { child, make: Box::new(make), log, probe, env, url, litter, _dir: dir };
+        let make = Box::new(make);
+        let mut server = Server { child, make, log, probe, env, url, litter, relay: None, dir };
         if answers_in_time(&mut server.child, probe) {
             return server;
         }
