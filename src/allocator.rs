@@ -18,9 +18,9 @@ const MAPPED_BYTES_MIN: usize = 80 * 1024;
 const MAPPED_COUNT_MAX: usize = 16_384;
 const PAGE_BYTES: usize = 4096;
 /// Mappings that were let go last are kept for whoever wants as much next, because the first touch of each page of a
-/// new one costs as much as sealing it. Only of pieces up to this size.
-const KEPT_BYTES_MAX: usize = 256 * 1024;
-const KEPT_COUNT_MAX: usize = 16;
+/// new one costs as much as sealing it. Only of pieces up to this size: the answer to the largest read of the kernel.
+const KEPT_BYTES_MAX: usize = 1024 * 1024 + 64 * 1024;
+const KEPT_COUNT_MAX: usize = 8;
 
 unsafe extern "C" {
     fn mi_is_in_heap_region(piece: *const u8) -> bool;
@@ -45,11 +45,8 @@ impl Allocator {
         Self { kept: Mutex::new(kept), mapped_count: AtomicUsize::new(0) }
     }
 
-    /// A mapping of `bytes`, whole pages; all zero if it `is_new`. Null if the system gives none, or there are many.
-    fn map(&self, bytes: usize, is_new: bool) -> *mut u8 {
-        if !is_new && let Some(piece) = self.take_kept(bytes) {
-            return piece;
-        }
+    /// A new mapping of `bytes`, whole pages, all zero. Null if the system gives none, or there are many.
+    fn map(&self, bytes: usize) -> *mut u8 {
         if self.mapped_count.fetch_add(1, Ordering::Relaxed) < MAPPED_COUNT_MAX {
             let (access, kind) =
                 (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
@@ -114,7 +111,8 @@ fn is_small_after_all(piece: *const u8) -> bool {
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_large(&layout) {
-            let piece = self.map(pages(layout.size()), false);
+            let bytes = pages(layout.size());
+            let piece = self.take_kept(bytes).unwrap_or_else(|| self.map(bytes));
             if !piece.is_null() {
                 return piece;
             }
@@ -124,7 +122,13 @@ unsafe impl GlobalAlloc for Allocator {
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if is_large(&layout) {
-            let piece = self.map(pages(layout.size()), true);
+            let bytes = pages(layout.size());
+            if let Some(piece) = self.take_kept(bytes) {
+                // SAFETY: it was mapped with this length, and nobody refers to it. Cheaper than to touch new pages.
+                unsafe { piece.write_bytes(0, bytes) };
+                return piece;
+            }
+            let piece = self.map(bytes);
             if !piece.is_null() {
                 return piece;
             }
@@ -213,10 +217,11 @@ mod tests {
             allocator.dealloc(piece, layout);
             assert_eq!(mapped_count(&allocator), 1);
             let zeroed = allocator.alloc_zeroed(layout);
+            assert_eq!(zeroed, piece, "what was let go last is given next");
             assert!(slice::from_raw_parts(zeroed, 100_000).iter().all(|byte| *byte == 0));
-            let again = allocator.alloc(layout);
-            assert_eq!(again, piece, "what was let go last is given next");
-            allocator.dealloc(again, layout);
+            let other = allocator.alloc(layout);
+            assert_ne!(other, zeroed);
+            allocator.dealloc(other, layout);
             allocator.dealloc(zeroed, layout);
         }
     }

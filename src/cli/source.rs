@@ -123,9 +123,8 @@ mod tests {
         let path = dir.path().join("f");
         std::fs::write(&path, [7; 100]).unwrap();
         let about = path.symlink_metadata().unwrap();
-        let mut source = Source::open(&path, &about).unwrap();
+        let source = Source::open(&path, &about).unwrap();
         std::fs::write(&path, [8; 50]).unwrap();
-        assert!(matches!(source.next_data(), Err(SourceError::Changed)));
         assert!(matches!(source.check(), Err(SourceError::Changed)));
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, [7; 100]).unwrap();
