@@ -1,5 +1,7 @@
 //! Other people's programs, used as their users would: git, a compiler, SQLite, tar.
 
+use std::fs;
+
 use crate::place::{across_a_remount, on_a_mount};
 use crate::support::command::{run_ok, shell};
 use crate::support::manifest::Manifest;
@@ -158,5 +160,23 @@ fn cp_mv_find_and_rm_agree_about_a_tree() {
         wanted.assert_same(&Manifest::of(&moved), "moved");
         wanted.assert_same(&Manifest::of(&copy), "copied within");
         shell(root, "test $(find away | wc -l) -gt 400; rm -rf away copy; test -z \"$(ls -A)\"");
+    });
+}
+
+/// The kernel refuses it after it has opened the file, so that whoever empties files while opening them would have done so.
+#[test]
+fn a_program_that_runs_is_not_emptied_by_an_open_that_is_refused() {
+    on_a_mount(|root| {
+        let program = root.join("program");
+        fs::copy("/bin/sleep", &program).unwrap();
+        let length = fs::metadata(&program).unwrap().len();
+        let mut running = std::process::Command::new(&program).arg("600").spawn().unwrap();
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::TRUNC;
+        let opened = rustix::fs::open(&program, flags, rustix::fs::Mode::empty());
+        let (after, ended) = (fs::metadata(&program).unwrap().len(), running.try_wait().unwrap());
+        running.kill().unwrap();
+        running.wait().unwrap();
+        assert_eq!((opened.err(), after, ended), (Some(rustix::io::Errno::TXTBSY), length, None));
+        assert!(fs::read(&program).unwrap() == fs::read("/bin/sleep").unwrap());
     });
 }

@@ -69,20 +69,9 @@ pub(super) async fn create(
 
 /// Opens a file that exists, and says how the kernel shall treat it.
 ///
-/// Emptying a file takes its set-id bits, as a write would; `fuser` 0.18.0 loses the flag by which the kernel asks for
-/// that. Capabilities the kernel takes away itself before a cached write, but not before a direct one: a file that has
+/// The kernel empties it by a request of its own if that is asked for. Capabilities the kernel takes away itself before a cached write, but not before a direct one: a file that has
 /// any is not opened for direct writes.
-pub(super) async fn open(
-    core: &Core,
-    caller: &Caller,
-    node: Ino,
-    flags: OpenFlags,
-) -> Result<(Handle, FopenFlags), Refusal> {
-    let truncate = flags.0 & libc::O_TRUNC != 0;
-    if truncate && caller.uid != 0 && core.may_have_set_ids(node) {
-        permission::drop_set_ids(&core.vfs, caller, node).await?;
-        core.set_ids_cleared(node);
-    }
+pub(super) async fn open(core: &Core, node: Ino, flags: OpenFlags) -> Result<(Handle, FopenFlags), Refusal> {
     let mut how = core.open_flags(flags);
     if core.writer
         && how.contains(FopenFlags::FOPEN_DIRECT_IO)
@@ -90,7 +79,7 @@ pub(super) async fn open(
     {
         how.remove(FopenFlags::FOPEN_DIRECT_IO);
     }
-    let opened = core.vfs.open(node, writes(flags), truncate).await;
+    let opened = core.vfs.open(node, writes(flags), false).await;
     let handle = opened.map_err(|error| core.about_inode(error))?;
     if flags.0 & libc::O_NOATIME == 0 && core.vfs.would_touch(node) {
         // Of what the kernel reads from its own cache we would not hear.

@@ -29,10 +29,10 @@ const BACKGROUND_MAX: u16 = 64;
 
 /// Asked for if the kernel has them. `EXPORT_SUPPORT` promises that `.` and `..` can be looked up: file handles then
 /// outlive what the kernel remembers, as NFS needs. Locks are left out: without the flags the kernel keeps them itself,
-/// which is right for one mount. So is the writeback cache: it made streams 1.5 times dearer. `SETXATTR_EXT` would make
+/// which is right for one mount. So is the writeback cache: it made streams 1.5 times dearer.
+/// With `ATOMIC_O_TRUNC` the kernel has a file emptied before it finds that it is a program that runs. `SETXATTR_EXT` would make
 /// `fuser` 0.18.0 panic.
-const WANTED: [InitFlags; 9] = [
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
+const WANTED: [InitFlags; 8] = [
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
     InitFlags::FUSE_DONT_MASK,
@@ -182,11 +182,6 @@ impl Core {
         } else {
             uid == 0
         }
-    }
-
-    /// Whether the kernel may believe `ino` to be setuid or setgid.
-    pub(super) fn may_have_set_ids(&self, ino: Ino) -> bool {
-        self.set_ids.may_hold(ino)
     }
 
     /// After a write that may have cleared set-id bits: makes the kernel ask for the mode again.

@@ -173,11 +173,10 @@ impl Filesystem for Bridge {
     }
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let caller = caller(request, 0);
         self.call(
             request,
             reply,
-            move |core| async move { births::open(&core, &caller, ino(node), flags).await },
+            move |core| async move { births::open(&core, ino(node), flags).await },
             |_, reply, (Handle(handle), flags)| reply.opened(FileHandle(handle), flags),
         );
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -123,7 +123,13 @@ impl Config {
         };
         let mut file = match File::open(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_asked_for => return Ok(()),
+            // What others keep from us is not for us: the system's file may be for root only.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
+                    && !is_asked_for =>
+            {
+                return Ok(());
+            }
             Err(error) => return Err(failed(&error)),
         };
         let about = file.metadata().map_err(|e| failed(&e))?;
