@@ -15,6 +15,9 @@ use object_store::{
 use super::Timetable;
 use super::tap::Tap;
 
+/// Nothing larger is read whole.
+const CHARGED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// The limits of one bucket; clones are the same. They hold for whole objects, or parts of them, as they are asked for: each
 /// goes at the speed of the line, and then the next one waits.
 #[derive(Clone, Debug, Default)]
@@ -117,8 +120,10 @@ impl ObjectStore for LimitedStore {
         self.limits.0.down.pass(wanted.unwrap_or(0)).await;
         let result = self.inner.get_opts(path, options).await?;
         if wanted.is_none() {
-            // Only now is it known how much that was; whoever comes next waits for it.
-            self.limits.0.down.pass(result.range.end.saturating_sub(result.range.start)).await;
+            // Only now is it known how much that was; whoever comes next waits for it. The store says it, and shall not make
+            // us wait for ever by saying too much.
+            let said = result.range.end.saturating_sub(result.range.start);
+            self.limits.0.down.pass(said.min(CHARGED_BYTES_MAX)).await;
         }
         Ok(result)
     }

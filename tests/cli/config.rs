@@ -31,6 +31,10 @@ fn a_name_stands_for_a_url_and_its_key() {
     bench.secret(FILE, &photos(&bench, &format!("passphrase-file = {right:?}\nmountpoint = {point:?}\n")));
     bench.run(&["export", "photos", "/", "out"]).ok();
     bench.run(&["import", "photos", "out", "/copy"]).ok();
+    for command in ["status", "sync", "umount", "pause", "resume", "limit"] {
+        let refused = bench.run(&[command, "photos"]);
+        refused.refused(Exit::NotMounted, &format!("no volume is mounted at {}", point.display()));
+    }
     // A directory of that name is still to be had, by a path.
     bench.run(&["ls", "./photos"]).refused(Exit::BucketMissing, "photos");
 }

@@ -14,7 +14,7 @@ use super::settings::{ON_THE_LINE_ONLY, read_as_words, variable};
 /// The argument that says which volume.
 pub(super) const URL: &str = "url";
 /// Arguments that are mount points of running mounts.
-const POINTS: &str = "points";
+const POINTS: [&str; 2] = ["point", "points"];
 /// Ways to the same secret: whoever says one of them means none of the others, wherever they stand.
 pub(super) const SECRETS: [&str; 6] = [
     "passphrase",
@@ -71,7 +71,7 @@ pub(super) fn apply(
         let id = arg.get_id().as_str().to_owned();
         match id.as_str() {
             URL => return arg.value_parser(url_or_name(config.clone())),
-            POINTS => return arg.value_parser(point_or_name(config.clone())),
+            id if POINTS.contains(&id) => return arg.value_parser(point_or_name(config.clone())),
             "dir" if is_mount => {
                 return match named.and_then(|name| config.mountpoint(name)) {
                     Some(point) => arg.required(false).default_value(point.to_owned()),

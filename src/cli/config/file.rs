@@ -134,8 +134,12 @@ impl Config {
         };
         let about = file.metadata().map_err(|e| failed(&e))?;
         let user = rustix::process::geteuid().as_raw();
-        if about.is_file() && (about.mode() & 0o022 != 0 || ![user, 0].contains(&about.uid())) {
-            // It names commands that are run.
+        // It names commands that are run.
+        if about.is_file() && ![user, 0].contains(&about.uid()) {
+            return Err(failed(&format!("it belongs to another user (uid {})", about.uid()))
+                .hint("name one of your own with --config FILE"));
+        }
+        if about.is_file() && about.mode() & 0o022 != 0 {
             return Err(failed(&"other users can write to it")
                 .hint(format!("make it your own with `chmod go-w {}`", path.display())));
         }
@@ -332,6 +336,12 @@ options = \"noatime\"
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let error = Config::load(Some(&path)).unwrap_err();
             assert!(error.render().contains("chmod go-w"), "{}", error.render());
+        }
+        if rustix::process::geteuid().is_root() {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+            let error = Config::load(Some(&path)).unwrap_err();
+            assert!(error.to_string().contains("belongs to another user (uid 12345)"), "{error}");
         }
         assert!(Config::load(Some(&PathBuf::from("/dev/null"))).is_ok());
         assert!(Config::load(Some(&dir.path().join("none"))).is_err());
