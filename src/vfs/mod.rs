@@ -37,6 +37,7 @@ mod status;
 mod survey;
 mod txn;
 mod unsent;
+mod vicinity;
 mod whereabouts;
 mod xattr;
 
@@ -88,6 +89,7 @@ pub struct Vfs {
     options: VfsOptions,
     handles: Mutex<HashMap<u64, OpenFile>>,
     neighbours: Mutex<neighbours::Neighbours>,
+    walks: Mutex<vicinity::Walks>,
     next_handle: AtomicU64,
     signals: Signals,
     uploads: Arc<Semaphore>,
@@ -248,7 +250,7 @@ impl Vfs {
 
     async fn load(&self, keys: Vec<Key>) -> Result<(), VfsError> {
         if let [key] = keys.as_slice() {
-            return self.load_one(*key).await;
+            return if self.load_vicinity(*key).await { Ok(()) } else { self.load_one(*key).await };
         }
         for loaded in join_all(keys.into_iter().map(|key| self.load_one(key))).await {
             loaded?;
@@ -350,6 +352,7 @@ impl Vfs {
             clock,
             handles: Mutex::new(HashMap::new()),
             neighbours: Mutex::default(),
+            walks: Mutex::default(),
             buffers: Buffers::new(options.uploads_max),
             next_handle: AtomicU64::new(1),
             signals: Signals {

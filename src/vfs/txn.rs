@@ -202,6 +202,9 @@ impl<'a> Txn<'a> {
         for (ino, inode) in born {
             state.next_ino = state.next_ino.max(ino.0 + 1);
             state.files_delta += 1;
+            if inode.kind == FileKind::Directory {
+                state.overlay.note_new_directory(ino);
+            }
             state.overlay.put_new(Key::Inode(ino), Record::Inode(Arc::new(inode)));
         }
         for (key, record) in changes {
