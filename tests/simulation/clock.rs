@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use coffer::base::{Clock, Time};
 use parking_lot::Mutex;
+use rand::Rng;
+use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
 /// When every simulation begins: a moment in 2023.
@@ -51,16 +53,40 @@ impl Clock for SimClock {
     }
 }
 
-/// A machine's idea of the time of day, which may be wrong.
+/// A machine's idea of the time of day, which may be wrong, and be set while it runs: by hand, by a time server, or because
+/// the machine has slept, during which no other clock of its own goes on.
 pub struct SkewedClock {
-    pub truth: Arc<SimClock>,
-    pub skew_secs: i64,
+    truth: Arc<SimClock>,
+    skew_secs: i64,
+    /// When it is set, by [`Clock::elapsed`], and by how many seconds.
+    jumps: Vec<(Duration, i64)>,
+}
+
+impl SkewedClock {
+    /// One that is set so often in the next `within`.
+    pub fn new(
+        truth: Arc<SimClock>,
+        skew_secs: i64,
+        jumps: u32,
+        within: Duration,
+        rng: &mut SmallRng,
+    ) -> Self {
+        let begun = truth.elapsed();
+        let jump = |_| {
+            let days = [0.02, 1.5, 400.0][rng.random_range(0..3)];
+            let secs = (days * 86_400.0 * rng.random_range(-1.0..1.0)) as i64;
+            (begun + within.mul_f64(rng.random_range(0.0..1.0)), secs)
+        };
+        let jumps = (0..jumps).map(jump).collect();
+        Self { truth, skew_secs, jumps }
+    }
 }
 
 impl Clock for SkewedClock {
     fn now(&self) -> Time {
-        let now = self.truth.now();
-        Time { secs: now.secs + self.skew_secs, ..now }
+        let (now, elapsed) = (self.truth.now(), self.truth.elapsed());
+        let set: i64 = self.jumps.iter().filter(|(at, _)| *at <= elapsed).map(|(_, secs)| secs).sum();
+        Time { secs: now.secs + self.skew_secs + set, ..now }
     }
 
     fn elapsed(&self) -> Duration {

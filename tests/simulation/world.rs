@@ -205,6 +205,14 @@ impl World {
         let store = StoreOptions { pause_seed: Some(self.rng.random()), ..store };
         let bucket = Bucket::with_options(Arc::new(DoorStore(door.clone())), "simulated", &store);
         let skew_secs = if self.rng.random_bool(0.2) { self.rng.random_range(-900..900) } else { 0 };
+        let jumps = if self.rng.random_bool(0.2) { self.rng.random_range(1..4) } else { 0 };
+        let clock = SkewedClock::new(
+            Arc::clone(&self.clock),
+            skew_secs,
+            jumps,
+            Duration::from_secs(60),
+            &mut fork(&mut self.rng),
+        );
         let mut vfs = weather::options(&mut self.rng);
         let committed = Arc::clone(&self.camera.committed);
         let told: OnCommit = Arc::new(move |made| {
@@ -218,7 +226,7 @@ impl World {
             cache_bytes,
             table_cache_bytes,
             vfs,
-            clock: Arc::new(SkewedClock { truth: Arc::clone(&self.clock), skew_secs }),
+            clock: Arc::new(clock),
             entropy: Arc::clone(&self.entropy),
             ..OpenOptions::default()
         };
