@@ -36,6 +36,7 @@ mod rsync;
 mod secrecy;
 mod secrets;
 mod settled;
+mod sleep;
 mod status;
 mod supervised;
 mod trust;

@@ -33,6 +33,7 @@ pub mod made;
 pub mod mount;
 pub mod mount_options;
 pub mod open;
+pub mod outage;
 pub mod passphrase;
 pub mod probe;
 pub mod progress;

@@ -16,7 +16,7 @@ use super::progress::Progress;
 use super::report::{Report, log_line};
 use super::signals::{Ask, Signals};
 use super::units::{show_count, show_size};
-use super::{explain, supervisor};
+use super::{explain, outage, supervisor};
 use crate::base::{Clock, SystemClock};
 use crate::control::{Live, MountEntry, Registry, Server, Subject};
 use crate::crypto::unlocked_because;
@@ -71,6 +71,7 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
     limits.set_upload(args.upload_limit.clone().unwrap_or_default());
     limits.set_download(args.download_limit.clone().unwrap_or_default());
     let shown_at = door.as_ref().and_then(|door| door.address().ok());
+    let meter = bucket.meter().clone();
     let figures = Arc::new(Figures::of(&bucket, Budget::of_options(&options), shown_at));
     let state_dir = options.state_dir.clone();
     let trust = options.trust.clone();
@@ -138,9 +139,11 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
         }
     };
     tracing::info!(%url, point = %point.display(), "mounted");
+    let watch = tokio::spawn(outage::keep_log(meter, Arc::clone(&vfs)));
     let mut keeper = Keeper { vfs, signals, limits, interrupts: 0 };
     let ended = keeper.wait_for_end(&mounted, &live).await;
     let saved = keeper.save(&live, opened).await;
+    watch.abort();
     server.stop().await;
     saved?;
     tracing::info!(point = %point.display(), "unmounted; everything is in the bucket");

@@ -158,6 +158,9 @@ const REJECTED: [&str; 6] = [
 /// Statuses that pass: request timeout, too early, too many requests.
 const PASSING_STATUS: [&str; 3] = ["status code: 408", "status code: 425", "status code: 429"];
 
+/// How providers say that a request is not of this hour.
+const SKEWED: [&str; 3] = ["RequestTimeTooSkewed", "RequestExpired", "Request date header too old"];
+
 /// Sorts an error of the object store by what can be done about it.
 pub(crate) fn classify(error: &RawError) -> Trouble {
     match error {
@@ -216,7 +219,10 @@ fn io_kind(error: &RawError) -> Option<io::ErrorKind> {
 /// The provider's words on one line, cut where they get long.
 pub(crate) fn detail(error: &RawError) -> String {
     const CHARS_MAX: usize = 300;
-    let text = error.to_string();
+    let mut text = error.to_string();
+    if mentions(error, &SKEWED) {
+        text.insert_str(0, "this machine's clock is wrong, says the provider: ");
+    }
     let mut line: String =
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(CHARS_MAX).collect();
     if text.chars().count() > CHARS_MAX {

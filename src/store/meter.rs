@@ -225,6 +225,14 @@ impl Meter {
         self.0.outage.borrow().as_ref().map(|outage| outage.kind)
     }
 
+    /// Waits until there is an outage, or none.
+    pub async fn until_outage(&self, is_there: bool) {
+        let mut outage = self.0.outage.subscribe();
+        if outage.wait_for(|outage| outage.is_some() == is_there).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits until the bucket refuses us, from now on.
     pub async fn denied(&self) {
         let mut outage = self.0.outage.subscribe();
@@ -247,7 +255,7 @@ impl Meter {
         });
     }
 
-    pub(super) fn answered(&self) {
+    pub(crate) fn answered(&self) {
         self.0.outage.send_if_modified(|outage| outage.take().is_some());
     }
 
