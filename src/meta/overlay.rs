@@ -3,14 +3,14 @@
 //! A pure data structure: it asks nobody and waits for nothing. A key that it does not know is
 //! loaded by its owner between [`Overlay::begin_load`] and [`Overlay::end_load`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 use lru::LruCache;
 
-use super::whole::Whole;
+use super::whole::{self, Whole};
 use super::{Key, Record};
-use crate::base::Ino;
+use crate::base::{Ino, Tag};
 
 /// Records that stay in the cache whatever they weigh: an operation must find all that it has just
 /// asked for.
@@ -109,7 +109,7 @@ impl Overlay {
 
     /// A directory has just been made, under a number never used before: no commit has an entry of it.
     pub fn note_new_directory(&mut self, dir: Ino) {
-        self.whole.insert(dir);
+        self.whole.insert(dir, BTreeSet::new());
     }
 
     /// Someone begins to scan all entries of a directory. Gives what [`Overlay::end_whole_scan`] wants to know.
@@ -120,10 +120,25 @@ impl Overlay {
 
     /// Someone who began with `begun` has scanned all entries of a directory, and all have been remembered. It counts
     /// only if no commit came in between and no entry has left the cache.
-    pub fn end_whole_scan(&mut self, dir: Ino, begun: (u64, u64)) {
+    pub fn end_whole_scan(&mut self, dir: Ino, begun: (u64, u64), mut tags: BTreeSet<Tag>) {
         if begun == self.begin_whole_scan() {
-            self.whole.insert(dir);
+            // The scan may have shown some that no commit has.
+            tags.retain(|tag| matches!(self.cache.peek(&Key::Entry(dir, *tag)), Some(Some(_))));
+            self.whole.insert(dir, tags);
         }
+    }
+
+    /// Whether every committed entry of a directory is in the cache.
+    #[must_use]
+    pub fn is_whole(&self, dir: Ino) -> bool {
+        self.whole.contains(dir)
+    }
+
+    /// Up to `limit` records with keys in `from..to` as the last commit left them, in order, if these are entries of one
+    /// directory that is known whole.
+    pub fn whole_between(&mut self, from: &Key, to: &Key, limit: usize) -> Option<Vec<(Key, Record)>> {
+        let keys = self.whole.keys_between(from, to, limit)?;
+        keys.into_iter().map(|key| Some((key, self.cache.get(&key)?.clone()?))).collect()
     }
 
     fn uncommitted(&self, key: &Key) -> Option<&Change> {
@@ -311,6 +326,7 @@ impl Overlay {
     }
 
     fn remember(&mut self, key: Key, record: Option<Record>) {
+        self.whole.note(&key, record.is_some());
         self.cache_bytes += cached_bytes(record.as_ref());
         if let Some(old) = self.cache.put(key, record) {
             self.cache_bytes -= cached_bytes(old.as_ref());
@@ -365,7 +381,8 @@ impl Overlay {
 }
 
 fn cached_bytes(record: Option<&Record>) -> usize {
-    CACHED_BYTES + record.map_or(0, Record::heap_bytes)
+    let whole = if matches!(record, Some(Record::Entry(_))) { whole::ENTRY_BYTES } else { 0 };
+    CACHED_BYTES + whole + record.map_or(0, Record::heap_bytes)
 }
 
 fn changed_bytes(record: Option<&Record>) -> usize {
@@ -373,214 +390,4 @@ fn changed_bytes(record: Option<&Record>) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::base::{FileKind, Ino, Tag};
-    use crate::meta::Entry;
-
-    fn entry(ino: u64) -> Record {
-        Record::Entry(Arc::new(Entry { name: vec![], ino: Ino(ino), kind: FileKind::Regular }))
-    }
-
-    fn key(number: u8) -> Key {
-        Key::Entry(Ino(1), Tag([number; 16]))
-    }
-
-    #[test]
-    fn newer_layers_hide_older_ones() {
-        let mut overlay = Overlay::new(1 << 20);
-        overlay.put(key(1), Some(entry(1)));
-        overlay.seal();
-        assert_eq!(overlay.get(&key(1)), Some(Some(entry(1))));
-        overlay.put(key(1), None);
-        assert_eq!(overlay.get(&key(1)), Some(None));
-        overlay.settle(vec![(key(1), Some(entry(1)))]);
-        assert_eq!(overlay.get(&key(1)), Some(None));
-        assert_eq!(overlay.committed(&key(1)), Some(Some(entry(1))));
-        assert_eq!(overlay.get(&key(2)), None);
-    }
-
-    #[test]
-    fn what_comes_and_goes_within_a_group_leaves_nothing() {
-        let mut overlay = Overlay::new(1 << 20);
-        overlay.put_new(key(1), entry(1));
-        overlay.put(key(1), None);
-        assert_eq!(overlay.open_count(), 0);
-        let since = overlay.begin_load(key(2));
-        overlay.end_load(key(2), since, Some(None));
-        overlay.put(key(2), Some(entry(2)));
-        overlay.put(key(2), None);
-        assert_eq!(overlay.open_count(), 0);
-        overlay.put(key(3), None);
-        assert_eq!(overlay.open_count(), 1, "nobody knows what lies under it");
-    }
-
-    #[test]
-    fn a_load_overtaken_by_a_commit_is_not_believed() {
-        let mut overlay = Overlay::new(1 << 20);
-        let since = overlay.begin_load(key(1));
-        overlay.put(key(1), Some(entry(2)));
-        overlay.seal();
-        overlay.settle(vec![(key(1), Some(entry(2)))]);
-        assert_eq!(overlay.end_load(key(1), since, Some(Some(entry(1)))), Load::Stale);
-        assert_eq!(overlay.get(&key(1)), Some(Some(entry(2))));
-    }
-
-    #[test]
-    fn two_that_load_the_same_key_do_not_keep_each_other_from_believing() {
-        let mut overlay = Overlay::new(1 << 20);
-        let (one, other) = (overlay.begin_load(key(1)), overlay.begin_load(key(1)));
-        overlay.put(key(1), Some(entry(2)));
-        overlay.seal();
-        overlay.settle(vec![(key(1), Some(entry(2)))]);
-        assert_eq!(overlay.end_load(key(1), one, Some(None)), Load::Stale);
-        let again = overlay.begin_load(key(1));
-        assert_eq!(overlay.end_load(key(1), other, Some(None)), Load::Stale);
-        let other_again = overlay.begin_load(key(1));
-        assert_eq!(overlay.end_load(key(1), again, Some(Some(entry(2)))), Load::Kept);
-        assert_eq!(overlay.end_load(key(1), other_again, Some(Some(entry(2)))), Load::Kept);
-    }
-
-    #[test]
-    fn the_cache_keeps_to_its_bytes() {
-        let mut overlay = Overlay::new(1000);
-        for number in 0..=255u64 {
-            let since = overlay.begin_load(Key::Inode(Ino(number)));
-            overlay.end_load(Key::Inode(Ino(number)), since, Some(None));
-        }
-        for number in 0..100 {
-            let since = overlay.begin_load(key(number));
-            overlay.end_load(key(number), since, Some(Some(entry(1))));
-        }
-        assert!(overlay.cache.len() <= KEPT_MIN);
-        assert_eq!(overlay.get(&Key::Inode(Ino(0))), None);
-        assert_eq!(overlay.get(&key(99)), Some(Some(entry(1))));
-    }
-
-    #[test]
-    fn of_a_directory_that_is_known_whole_nothing_need_be_loaded() {
-        let mut overlay = Overlay::new(1 << 20);
-        assert_eq!(overlay.get(&key(1)), None);
-        overlay.note_new_directory(Ino(1));
-        assert_eq!(overlay.get(&key(1)), Some(None));
-        overlay.put(key(1), Some(entry(1)));
-        overlay.put(key(1), None);
-        assert_eq!(overlay.open_count(), 0, "nothing lies under it");
-        overlay.put(key(2), Some(entry(2)));
-        overlay.seal();
-        overlay.settle(overlay.sealed_changes());
-        assert_eq!(overlay.get(&key(2)), Some(Some(entry(2))));
-        assert_eq!(overlay.committed(&key(3)), Some(None));
-        overlay.forget_committed();
-        assert_eq!([overlay.get(&key(2)), overlay.get(&key(3))], [None, None]);
-    }
-
-    #[test]
-    fn a_directory_is_whole_no_more_when_an_entry_of_it_leaves_the_cache() {
-        let mut overlay = Overlay::new(0);
-        overlay.note_new_directory(Ino(1));
-        overlay.put(key(1), Some(entry(1)));
-        overlay.seal();
-        overlay.settle(overlay.sealed_changes());
-        assert_eq!(overlay.get(&key(2)), Some(None));
-        for number in 0..KEPT_MIN as u64 {
-            let since = overlay.begin_load(Key::Inode(Ino(number)));
-            overlay.end_load(Key::Inode(Ino(number)), since, Some(None));
-        }
-        assert_eq!([overlay.get(&key(1)), overlay.get(&key(2))], [None, None]);
-    }
-
-    #[test]
-    fn a_scan_that_a_commit_or_a_loss_has_overtaken_makes_nothing_whole() {
-        let mut overlay = Overlay::new(0);
-        let begun = overlay.begin_whole_scan();
-        overlay.remember_scanned(0, key(1), entry(1));
-        overlay.end_whole_scan(Ino(1), begun);
-        assert_eq!(overlay.get(&key(2)), Some(None));
-
-        let begun = overlay.begin_whole_scan();
-        overlay.seal();
-        overlay.settle(vec![]);
-        overlay.end_whole_scan(Ino(7), begun);
-        assert_eq!(overlay.get(&Key::Entry(Ino(7), Tag([0; 16]))), None);
-
-        let begun = overlay.begin_whole_scan();
-        (0..=255).for_each(|number| overlay.remember_scanned(1, key(number), entry(1)));
-        overlay.remember_scanned(1, Key::Inode(Ino(5)), entry(1));
-        overlay.end_whole_scan(Ino(1), begun);
-        let missing = (0..=255).filter(|number| overlay.get(&key(*number)).is_none()).count();
-        assert_eq!(missing, 1, "the one that left is asked for again");
-    }
-
-    #[test]
-    fn a_change_that_is_put_off_is_seen_as_before_and_not_committed() {
-        let mut overlay = Overlay::new(1 << 20);
-        overlay.put(key(1), Some(entry(1)));
-        overlay.put_new(key(2), entry(2));
-        overlay.put(key(3), Some(entry(3)));
-        overlay.seal();
-        overlay.put(key(3), Some(entry(30)));
-        overlay.put_off(key(1), None);
-        overlay.put_off(key(2), Some(entry(20)));
-        overlay.put_off(key(3), None);
-        overlay.put_off(key(4), None);
-        let seen = [1, 2, 3].map(|number| overlay.get(&key(number)));
-        assert_eq!(seen, [entry(1), entry(2), entry(30)].map(|record| Some(Some(record))));
-        assert_eq!(overlay.sealed_changes(), vec![(key(2), Some(entry(20)))]);
-        assert!(overlay.is_sealed_fresh(&key(2)) && overlay.is_open(&key(2)));
-        overlay.settle(vec![(key(2), Some(entry(20)))]);
-        overlay.seal();
-        assert!(!overlay.is_sealed_fresh(&key(2)));
-        assert_eq!(overlay.sealed_changes().len(), 3);
-    }
-
-    #[test]
-    fn bytes_are_counted_along_with_every_change() {
-        fn recount(overlay: &Overlay) {
-            let sum =
-                |changes: &Changes| changes.values().map(|c| changed_bytes(c.record.as_ref())).sum::<usize>();
-            assert_eq!(overlay.open_bytes(), sum(&overlay.open));
-            let sealed = overlay.sealed.as_ref().map_or(0, sum);
-            assert_eq!(overlay.changed_bytes(), overlay.open_bytes() + sealed);
-        }
-        let named = |bytes: usize| {
-            Record::Entry(Arc::new(Entry { name: vec![1; bytes], ino: Ino(1), kind: FileKind::Regular }))
-        };
-        let mut overlay = Overlay::new(1 << 20);
-        for number in 0..20 {
-            overlay.put_new(key(number), named(10 * usize::from(number)));
-            overlay.put(key(number / 2), Some(named(7)));
-            overlay.put(key(number / 3), None);
-            recount(&overlay);
-        }
-        overlay.seal();
-        recount(&overlay);
-        for number in 0..20 {
-            if number % 3 == 0 {
-                overlay.put(key(number), Some(named(100)));
-            }
-            overlay.put_off(key(number), (number % 2 == 0).then(|| named(3)));
-            overlay.patch_open(&key(number), |record| *record = named(50));
-            recount(&overlay);
-        }
-        overlay.settle(overlay.sealed_changes());
-        recount(&overlay);
-        (0..20).for_each(|number| overlay.put(key(number), None));
-        recount(&overlay);
-    }
-
-    #[test]
-    fn changes_between_merges_both_groups_in_order() {
-        let mut overlay = Overlay::new(1 << 20);
-        overlay.put(key(1), Some(entry(1)));
-        overlay.put(key(3), Some(entry(3)));
-        overlay.seal();
-        overlay.put(key(2), Some(entry(2)));
-        overlay.put(key(3), None);
-        let all = overlay.changes_between(&key(0), &key(9), 10);
-        assert_eq!(all, vec![(key(1), Some(entry(1))), (key(2), Some(entry(2))), (key(3), None)]);
-        assert_eq!(overlay.changes_between(&key(0), &key(9), 2).len(), 2);
-    }
-}
+mod tests;

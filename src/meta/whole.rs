@@ -1,19 +1,23 @@
-//! Directories that are known whole: what the cache of records has no entry of is not there.
+//! Directories that are known whole: what the cache of records has no entry of is not there, and they are listed from it.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
 use super::Key;
-use crate::base::Ino;
+use crate::base::{Ino, Tag};
 
 /// Directories beyond which those that were asked last about are forgotten.
 const DIRECTORIES_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 
-/// The directories of which every committed entry is in the cache.
+/// Bytes that one entry takes here. Nodes of the set are little more than half full.
+pub(super) const ENTRY_BYTES: usize = size_of::<Tag>() * 11 / 6;
+
+/// The directories of which every committed entry is in the cache, and what those are.
 #[derive(Debug)]
 pub(super) struct Whole {
-    directories: LruCache<Ino, ()>,
+    directories: LruCache<Ino, BTreeSet<Tag>>,
     /// How many entries have left the cache.
     losses: u64,
 }
@@ -25,9 +29,33 @@ impl Default for Whole {
 }
 
 impl Whole {
-    /// Every committed entry of `dir` is in the cache.
-    pub(super) fn insert(&mut self, dir: Ino) {
-        self.directories.put(dir, ());
+    /// Every committed entry of `dir` is in the cache: those under `tags`.
+    pub(super) fn insert(&mut self, dir: Ino, tags: BTreeSet<Tag>) {
+        self.directories.put(dir, tags);
+    }
+
+    /// A record is in the cache now, or it is known there that there is none.
+    pub(super) fn note(&mut self, key: &Key, is_there: bool) {
+        let Key::Entry(dir, tag) = key else { return };
+        let Some(tags) = self.directories.peek_mut(dir) else { return };
+        if is_there {
+            tags.insert(*tag);
+        } else {
+            tags.remove(tag);
+        }
+    }
+
+    /// Up to `limit` keys in `from..to`, in order, if these are entries of one directory that is known whole.
+    pub(super) fn keys_between(&self, from: &Key, to: &Key, limit: usize) -> Option<Vec<Key>> {
+        let Key::Entry(dir, first) = *from else { return None };
+        let is_all = *to == Key::Entry(Ino(dir.0.saturating_add(1)), Tag([0; 16]));
+        let tags = self.directories.peek(&dir).filter(|_| is_all)?;
+        Some(tags.range(first..).take(limit).map(|tag| Key::Entry(dir, *tag)).collect())
+    }
+
+    /// Whether every committed entry of `dir` is in the cache.
+    pub(super) fn contains(&self, dir: Ino) -> bool {
+        self.directories.contains(&dir)
     }
 
     /// Whether `key`, which is not in the cache, is an entry of such a directory, so that it is nowhere.

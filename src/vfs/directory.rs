@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::FutureExt;
+
 use crate::base::{FileKind, Ino, Tag};
 use crate::meta::{Inode, Key, MetaError, Record};
 
@@ -63,6 +65,9 @@ impl Vfs {
             entries.push(dot(parent, b"..", AFTER_DOTS));
         }
         let Some(first) = tag_after(cookie) else { return Ok(entries) };
+        if cookie <= AFTER_DOTS {
+            self.begin_listing(dir).boxed().await;
+        }
         let mut from = Key::Entry(dir, first);
         let to = Key::Entry(Ino(dir.0.saturating_add(1)), Tag([0; 16]));
         while entries.len() < max {

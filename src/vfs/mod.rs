@@ -285,6 +285,12 @@ impl Vfs {
         to: Key,
         limit: usize,
     ) -> Result<(Vec<(Key, Record)>, Option<Key>), VfsError> {
+        {
+            let mut state = self.state.lock();
+            if let Some(rows) = state.overlay.whole_between(&from, &to, limit) {
+                return Ok(merged(rows, state.overlay.changes_between(&from, &to, limit), limit));
+            }
+        }
         let (_pass, changes, settled_count, rows) = loop {
             let pass = self.follow.pass().await;
             let (changes, settled_count) = {
@@ -300,28 +306,15 @@ impl Vfs {
             drop(pass);
             self.follow_early().await?;
         };
-        let last_row =
-            (rows.len() >= limit).then(|| rows.last().and_then(|(key, _)| Key::decode(key))).flatten();
-        let last_change = (changes.len() >= limit).then(|| changes.last().map(|(key, _)| *key)).flatten();
-        let bound = match (last_row, last_change) {
-            (Some(row), Some(change)) => Some(row.min(change)),
-            (row, change) => row.or(change),
-        };
-        let mut merged = std::collections::BTreeMap::new();
+        let rows = rows.into_iter().filter_map(|(key, value)| Some((Key::decode(&key)?, value)));
+        let rows: Vec<_> =
+            rows.map(|(key, value)| Ok((key, decode(&key, &value)?))).collect::<Result<_, MetaError>>()?;
         let mut state = self.state.lock();
-        for (key, value) in rows {
-            let Some(key) = Key::decode(&key) else { continue };
-            if bound.is_some_and(|bound| key > bound) {
-                break;
-            }
-            let record = decode(&key, &value)?;
-            state.overlay.remember_scanned(settled_count, key, record.clone());
-            merged.insert(key, Some(record));
+        for (key, record) in &rows {
+            state.overlay.remember_scanned(settled_count, *key, record.clone());
         }
         drop(state);
-        merged.extend(changes.into_iter().filter(|(key, _)| bound.is_none_or(|bound| *key <= bound)));
-        let found = merged.into_iter().filter_map(|(key, record)| Some((key, record?))).collect();
-        Ok((found, bound))
+        Ok(merged(rows, changes, limit))
     }
 
     /// A new filesystem over an engine whose superblock has been read. The caller starts its
@@ -377,6 +370,28 @@ impl Vfs {
             options,
         })
     }
+}
+
+/// What the last commit left, at most `limit` records of it, with at most as many changes laid over it; and where to go
+/// on, if there may be more.
+fn merged(
+    rows: Vec<(Key, Record)>,
+    changes: Vec<(Key, Option<Record>)>,
+    limit: usize,
+) -> (Vec<(Key, Record)>, Option<Key>) {
+    let last_row = rows.last().map(|(key, _)| *key).filter(|_| rows.len() >= limit);
+    let last_change = changes.last().map(|(key, _)| *key).filter(|_| changes.len() >= limit);
+    let bound = match (last_row, last_change) {
+        (Some(row), Some(change)) => Some(row.min(change)),
+        (row, change) => row.or(change),
+    };
+    let rows = rows.into_iter().map(|(key, record)| (key, Some(record)));
+    let mut merged: std::collections::BTreeMap<_, _> = rows.collect();
+    merged.extend(changes);
+    if let Some(bound) = bound {
+        merged.retain(|key, _| *key <= bound);
+    }
+    (merged.into_iter().filter_map(|(key, record)| Some((key, record?))).collect(), bound)
 }
 
 /// Registers a load for as long as it runs, also when it is dropped half-way.

@@ -4,6 +4,7 @@
 //! order in which they were made, is given the rest by a scan, which costs a tenth for each. A directory that was scanned as a whole also needs no look
 //! for names that it does not have.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
 use lru::LruCache;
@@ -19,6 +20,8 @@ const DIRECTORIES_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
 const ENTRIES_MAX: u64 = 8192;
 /// Bytes that a record of a directory takes in memory, about.
 const ENTRY_BYTES: u64 = 300;
+/// Smaller ones are listed by one scan in any case.
+const LISTED_MIN: u64 = 32;
 /// A directory is scanned when one in so many of its entries has been asked for.
 const SHARE: u64 = 32;
 /// Entries read from the engine at a time.
@@ -102,25 +105,43 @@ impl Vfs {
     }
 
     fn asks_for_all(&self, dir: Ino) -> bool {
-        let inode = self.state.lock().overlay.get(&Key::Inode(dir));
-        let Some(Some(Record::Inode(inode))) = inode else { return false };
+        let entries = self.entries_if_few(dir);
+        entries.is_some_and(|entries| self.walks.lock().ask_entry(dir, entries))
+    }
+
+    /// How many entries a directory has, if it is not known whole, and could be.
+    fn entries_if_few(&self, dir: Ino) -> Option<u64> {
         let bytes_max = self.options.record_cache_bytes as u64 / 4;
-        inode.entries <= ENTRIES_MAX
-            && inode.entries * ENTRY_BYTES <= bytes_max
-            && self.walks.lock().ask_entry(dir, inode.entries)
+        let mut state = self.state.lock();
+        let Some(Some(Record::Inode(inode))) = state.overlay.get(&Key::Inode(dir)) else { return None };
+        let is_small = inode.entries <= ENTRIES_MAX && inode.entries * ENTRY_BYTES <= bytes_max;
+        (is_small && !state.overlay.is_whole(dir)).then_some(inode.entries)
+    }
+
+    /// Somebody begins to list a directory: he will go on to its end.
+    pub(super) async fn begin_listing(&self, dir: Ino) {
+        if self.entries_if_few(dir).is_some_and(|entries| entries > LISTED_MIN) {
+            // Who lists it finds errors himself.
+            let _ = self.load_directory(dir).await;
+        }
     }
 
     async fn load_directory(&self, dir: Ino) -> Result<(), VfsError> {
         let begun = self.state.lock().overlay.begin_whole_scan();
         let (mut from, to) =
             (Key::Entry(dir, Tag([0; 16])), Key::Entry(Ino(dir.0.saturating_add(1)), Tag([0; 16])));
+        let mut tags = BTreeSet::new();
         // What other programs add meanwhile must not keep it from ending.
         for _ in 0..=ENTRIES_MAX as usize / SCAN_COUNT_MAX {
-            let (_, last) = self.scan(from, to, SCAN_COUNT_MAX).await?;
+            let (found, last) = self.scan(from, to, SCAN_COUNT_MAX).await?;
+            tags.extend(found.iter().filter_map(|(key, _)| match key {
+                Key::Entry(_, tag) => Some(*tag),
+                _ => None,
+            }));
             match last {
                 Some(Key::Entry(_, tag)) => from = Key::Entry(dir, super::xattr::next_tag(tag)),
                 _ => {
-                    self.state.lock().overlay.end_whole_scan(dir, begun);
+                    self.state.lock().overlay.end_whole_scan(dir, begun, tags);
                     break;
                 }
             }
