@@ -57,11 +57,13 @@ impl Neighbours {
             (self.steps, self.frontier) = (0, None);
             self.ahead.clear();
         }
+        if self.is_looking { None } else { self.next_look(ino, count_max) }
+    }
+
+    /// What to look for after `ino`, if there is room for more: the link is never idle while there is more to come.
+    fn next_look(&mut self, ino: Ino, count_max: usize) -> Option<Look> {
         let wanted = 1_usize.checked_shl(self.steps).unwrap_or(usize::MAX).min(count_max);
-        if self.steps == 0 || self.is_looking || self.ahead.len() * 2 > wanted {
-            return None;
-        }
-        let count = wanted.saturating_sub(self.ahead.len());
+        let count = if self.steps == 0 { 0 } else { wanted.saturating_sub(self.ahead.len()) };
         self.is_looking = count > 0;
         self.is_looking
             .then(|| Look { after: self.frontier.map_or(ino, |frontier| frontier.max(ino)), count })
@@ -72,14 +74,18 @@ impl Neighbours {
         self.last.is_none_or(|(here, _)| here != place) && !self.ahead.contains(&place)
     }
 
-    /// Takes note of what was found, in files up to `frontier`.
-    fn found(&mut self, places: impl IntoIterator<Item = Neighbourhood>, frontier: Ino) {
+    /// Takes note of what was found, in files up to `frontier`. Tells what to look for next, as the reader has gone on
+    /// meanwhile.
+    fn found(&mut self, places: Vec<Neighbourhood>, frontier: Ino, count_max: usize) -> Option<Look> {
         self.is_looking = false;
+        let is_end = places.is_empty();
         // Who has meanwhile gone elsewhere has begun anew.
         if self.steps > 0 {
             self.ahead.extend(places);
             self.frontier = self.frontier.max(Some(frontier));
         }
+        let (_, ino) = self.last.filter(|_| !is_end)?;
+        self.next_look(ino, count_max)
     }
 }
 
@@ -96,11 +102,15 @@ impl Vfs {
     pub(super) fn enter_neighbourhood(&self, ino: Ino, place: &BlockPlace) {
         let count_max = self.reader.neighbourhoods_ahead_max();
         let look = self.neighbours.lock().enter(BlockReader::neighbourhood(place), ino, count_max);
-        if let (Some(look), Some(this)) = (look, self.me.upgrade()) {
+        if let (Some(mut look), Some(this)) = (look, self.me.upgrade()) {
             tokio::spawn(async move {
-                let mut found = Vec::new();
-                let reached = this.look_ahead(look, &mut found).await.unwrap_or(look.after);
-                this.neighbours.lock().found(found, reached);
+                loop {
+                    let mut found = Vec::new();
+                    let reached = this.look_ahead(look, &mut found).await.unwrap_or(look.after);
+                    let next = this.neighbours.lock().found(found, reached, count_max);
+                    let Some(next) = next else { break };
+                    look = next;
+                }
             });
         }
     }
@@ -168,13 +178,15 @@ mod tests {
         assert_eq!(neighbours.enter(at(1, 0), Ino(10), 6), None);
         assert_eq!(neighbours.enter(at(1, 0), Ino(11), 6), None);
         assert_eq!(neighbours.enter(at(1, 1), Ino(500), 6), Some(Look { after: Ino(500), count: 2 }));
-        neighbours.found([at(1, 2), at(1, 3)], Ino(1500));
+        assert_eq!(neighbours.found(vec![at(1, 2), at(1, 3)], Ino(1500), 6), None);
         assert_eq!(neighbours.enter(at(1, 2), Ino(1000), 6), Some(Look { after: Ino(1500), count: 3 }));
-        neighbours.found([at(2, 0), at(2, 1), at(2, 2)], Ino(3000));
-        assert_eq!(neighbours.enter(at(1, 3), Ino(1400), 6), Some(Look { after: Ino(3000), count: 3 }));
-        neighbours.found([at(2, 3), at(3, 0), at(3, 1)], Ino(4000));
-        // More than half of what is wanted is still to come.
-        assert_eq!(neighbours.enter(at(2, 0), Ino(1600), 6), None);
+        // What is looked for already is not looked for twice, but what the reader has used up meanwhile is made good for.
+        assert_eq!(neighbours.enter(at(1, 3), Ino(1400), 6), None);
+        let more = neighbours.found(vec![at(2, 0), at(2, 1), at(2, 2)], Ino(3000), 6);
+        assert_eq!(more, Some(Look { after: Ino(3000), count: 3 }));
+        assert_eq!(neighbours.found(vec![at(2, 3), at(3, 0), at(3, 1)], Ino(4000), 6), None);
+        assert_eq!(neighbours.enter(at(2, 0), Ino(1600), 6), Some(Look { after: Ino(4000), count: 1 }));
+        assert_eq!(neighbours.found(vec![], Ino(9000), 6), None, "there is no more");
     }
 
     #[test]
@@ -199,7 +211,7 @@ mod tests {
         assert_eq!(neighbours.enter(at(1, 2), Ino(1), 6), Some(Look { after: Ino(1), count: 2 }));
         assert_eq!(neighbours.enter(at(1, 0), Ino(5), 6), None);
         // What was found meanwhile is nobody's way any more.
-        neighbours.found([at(1, 3)], Ino(50));
+        assert_eq!(neighbours.found(vec![at(1, 3)], Ino(50), 6), None);
         assert_eq!(neighbours.enter(at(1, 3), Ino(40), 6), None);
     }
 

@@ -8,13 +8,17 @@ use crate::base::BLOCK_LEN;
 const WINDOW_BYTES_MIN: u64 = 256 * 1024;
 /// The window grows fourfold up to here, then twofold.
 const WINDOW_BYTES_STEEP: u64 = 4 * 1024 * 1024;
+/// The window is filled up when so much of it has been used: were more left to be asked for at once, all of it would come at about the
+/// same time, and the link would be idle from then until the next is on its way.
+const STRIDE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// How far requests of one stream may overtake each other on their way here.
 const DISORDER_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 /// The reading pattern of one open file.
 ///
 /// A stream is a read that goes on where the last one ended, or a first read of a whole block or more at
-/// offset 0. It gets a window of read-ahead that grows each time half of it is used up. Any other jump ends it.
+/// offset 0. It gets a window of read-ahead that grows each time half of it, or of a large one a stride, is used up. Any
+/// other jump ends it.
 #[derive(Clone, Debug)]
 pub struct ReadAhead {
     window_bytes_max: u64,
@@ -79,7 +83,8 @@ impl ReadAhead {
     }
 
     fn widen(&mut self, bytes: u64) -> Option<Range<u64>> {
-        if self.asked > self.next.saturating_add(self.window_bytes / 2) {
+        let left = self.window_bytes - (self.window_bytes / 2).min(STRIDE_BYTES_MAX);
+        if self.asked > self.next.saturating_add(left) {
             return None;
         }
         let wider = match self.window_bytes {
@@ -121,8 +126,23 @@ mod tests {
             assert!(asked[0].start * BLOCK_LEN < 2 * bytes.max(BLOCK_LEN));
             assert!(asked.last().unwrap().end * BLOCK_LEN >= 256 * MIB - bytes + MAX / 2);
             let widest = asked.iter().map(|blocks| (blocks.end - blocks.start) * BLOCK_LEN).max().unwrap();
-            assert!((MAX / 2..=MAX).contains(&widest), "{widest}");
+            assert!((STRIDE_BYTES_MAX..=MAX).contains(&widest), "{widest}");
             assert!(asked.len() < 40 || bytes > MIB, "{} requests for reads of {bytes}", asked.len());
+        }
+    }
+
+    #[test]
+    fn of_a_wide_window_three_quarters_are_under_way_or_here_at_any_moment() {
+        let mut ahead = ReadAhead::new(MAX);
+        let mut asked = 0;
+        for n in 0..256 {
+            let read = n * MIB..(n + 1) * MIB;
+            asked = ahead.observe(read.start, MIB).map_or(asked, |blocks| blocks.end * BLOCK_LEN);
+            assert!(
+                n < 32 || asked - read.end >= MAX - STRIDE_BYTES_MAX,
+                "{} ahead at {n}",
+                asked - read.end
+            );
         }
     }
 
