@@ -85,6 +85,38 @@ async fn who_reads_files_in_the_order_in_which_they_were_made_waits_for_few_of_t
     opened.close().await.unwrap();
 }
 
+/// The records that tell where the blocks of a large file are, one for each segment, are read ahead as well.
+#[tokio::test(start_paused = true)]
+async fn who_streams_a_large_file_waits_for_few_round_trips() {
+    const BYTES: u64 = 200 << 20;
+    const READ: u64 = 1 << 20;
+    let (plan, clock) = (FaultPlan::default(), Arc::new(SystemClock::default()));
+    let faults = FaultStore::new(Arc::new(InMemory::new()), plan, clock.clone());
+    let world = World(Arc::new(faults.clone()));
+    volume::create(&world.bucket(), &spec(), &factors(), Arc::new(OsEntropy), clock).await.unwrap();
+    let (opened, _) = world.open(OpenOptions::default()).await;
+    let file = opened.vfs.create(&CALLER, Ino::ROOT, b"file", 0o644, true).await.unwrap();
+    for offset in (0..BYTES).step_by(READ as usize) {
+        opened.vfs.write(file.ino, offset, &[7; READ as usize], true).await.unwrap();
+    }
+    opened.close().await.unwrap();
+    faults.set_plan(FaultPlan { latency: ROUND_TRIP, ..FaultPlan::default() });
+
+    let (opened, bucket) = world.open(OpenOptions::default()).await;
+    let ino = opened.vfs.lookup(Ino::ROOT, b"file").await.unwrap().ino;
+    let handle = opened.vfs.open(ino, false, false).await.unwrap();
+    let (before, start) = (bucket.meter().snapshot().gets, Instant::now());
+    for offset in (0..BYTES).step_by(READ as usize) {
+        assert_eq!(opened.vfs.read(handle, ino, offset, READ as usize).await.unwrap().len() as u64, READ);
+    }
+    let waited = start.elapsed().as_secs_f64() / ROUND_TRIP.as_secs_f64();
+    let gets = bucket.meter().snapshot().gets - before;
+    println!("{} MiB in {waited} round trips and {gets} GETs", BYTES >> 20);
+    assert!(waited <= 12.5, "{waited} round trips");
+    assert!(gets <= 100, "{gets} GETs for 26 segments");
+    opened.close().await.unwrap();
+}
+
 /// Who jumps about is not given what he does not ask for.
 #[tokio::test(start_paused = true)]
 async fn who_reads_a_few_files_here_and_there_causes_no_more_fetches_than_reads() {

@@ -1,11 +1,13 @@
 //! Reading: what is in memory at once, the rest from the bucket side by side.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use futures::future::try_join_all;
 
 use crate::base::{BLOCK_LEN, BlockIndex, BlockPlace, Ino};
 use crate::data::{DataError, Paint, ReadHint, Want};
-use crate::meta::Inode;
+use crate::meta::Key;
 
 use super::locate::{self, Located, Stored};
 use super::txn::{Halt, Txn};
@@ -30,7 +32,6 @@ struct Part {
 struct Plan {
     len: usize,
     parts: Vec<Part>,
-    ahead: Vec<Want>,
     is_small: bool,
 }
 
@@ -55,10 +56,11 @@ impl Vfs {
             Some(open) => open.ahead.observe(offset, len as u64),
             None => None,
         };
-        let mut plan = self.read_txn(|txn| plan(txn, ino, offset, len, ahead.clone())).await?;
+        let mut plan = self.read_txn(|txn| plan(txn, ino, offset, len)).await?;
+        let mut ahead = ahead;
         loop {
             let places = plan.places();
-            match self.carry_out(ino, plan).await {
+            match self.carry_out(ino, plan, ahead.take()).await {
                 // A segment is deleted as soon as a commit has let go of its last block. Who comes
                 // too late asks again where the bytes are, and believes the second answer if it is
                 // the first.
@@ -66,7 +68,7 @@ impl Vfs {
                     if self.options.read_only {
                         self.follow_early().await?;
                     }
-                    plan = self.read_txn(|txn| self::plan(txn, ino, offset, len, None)).await?;
+                    plan = self.read_txn(|txn| self::plan(txn, ino, offset, len)).await?;
                     if plan.places() == places {
                         return Err(error);
                     }
@@ -76,7 +78,7 @@ impl Vfs {
         }
     }
 
-    async fn carry_out(&self, ino: Ino, plan: Plan) -> Result<Vec<u8>, VfsError> {
+    async fn carry_out(&self, ino: Ino, plan: Plan, ahead: Option<Range<u64>>) -> Result<Vec<u8>, VfsError> {
         let mut out = vec![0; plan.len];
         let mut waiting = Vec::new();
         for part in plan.parts {
@@ -92,8 +94,8 @@ impl Vfs {
         if waiting.len() > 1 && !plan.is_small {
             self.reader.gather(&waiting.iter().map(|(stored, _)| want(stored)).collect::<Vec<_>>());
         }
-        if !plan.ahead.is_empty() {
-            self.reader.prefetch(plan.ahead);
+        if let Some(blocks) = ahead {
+            self.read_ahead(ino, blocks);
         }
         if !waiting.is_empty() {
             if plan.is_small {
@@ -109,6 +111,29 @@ impl Vfs {
         Ok(out)
     }
 
+    /// Has blocks fetched before they are asked for: at once those of which the tree knows where they are, the others
+    /// when the records that tell have been loaded. Errors are left to be found by who reads.
+    fn read_ahead(&self, ino: Ino, blocks: Range<u64>) {
+        let (known, missing) = {
+            let mut state = self.state.lock();
+            stored_blocks(&mut Txn::new(&mut state, self.clock.now()), ino, blocks.clone())
+        };
+        let from = known.last().map_or(blocks.start, |(index, _)| index + 1);
+        self.reader.prefetch(known.into_iter().map(|(_, want)| want).collect());
+        if !missing.is_empty()
+            && let Some(this) = self.me.upgrade()
+        {
+            tokio::spawn(async move {
+                let found = this.read_txn(|txn| match stored_blocks(txn, ino, from..blocks.end) {
+                    (wants, missing) if missing.is_empty() => Ok(wants),
+                    (_, missing) => Err(Halt::Missing(missing)),
+                });
+                let wants = found.await.unwrap_or_default();
+                this.reader.prefetch(wants.into_iter().map(|(_, want)| want).collect());
+            });
+        }
+    }
+
     /// The plaintext of a stored block.
     pub(super) async fn fetch(&self, stored: &Stored, hint: ReadHint) -> Result<Bytes, VfsError> {
         let len = u64::from(stored.segment_len);
@@ -120,13 +145,7 @@ fn want(stored: &Stored) -> Want {
     (stored.place, stored.seal, u64::from(stored.segment_len))
 }
 
-fn plan(
-    txn: &mut Txn,
-    ino: Ino,
-    offset: u64,
-    len: usize,
-    ahead: Option<std::ops::Range<u64>>,
-) -> Result<Plan, Halt> {
+fn plan(txn: &mut Txn, ino: Ino, offset: u64, len: usize) -> Result<Plan, Halt> {
     let inode = txn.regular(ino)?;
     let end = offset.saturating_add(len as u64).min(inode.size);
     let mut parts = Vec::new();
@@ -140,26 +159,28 @@ fn plan(
         parts.push(Part { from, at: (position - offset) as usize, len, located, paint });
         position += len as u64;
     }
-    let ahead = ahead.map(|range| read_ahead(txn, ino, &inode, range)).unwrap_or_default();
-    Ok(Plan {
-        len: end.saturating_sub(offset) as usize,
-        parts,
-        ahead,
-        is_small: inode.size <= SMALL_FILE_BYTES,
-    })
+    Ok(Plan { len: end.saturating_sub(offset) as usize, parts, is_small: inode.size <= SMALL_FILE_BYTES })
 }
 
-/// The stored blocks of `range` of which the tree knows without being asked twice.
-fn read_ahead(txn: &mut Txn, ino: Ino, inode: &Inode, range: std::ops::Range<u64>) -> Vec<Want> {
-    let mut wants = Vec::new();
-    for index in range.start..range.end.min(inode.size.div_ceil(BLOCK_LEN)) {
-        match locate::current(txn, ino, inode, index) {
-            Ok(Located::Stored(stored)) => wants.push(want(&stored)),
+/// The blocks of `blocks` that are stored, up to the first of which it is not known where it is; and all records that must be
+/// loaded to know that of each.
+fn stored_blocks(txn: &mut Txn, ino: Ino, blocks: Range<u64>) -> (Vec<(u64, Want)>, Vec<Key>) {
+    let (mut wants, mut missing) = (Vec::new(), Vec::new());
+    let inode = match txn.regular(ino) {
+        Ok(inode) => inode,
+        Err(Halt::Missing(keys)) => return (wants, keys),
+        Err(Halt::Fail(_)) => return (wants, missing),
+    };
+    for index in blocks.start..blocks.end.min(inode.size.div_ceil(BLOCK_LEN)) {
+        match locate::current(txn, ino, &inode, index) {
+            Ok(Located::Stored(stored)) if missing.is_empty() => wants.push((index, want(&stored))),
             Ok(_) => {}
-            Err(_) => break,
+            Err(Halt::Missing(keys)) => missing.extend(keys),
+            Err(Halt::Fail(_)) => break,
         }
     }
-    wants
+    missing.dedup();
+    (wants, missing)
 }
 
 fn fill(out: &mut [u8], part: &Part, block: &[u8]) {
