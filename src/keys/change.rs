@@ -25,6 +25,12 @@ pub struct NewSlot<'a> {
 pub struct Signer(Option<AdminKey>);
 
 impl Signer {
+    /// Whether it can sign.
+    #[must_use]
+    pub const fn is_admin(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Signs that a rollback, told by `parts`, is accepted.
     ///
     /// # Errors
