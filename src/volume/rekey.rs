@@ -13,7 +13,7 @@ use crate::vault::header;
 pub struct Rekeying {
     /// What was unlocked.
     pub unlocked: Unlocked,
-    bucket: Bucket,
+    pub(super) bucket: Bucket,
     memory: Memory,
 }
 
