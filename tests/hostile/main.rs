@@ -17,6 +17,8 @@ mod collision;
 mod each_object;
 mod histories;
 mod observer;
+mod rotation;
+mod rotation_crash;
 mod store;
 mod uniform;
 mod world;

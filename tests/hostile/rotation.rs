@@ -1,0 +1,498 @@
+//! A store that works together with somebody who has had a key, against a volume whose key was rotated.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coffer::base::{Ino, OsEntropy, SegmentId, Time};
+use coffer::crypto::{KdfCost, KeyRing, MacLabel};
+use coffer::keys::{self, NewSlot, Role, Unlocked};
+use coffer::meta::engine::{Engine, EngineMode, EngineOptions};
+use coffer::meta::{Key, Record, Segment, decode};
+use coffer::vault::{Vault, VaultError, peek};
+use coffer::vfs::{Vfs, VfsError};
+use coffer::volume::unsent::{Item, Shelf};
+use coffer::volume::{self, OpenOptions, Rotated, VolumeError};
+use object_store::{ObjectStoreExt, PutPayload, path};
+
+use crate::store::{Hostile, Objects};
+use crate::world::{
+    BLOCK, START_SECS, Seen, World, agrees, bucket, create, factors, open, options, pattern, put, read,
+    runtime, second, tree,
+};
+
+/// Begins a new epoch; the key of [`factors`] stays, and that of [`second`] if it is there.
+pub async fn begin(store: &Arc<Hostile>, options: &OpenOptions) -> Result<(), VolumeError> {
+    let rekeying = volume::rekey(bucket(store), &factors(), options).await?;
+    let (own, other) = (factors(), second());
+    let mut kept = vec![(0, &own[..])];
+    if rekeying.unlocked.header.slot(2).is_some() {
+        kept.push((2, &other[..]));
+    }
+    Box::pin(volume::begin_epoch(rekeying, &own, &kept, options)).await
+}
+
+/// Goes on until the rotation has ended.
+pub async fn end(store: &Arc<Hostile>, options: &OpenOptions) -> Result<Rotated, VolumeError> {
+    Box::pin(volume::end_rotation(&bucket(store), &factors(), options, &|_| ())).await
+}
+
+async fn rotate(store: &Arc<Hostile>, state: Option<&Path>, seed: u64) -> Rotated {
+    let options = options(state.map(Path::to_owned), seed);
+    begin(store, &options).await.unwrap();
+    end(store, &options).await.unwrap()
+}
+
+fn unlock(store: &Arc<Hostile>) -> Unlocked {
+    let objects = store.objects();
+    let newest =
+        objects.keys().filter_map(|name| name.strip_prefix("header/")?.parse::<u64>().ok()).max().unwrap();
+    keys::unlock(&objects[&format!("header/{newest}")], &factors()).unwrap()
+}
+
+fn vault(store: &Arc<Hostile>, ring: KeyRing) -> Vault {
+    Vault::new(bucket(store), Arc::new(ring), Arc::new(OsEntropy))
+}
+
+async fn engine(vault: &Vault, mode: EngineMode) -> Engine {
+    let clock = options(None, 5).clock;
+    let store = vault.meta_store(1 << 20);
+    Box::pin(Engine::open(store, mode, EngineOptions::default(), clock)).await.unwrap()
+}
+
+/// Everything that is in use: objects of the records, and segments with their records.
+pub struct Live {
+    pub objects: Vec<String>,
+    pub segments: BTreeMap<SegmentId, Segment>,
+}
+
+pub async fn live(store: &Arc<Hostile>) -> (Vault, Live) {
+    let vault = vault(store, unlock(store).ring);
+    let engine = engine(&vault, EngineMode::Reader).await;
+    let objects = engine.live_objects().await.unwrap();
+    let mut segments = BTreeMap::new();
+    for (key, value) in engine.scan(b"S".to_vec(), b"T".to_vec(), 10_000).await.unwrap() {
+        let key = Key::decode(&key).unwrap();
+        if let (Key::Segment(id), Record::Segment(segment)) = (key, decode(&key, &value).unwrap()) {
+            segments.insert(id, segment);
+        }
+    }
+    engine.close().await.unwrap();
+    (vault, Live { objects, segments })
+}
+
+fn copy_of(machine: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    let status = std::process::Command::new("cp").arg("-a").arg(machine.join(".")).arg(copy.path()).status();
+    assert!(status.unwrap().success());
+    copy
+}
+
+/// Everything reads as it did before.
+async fn is_whole(world: &World, store: &Arc<Hostile>, state: Option<&Path>) {
+    let seen = read(store, state.map(Path::to_owned)).await.unwrap();
+    agrees(&seen, world.newest()).unwrap();
+    assert!(seen.values().all(Seen::is_whole) && seen.len() == world.newest().len());
+}
+
+#[test]
+fn a9_after_a_rotation_the_old_key_opens_nothing_that_is_in_use() {
+    let world = World::new();
+    let (store, machine) = (world.store(), copy_of(world.machine.path()));
+    let old = unlock(&store);
+    runtime().block_on(async {
+        let (_, before) = live(&store).await;
+        let rotated = rotate(&store, Some(machine.path()), 1).await;
+        assert_eq!(rotated.renewed.segments.count, before.segments.len() as u64);
+        let (new_vault, live) = live(&store).await;
+        let old_vault = vault(&store, old.ring);
+        println!(
+            "{} objects of the records and {} segments are in use",
+            live.objects.len(),
+            live.segments.len()
+        );
+        assert!(live.objects.len() >= 3 && !live.segments.is_empty());
+        for object in &live.objects {
+            assert_eq!(peek::engine_epoch(&new_vault, object).await.unwrap(), 2, "{object}");
+            let refused = peek::engine_object(&old_vault, object).await;
+            assert!(
+                matches!(refused, Err(VaultError::NewKey { found: 2, newest: 1, .. })),
+                "{object}: {refused:?}"
+            );
+        }
+        for (id, segment) in &live.segments {
+            assert!(new_vault.segment_key(*id, &segment.seal).is_ok() && segment.seal.epoch == 2);
+            assert!(old_vault.segment_key(*id, &segment.seal).is_err());
+            assert!(!before.segments.contains_key(id), "{id} is one of before");
+        }
+        is_whole(&world, &store, Some(machine.path())).await;
+        is_whole(&world, &store, None).await;
+        // A second key that stayed opens the volume, and reads the same.
+        let other = second();
+        let opened =
+            volume::open(bucket(&store), &other, OpenOptions { vfs: read_only(), ..options(None, 3) });
+        let opened = Box::pin(opened).await.unwrap();
+        agrees(&tree(&opened.vfs).await, world.newest()).unwrap();
+        opened.close().await.unwrap();
+    });
+}
+
+fn read_only() -> coffer::vfs::VfsOptions {
+    coffer::vfs::VfsOptions { read_only: true, ..options(None, 0).vfs }
+}
+
+/// A bucket after a rotation, what the thief has had before, and a machine that has seen the new key.
+struct Robbed {
+    world: World,
+    objects: Objects,
+    thief: Unlocked,
+    machine: tempfile::TempDir,
+}
+
+impl Robbed {
+    fn new() -> Self {
+        let world = World::new();
+        let (store, machine) = (world.store(), copy_of(world.machine.path()));
+        let thief = unlock(&store);
+        runtime().block_on(rotate(&store, Some(machine.path()), 1));
+        Self { world, objects: store.objects(), thief, machine }
+    }
+
+    fn store(&self) -> Arc<Hostile> {
+        Hostile::of(self.objects.clone())
+    }
+
+    /// The thief's way to make objects: the volume key of before.
+    fn forge(&self, store: &Arc<Hostile>) -> Vault {
+        vault(store, unlock(&self.world.store()).ring)
+    }
+
+    /// Whether machines that know the new key, and such as know nothing, read the newest tree or an error.
+    async fn read(&self, store: &Arc<Hostile>, what: &str) -> Vec<String> {
+        let mut told = Vec::new();
+        for state in [Some(self.machine.path()), None] {
+            match read(store, state.map(Path::to_owned)).await {
+                Err(error) => told.push(error.to_string()),
+                Ok(seen) => {
+                    agrees(&seen, self.world.newest()).unwrap_or_else(|error| panic!("{what}: {error}"));
+                    told.push(format!(
+                        "{} are spoiled",
+                        seen.values().filter(|seen| !seen.is_whole()).count()
+                    ));
+                }
+            }
+        }
+        println!("{what}: {told:?}");
+        told
+    }
+}
+
+/// The bytes of an object of the records as the thief would seal them.
+async fn sealed_by(vault: &Vault, store: &Arc<Hostile>, name: &str, plain: Bytes) -> (String, Bytes) {
+    let before = store.objects();
+    let (at, forge) = (path::Path::from(name), vault.meta_store(1 << 20));
+    let sealed = at.parts().fold((String::from("m"), String::new()), |(sealed, above), part| {
+        let part = part.as_ref();
+        let below = if above.is_empty() { part.to_owned() } else { format!("{above}/{part}") };
+        (format!("{sealed}/{}", vault.ring().seal_component(&above, part)), below)
+    });
+    forge.put(&at, PutPayload::from_bytes(plain)).await.unwrap();
+    let bytes = store.objects()[&sealed.0].clone();
+    for name in store.objects().keys().filter(|name| !before.contains_key(*name)) {
+        assert_eq!(*name, sealed.0);
+    }
+    (sealed.0, bytes)
+}
+
+#[test]
+fn a9_objects_that_are_forged_with_the_old_key_are_refused_by_name() {
+    let robbed = Robbed::new();
+    runtime().block_on(async {
+        // What a log, a manifest and a table say that are good by themselves: those of before.
+        let old_store = robbed.world.store();
+        let old_vault = robbed.forge(&old_store);
+        let old_engine = engine(&old_vault, EngineMode::Reader).await;
+        let old_objects = old_engine.live_objects().await.unwrap();
+        old_engine.close().await.unwrap();
+        let store = robbed.store();
+        let (_, live) = live(&store).await;
+        let number =
+            |name: &str| name.rsplit('/').next().unwrap().split('.').next().unwrap().parse::<u64>().unwrap();
+        let new_vault = vault(&store, unlock(&store).ring);
+        let known: Vec<String> =
+            robbed.objects.keys().filter_map(|name| peek::engine_path(&new_vault, name)).collect();
+        let last = |folder: &str| known.iter().filter(|name| name.contains(folder)).map(|n| number(n)).max();
+        let (manifest, log) = (last("/manifest/").unwrap(), last("/wal/").unwrap());
+        let mut refused = [0; 3];
+        for old_object in &old_objects {
+            let plain = peek::engine_object(&old_vault, old_object).await.unwrap();
+            let (kind, names) = match old_object.split('/').nth(1).unwrap() {
+                "manifest" => (
+                    0,
+                    [manifest, manifest + 1]
+                        .map(|number| format!("db/manifest/{number:020}.manifest"))
+                        .to_vec(),
+                ),
+                "wal" => (1, vec![format!("db/wal/{:020}.sst", log + 1)]),
+                "compacted" => {
+                    (2, live.objects.iter().filter(|name| name.contains("/compacted/")).cloned().collect())
+                }
+                _ => continue,
+            };
+            for name in names {
+                let store = robbed.store();
+                let (sealed, bytes) = sealed_by(&robbed.forge(&store), &store, &name, plain.clone()).await;
+                assert_eq!(bytes[7], 1, "{sealed} names the old epoch");
+                for told in robbed.read(&store, &format!("{name} forged")).await {
+                    assert!(told.contains("epoch 1, which was rotated away"), "{name}: {told}");
+                    refused[kind] += 1;
+                }
+            }
+        }
+        assert!(refused.iter().all(|count| *count > 0), "manifests, logs, tables: {refused:?}");
+        // A segment under the name of one that is in use.
+        for id in live.segments.keys() {
+            let store = robbed.store();
+            let (head, key) = robbed.forge(&store).new_segment(*id);
+            let name = robbed.objects.keys().find(|name| name.ends_with(&id.to_string())).unwrap();
+            let mut bytes = head.encode().to_vec();
+            let mut piece = vec![0x66; BLOCK];
+            key.seal_piece(64, false, &mut piece);
+            bytes.extend(piece);
+            bytes.resize(robbed.objects[name].len().max(bytes.len()), 0);
+            store.plant(name, bytes.into());
+            robbed.read(&store, "a segment forged").await;
+        }
+    });
+}
+
+#[test]
+fn a9_headers_that_are_signed_by_the_old_admin_are_refused_by_who_has_seen_the_new_one() {
+    let mut robbed = Robbed::new();
+    let newest = unlock(&robbed.store()).header.revision;
+    let now = Time { secs: START_SECS, nanos: 0 };
+    let (entropy, own, other) = (OsEntropy, factors(), second());
+    let new =
+        NewSlot { label: "mine", role: Role::Data, factors: &other, kdf_cost: KdfCost::Fixed { log_n: 15 } };
+    let mut forged = Vec::new();
+    while robbed.thief.header.revision <= newest + 1 {
+        let added = robbed.thief.add_slot(&new, &entropy, now).unwrap();
+        robbed.thief.adopt(&added).unwrap();
+        forged.push((robbed.thief.header.revision, added));
+        forged.push((
+            robbed.thief.header.revision + 1,
+            robbed.thief.next_epoch(&[(0, &own[..])], &entropy, now).unwrap(),
+        ));
+    }
+    let mut tried = 0;
+    for (revision, bytes) in forged.into_iter().filter(|(revision, _)| *revision > newest) {
+        let store = robbed.store();
+        store.plant(&format!("header/{revision}"), bytes.into());
+        let read = runtime().block_on(read(&store, Some(robbed.machine.path().to_owned())));
+        assert!(matches!(read, Err(VolumeError::KeySubstituted { .. })), "header/{revision}: {read:?}");
+        tried += 1;
+    }
+    assert!(tried >= 2);
+    // Nor is a header of before the rotation taken for the newest, nor the one before its end.
+    for kept in [newest - 2, newest - 1] {
+        let mut objects = robbed.objects.clone();
+        objects.retain(|name, _| {
+            name.strip_prefix("header/").is_none_or(|number| number.parse::<u64>().unwrap() <= kept)
+        });
+        let store = Hostile::of(objects);
+        match runtime().block_on(read(&store, Some(robbed.machine.path().to_owned()))) {
+            Err(VolumeError::KeySubstituted { .. }) => assert_eq!(kept, newest - 2),
+            Err(VolumeError::HeaderRolledBack { expected, found, .. }) => {
+                assert_eq!((expected, found, kept), (newest, newest - 1, newest - 1));
+            }
+            other => panic!("header/{kept}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_knows_an_earlier_key_follows_two_rotations_and_keeps_its_pin() {
+    let world = World::new();
+    let (store, busy, away) = (world.store(), copy_of(world.machine.path()), copy_of(world.machine.path()));
+    runtime().block_on(async {
+        rotate(&store, Some(busy.path()), 1).await;
+        is_whole(&world, &store, Some(busy.path())).await;
+        let second = rotate(&store, Some(busy.path()), 2).await;
+        assert_eq!(second.identity, unlock(&store).header.identity());
+        let header = unlock(&store).header;
+        assert_eq!((header.epoch, header.earlier.len(), header.is_rotating()), (3, 2, false));
+        is_whole(&world, &store, Some(away.path())).await;
+        is_whole(&world, &store, Some(busy.path())).await;
+        let (_, live) = live(&store).await;
+        assert!(live.segments.values().all(|segment| segment.seal.epoch == 3));
+    });
+    // Its pin is of the history that both share: an older state is refused as before.
+    let (older, _) = &world.states[world.states.len() - 2];
+    let mut objects = older.clone();
+    objects.extend(store.objects().into_iter().filter(|(name, _)| name.starts_with("header/")));
+    let read = runtime().block_on(read(&Hostile::of(objects), Some(away.path().to_owned())));
+    assert!(read.is_err(), "{read:?}");
+}
+
+#[test]
+fn a_mount_that_began_before_a_rotation_says_that_there_is_a_new_key() {
+    let world = World::new();
+    let store = world.store();
+    let elsewhere = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let reading = OpenOptions { vfs: read_only(), ..options(None, 3) };
+        let reader = open(&store, reading.clone()).await.unwrap();
+        let writer = open(&store, options(Some(elsewhere.path().to_owned()), 4)).await.unwrap();
+        let run = writer.vfs.lookup(Ino::ROOT, b"run").await.unwrap();
+        put(&writer.vfs, Ino::ROOT, "unsent", &pattern(80, 5000)).await;
+        rotate(&store, None, 1).await;
+
+        let refused = reader.vfs.follow().await;
+        assert!(matches!(refused, Err(VfsError::NewKey)), "{refused:?}");
+        for error in [
+            reader.vfs.lookup(Ino::ROOT, b"run").await.unwrap_err(),
+            reader.vfs.getattr(run.ino).await.unwrap_err(),
+            reader.vfs.readdir(Ino::ROOT, 0, 10).await.map(|_| ()).unwrap_err(),
+        ] {
+            assert!(!error.is_damage() && error.errno() == libc::EKEYREVOKED, "{error}");
+        }
+        drop(reader.close().await);
+        let fresh = open(&store, reading).await.unwrap();
+        fresh.vfs.lookup(Ino::ROOT, b"run").await.unwrap();
+        fresh.close().await.unwrap();
+
+        // The writer was taken over, and keeps what it had not sent under the key that it had.
+        let refused = writer.vfs.sync_all().await;
+        assert!(matches!(refused, Err(VfsError::Fenced)), "{refused:?}");
+        assert!(matches!(writer.close().await, Err(VolumeError::Vfs(VfsError::Fenced))));
+        let unlocked = unlock(&store);
+        let shelf = Shelf::of(elsewhere.path(), unlocked.volume);
+        let ids = shelf.ids().unwrap();
+        assert_eq!(ids.len(), 1);
+        let mut saved = shelf.open(&unlocked.ring, ids[0]).unwrap();
+        let mut bytes = Vec::new();
+        while let Some(item) = saved.next_item().unwrap() {
+            if let Item::Data(_, part) = item {
+                bytes.extend_from_slice(&part);
+            }
+        }
+        assert_eq!(bytes, pattern(80, 5000));
+    });
+}
+
+/// A volume in which files share blocks, and nothing tells who does.
+async fn sharing(store: &Arc<Hostile>) -> coffer::volume::Opened {
+    create(store, coffer::keys::Compression::None, 3).await;
+    let opened = open(store, options(None, 4)).await.unwrap();
+    let vfs = &opened.vfs;
+    let first = put(vfs, Ino::ROOT, "first", &pattern(1, 5 * BLOCK)).await;
+    vfs.sync_all().await.unwrap();
+    for (name, from) in [("second", 0), ("third", 2 * BLOCK as u64)] {
+        let copy = put(vfs, Ino::ROOT, name, b"").await;
+        vfs.copy_file_range(first, from, copy, 0, 3 * BLOCK as u64).await.unwrap();
+        vfs.copy_file_range(first, 0, copy, 65 << 20, BLOCK as u64).await.unwrap();
+    }
+    vfs.unlink(Ino::ROOT, b"first").await.unwrap();
+    vfs.forget(first, 1);
+    vfs.sync_all().await.unwrap();
+    opened
+}
+
+async fn drop_references(store: &Arc<Hostile>) -> usize {
+    let vault = vault(store, unlock(store).ring);
+    let engine = engine(&vault, EngineMode::Writer).await;
+    let found = engine.scan(b"R".to_vec(), b"S".to_vec(), 1000).await.unwrap();
+    let count = found.len();
+    engine.write_durable(found.into_iter().map(|(key, _)| (key.to_vec(), None)).collect()).await.unwrap();
+    engine.close().await.unwrap();
+    count
+}
+
+#[test]
+fn what_nobody_knows_the_owners_of_is_sealed_anew_too() {
+    let store = Hostile::of(Objects::new());
+    runtime().block_on(async {
+        let opened = sharing(&store).await;
+        let before = tree(&opened.vfs).await;
+        opened.close().await.unwrap();
+        assert!(drop_references(&store).await > 0);
+        let rotated = rotate(&store, None, 5).await;
+        assert!(rotated.renewed.segments.count > 0);
+        let after = read(&store, None).await.unwrap();
+        agrees(&after, &before).unwrap();
+        assert!(after.len() == before.len() && after.values().all(Seen::is_whole));
+        let (_, live) = live(&store).await;
+        assert!(!live.segments.is_empty() && live.segments.values().all(|segment| segment.seal.epoch == 2));
+    });
+}
+
+#[test]
+fn a_rotation_does_not_end_while_something_in_use_is_damaged_and_ends_when_it_is_not() {
+    let world = World::new();
+    let store = world.store();
+    runtime().block_on(async {
+        let (_, before) = live(&store).await;
+        let id = before.segments.iter().max_by_key(|(_, segment)| segment.live).unwrap().0.to_string();
+        let name = world.objects.keys().find(|name| name.ends_with(&id)).unwrap().clone();
+        let mut damaged = world.objects[&name].to_vec();
+        damaged[70] ^= 1;
+        store.plant(&name, damaged.into());
+        let options = options(None, 6);
+        begin(&store, &options).await.unwrap();
+        let refused = end(&store, &options).await;
+        assert!(
+            matches!(&refused, Err(VolumeError::Vfs(VfsError::NotRenewed { first, .. })) if *first == id),
+            "{refused:?}"
+        );
+        assert!(unlock(&store).header.is_rotating());
+        // Everything else reads, and a new rotation is not begun in the middle of this one.
+        let seen = read(&store, None).await.unwrap();
+        agrees(&seen, world.newest()).unwrap();
+        assert!(seen.values().any(|seen| !seen.is_whole()));
+        assert!(matches!(begin(&store, &options).await, Err(VolumeError::Key(keys::KeyError::Rotating))));
+        store.plant(&name, world.objects[&name].clone());
+        end(&store, &options).await.unwrap();
+        is_whole(&world, &store, None).await;
+    });
+}
+
+#[test]
+fn a_mounted_volume_is_not_rotated_unless_it_is_taken_over() {
+    let world = World::new();
+    let store = world.store();
+    runtime().block_on(async {
+        // A session that has ended without a word still holds it.
+        let options = OpenOptions { takeover: false, ..options(None, 8) };
+        assert!(matches!(begin(&store, &options).await, Err(VolumeError::InUse { .. })));
+        assert_eq!(unlock(&store).header.epoch, 1);
+        rotate(&store, None, 8).await;
+    });
+}
+
+#[test]
+fn the_chain_of_commits_is_one_through_a_rotation() {
+    let world = World::new();
+    let (store, machine) = (world.store(), copy_of(world.machine.path()));
+    let mac = |store| unlock(store).ring.mac(MacLabel::Commit, &[b"the same"]);
+    let before = mac(&store);
+    runtime().block_on(async {
+        rotate(&store, Some(machine.path()), 1).await;
+        // A writer goes on from there, and whoever knew the volume before follows.
+        let opened = open(&store, options(Some(machine.path().to_owned()), 9)).await.unwrap();
+        put(&opened.vfs, Ino::ROOT, "after", b"written with the new key").await;
+        opened.vfs.tidy_records().await.unwrap();
+        opened.vfs.reclaim().await.unwrap();
+        opened.close().await.unwrap();
+        let seen = read(&store, Some(world.machine.path().to_owned())).await.unwrap();
+        assert!(seen["/after"].is_whole() && seen.values().all(Seen::is_whole));
+    });
+    assert_eq!(mac(&store), before);
+}
+
+/// For the crash tests: everything of `vfs` is as in the newest tree of `world`.
+pub async fn holds(world: &World, vfs: &Vfs) {
+    let seen = tree(vfs).await;
+    agrees(&seen, world.newest()).unwrap();
+    assert!(seen.values().all(Seen::is_whole) && seen.len() == world.newest().len());
+}
