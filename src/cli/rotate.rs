@@ -222,7 +222,7 @@ async fn go_on(bucket: &Bucket, factors: &[Factor], options: &OpenOptions) -> Co
 fn tell(rotated: &Rotated) {
     let segments = rotated.renewed.segments;
     eprintln!(
-        "The volume has a new key, and all that is in use is sealed with it: {}, {}, were sealed anew.",
+        "The volume has a new key, and all that is in use is sealed with it ({}, {}).",
         show_count(segments.count, "segment", "segments"),
         show_size(segments.bytes)
     );

@@ -51,7 +51,7 @@ pub async fn end_rotation(
     options: &OpenOptions,
     tell: &(dyn Fn(RenewStep) + Send + Sync),
 ) -> Result<Rotated, VolumeError> {
-    let held = open(bucket.clone(), factors, options.clone()).await?;
+    let held = open(bucket.clone(), factors, OpenOptions { ends_rotation: true, ..options.clone() }).await?;
     let done = async {
         let renewed = held.vfs.renew(tell).await?;
         let mut rekeying = rekey(bucket.clone(), factors, options).await?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use coffer::base::{Ino, OsEntropy, SegmentId, Time};
@@ -309,6 +310,36 @@ fn a9_headers_that_are_signed_by_the_old_admin_are_refused_by_who_has_seen_the_n
             other => panic!("header/{kept}: {other:?}"),
         }
     }
+}
+
+/// Nothing that is read needs them, and collecting them needs nothing that does not open.
+#[test]
+fn what_is_left_of_before_a_rotation_is_collected_as_usual_but_for_fences() {
+    let world = World::new();
+    let store = world.store();
+    runtime().block_on(async {
+        rotate(&store, None, 1).await;
+        let old = |store: &Arc<Hostile>| -> Vec<(String, Bytes)> {
+            let sealed = |name: &String| name.starts_with("m/") || name.starts_with("d/");
+            store.objects().into_iter().filter(|(name, bytes)| sealed(name) && bytes[7] == 1).collect()
+        };
+        let before = old(&store).len();
+        let opened = open(&store, options(None, 9)).await.unwrap();
+        put(&opened.vfs, Ino::ROOT, "after", b"so that there is something to do").await;
+        opened.vfs.sync_all().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(3 * 3600)).await;
+        opened.vfs.reclaim().await.unwrap();
+        opened.close().await.unwrap();
+        let left = old(&store);
+        println!("{before} objects of before the rotation, {} of them left", left.len());
+        assert!(left.len() * 2 < before);
+        for (name, bytes) in &left {
+            // A head and the tag of no byte.
+            assert_eq!(bytes.len(), 80, "{name} is no fence");
+        }
+        let seen = read(&store, None).await.unwrap();
+        assert!(seen.len() == world.newest().len() + 1 && seen.values().all(Seen::is_whole));
+    });
 }
 
 #[test]
