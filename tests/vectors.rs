@@ -132,7 +132,7 @@ fn headers_are_those_of_the_format() {
 
     let mut made = made;
     made.adopt(&second).unwrap();
-    let third = made.next_epoch(&[(0, &[passphrase()])], &entropy, now).unwrap();
+    let third = made.next_epoch(&[(0, &[passphrase()])], cost, &entropy, now).unwrap().bytes;
     assert_eq!(third, hex(&case["header_3"]));
     let rotated = keys::unlock(&third, &[passphrase()]).unwrap();
     assert_eq!(rotated.end_rotation().unwrap(), hex(&case["header_4"]));

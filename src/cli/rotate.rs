@@ -7,7 +7,7 @@ use clap::Args;
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::factors::{NewKeyArgs, UnlockArgs};
-use super::init::hand_over;
+use super::init::{CostArgs, hand_over};
 use super::key::not_stored;
 use super::open::{BucketArgs, StateArgs, obtain_factors};
 use super::progress::Progress;
@@ -64,6 +64,9 @@ pub struct RotateArgs {
     /// What takes its place.
     #[command(flatten)]
     pub new: ReplaceArgs,
+    /// How costly a guess is.
+    #[command(flatten)]
+    pub cost: CostArgs,
     /// What this machine remembers of volumes.
     #[command(flatten)]
     pub state: StateArgs,
@@ -187,7 +190,7 @@ async fn begin(
     let others = decided.kept.iter().map(|(id, factors)| (*id, factors.as_slice()));
     let stays = (own, new.unwrap_or(factors));
     let kept: Vec<(u32, &[Factor])> = std::iter::once(stays).chain(others).collect();
-    let begun = Box::pin(volume::begin_epoch(rekeying, factors, &kept, options)).await;
+    let begun = Box::pin(volume::begin_epoch(rekeying, factors, &kept, args.cost.cost(), options)).await;
     begun.map_err(|error| not_stored(&error, factors))?;
     for slot in &decided.dropped {
         eprintln!("Dropped key {} ({}).", slot.id, slot.label);
@@ -209,7 +212,7 @@ async fn go_on(bucket: &Bucket, factors: &[Factor], options: &OpenOptions) -> Co
     let done = volume::end_rotation(bucket, factors, options, &show).await;
     work.finish();
     done.map_err(|error| {
-        let told = explain::volume(&error, factors);
+        let told = not_stored(&error, factors);
         match error {
             VolumeError::Vfs(VfsError::NotRenewed { .. }) => told.hint(
                 "`coffer check --read-data` tells which files that are, `coffer repair` what can be done; then run this again",

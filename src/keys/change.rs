@@ -150,7 +150,7 @@ impl Unlocked {
 
 /// What a new slot is stretched by at the least: as much as the least of those there are, so that a slow machine
 /// does not make guessing cheaper; unless the cost was chosen.
-fn floor_of(slots: &[Slot], cost: KdfCost) -> Option<ScryptParams> {
+pub(super) fn floor_of(slots: &[Slot], cost: KdfCost) -> Option<ScryptParams> {
     match cost {
         KdfCost::Calibrated => {
             let all = slots.iter().filter_map(|slot| slot.params().ok().flatten());

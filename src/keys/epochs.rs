@@ -1,6 +1,7 @@
 //! Key epochs: a new volume key and a new admin key, the succession that leads to them, and what is kept of those
 //! before. (`docs/FORMAT.md`, "Key epochs")
 
+use super::change::floor_of;
 use super::header::{EPOCHS_MAX, EarlierEpoch, Hex, KEY_EPOCHS, Role};
 use super::slot::{self, Keys, Wanted};
 use super::unlock::UNLOCK_STACK_BYTES;
@@ -134,10 +135,22 @@ impl Succession<'_> {
     }
 }
 
-/// Neither of these changes `self`: each gives the bytes of the header that follows.
+/// A header that begins a key epoch.
+#[derive(Debug)]
+pub struct NextEpoch {
+    /// To be stored under its revision.
+    pub bytes: Vec<u8>,
+    /// What it says.
+    pub header: Header,
+    /// The working keys from then on.
+    pub ring: KeyRing,
+}
+
+/// Neither of these changes `self`.
 impl Unlocked {
     /// The header of a new key epoch, with a new volume key and a new admin key. Of the slots those stay for which
-    /// `kept` has factors, which may be others than before; all others are gone.
+    /// `kept` has factors, which may be others than before; all others are gone. Passphrases are stretched as before,
+    /// those of slots that had none by `kdf_cost`.
     ///
     /// # Errors
     /// [`KeyError::NotAdmin`], [`KeyError::Rotating`], [`KeyError::EpochsFull`], [`KeyError::LastAdminSlot`] if none
@@ -145,9 +158,10 @@ impl Unlocked {
     pub fn next_epoch(
         &self,
         kept: &[(u32, &[Factor])],
+        kdf_cost: KdfCost,
         entropy: &dyn Entropy,
         now: Time,
-    ) -> Result<Vec<u8>, KeyError> {
+    ) -> Result<NextEpoch, KeyError> {
         let admin = self.admin.as_ref().ok_or(KeyError::NotAdmin)?;
         let old = &self.header;
         if old.is_rotating() {
@@ -161,8 +175,12 @@ impl Unlocked {
         let mut slots = Vec::with_capacity(kept.len());
         for (id, factors) in kept {
             let slot = old.slot(*id).ok_or(KeyError::NoSuchSlot(*id))?;
-            let (kdf_floor, label, role) = (slot.params()?, &slot.label, slot.role);
-            let wanted = Wanted { id: *id, label, role, factors, kdf_cost: LEAST, kdf_floor };
+            let (kdf_cost, kdf_floor) = match slot.params()? {
+                None => (kdf_cost, floor_of(&old.slots, kdf_cost)),
+                before => (LEAST, before),
+            };
+            let wanted =
+                Wanted { id: *id, label: &slot.label, role: slot.role, factors, kdf_cost, kdf_floor };
             slots.push(slot::make(keys, &wanted, entropy, now)?);
         }
         if !slots.iter().any(|slot| slot.role == Role::Admin) {
@@ -199,17 +217,22 @@ impl Unlocked {
             slots,
             ..old.clone()
         };
-        let bytes = frame::write(&header, &KeyRing::new(volume, epoch, &vmk), &new_admin);
+        let ring =
+            KeyRing::new(volume, epoch, &vmk).with_earlier(&header.earlier_keys(&vmk)?, header.floor());
+        let bytes = frame::write(&header, &ring, &new_admin)?;
         scrub_stack::<UNLOCK_STACK_BYTES>();
-        bytes
+        Ok(NextEpoch { bytes, header, ring })
     }
 
     /// The header after which objects of earlier epochs are not believed any more.
     ///
     /// # Errors
-    /// [`KeyError::NotAdmin`].
+    /// [`KeyError::NotAdmin`]; [`KeyError::NotTheNext`] if no rotation is under way.
     pub fn end_rotation(&self) -> Result<Vec<u8>, KeyError> {
         let admin = self.admin.as_ref().ok_or(KeyError::NotAdmin)?;
+        if !self.header.is_rotating() {
+            return Err(KeyError::NotTheNext { what: "no rotation of the key is under way" });
+        }
         let revision = self.header.revision.checked_add(1);
         let revision = revision.ok_or(KeyError::NotTheNext { what: "revisions ran out" })?;
         let floor = Some(self.header.epoch);
@@ -226,7 +249,7 @@ mod tests {
 
     /// The header after a rotation in which only the owner's slot stays, before the floor is raised and after.
     fn rotated(owner: &Unlocked, entropy: &dyn Entropy) -> (Vec<u8>, Vec<u8>) {
-        let begun = owner.next_epoch(&[(0, &key_file("owner"))], entropy, NOW).unwrap();
+        let begun = owner.next_epoch(&[(0, &key_file("owner"))], FLOOR, entropy, NOW).unwrap().bytes;
         let unlocked = unlock(&begun, &key_file("owner")).unwrap();
         let ended = unlocked.end_rotation().unwrap();
         (begun, ended)
@@ -254,7 +277,9 @@ mod tests {
         for bytes in [&first, &begun, &ended] {
             assert!(is_genuine(bytes, &new.ring));
         }
-        assert_eq!(middle.next_epoch(&[(0, &key_file("owner"))], &entropy, NOW), Err(KeyError::Rotating));
+        let again = middle.next_epoch(&[(0, &key_file("owner"))], FLOOR, &entropy, NOW).map(drop);
+        assert_eq!(again, Err(KeyError::Rotating));
+        assert!(matches!(new.end_rotation(), Err(KeyError::NotTheNext { .. })));
     }
 
     #[test]
@@ -317,7 +342,7 @@ mod tests {
             owner.adopt(&owner.add_slot(&new, &entropy, NOW).unwrap()).unwrap();
         }
         let kept: [(u32, &[Factor]); 2] = [(2, &passphrase("reader")), (3, &passphrase("another"))];
-        let begun = owner.next_epoch(&kept, &entropy, NOW).unwrap();
+        let begun = owner.next_epoch(&kept, FLOOR, &entropy, NOW).unwrap().bytes;
         let ids = |header: &Header| header.slots.iter().map(|slot| slot.id).collect::<Vec<_>>();
         assert_eq!(ids(&describe(&begun).unwrap()), [2, 3]);
         let reader = unlock(&begun, &passphrase("reader")).unwrap();
@@ -325,13 +350,20 @@ mod tests {
             (reader.slot, reader.role, reader.header.slots[0].kdf.unwrap().n),
             (2, Role::Data, 1 << 16)
         );
-        assert_eq!(reader.next_epoch(&kept, &entropy, NOW), Err(KeyError::NotAdmin));
+        assert_eq!(reader.next_epoch(&kept, FLOOR, &entropy, NOW).map(drop), Err(KeyError::NotAdmin));
         assert_eq!(reader.end_rotation(), Err(KeyError::NotAdmin));
         assert_eq!(unlock(&begun, &passphrase("another")).unwrap().role, Role::Admin);
         assert_eq!(unlock(&begun, &passphrase("friend")).map(drop), Err(KeyError::WrongKey));
-        let refused = owner.next_epoch(&[(2, &passphrase("reader"))], &entropy, NOW);
-        assert_eq!(refused, Err(KeyError::LastAdminSlot));
-        assert_eq!(owner.next_epoch(&[(9, &key_file("x"))], &entropy, NOW), Err(KeyError::NoSuchSlot(9)));
+        let refused =
+            |id, factors: &[Factor]| owner.next_epoch(&[(id, factors)], FLOOR, &entropy, NOW).map(drop);
+        assert_eq!(refused(2, &passphrase("reader")), Err(KeyError::LastAdminSlot));
+        assert_eq!(refused(9, &key_file("x")), Err(KeyError::NoSuchSlot(9)));
+        // A passphrase where there was none is stretched no less than any, unless its cost was chosen.
+        for (cost, n) in [(KdfCost::Calibrated, 1 << 16), (FLOOR, 1 << 15)] {
+            let begun = owner.next_epoch(&[(0, &passphrase("instead"))], cost, &entropy, NOW).unwrap();
+            let kdf = begun.header.slots[0].kdf.unwrap();
+            assert!(kdf.n >= n && (cost == KdfCost::Calibrated || kdf.n == n), "{kdf:?}");
+        }
     }
 
     #[test]
@@ -348,13 +380,14 @@ mod tests {
             let owners = key_file("owner");
             let many = owner.slots().iter().skip(2).map(|slot| (slot.id, &factors[..]));
             let kept: Vec<_> = [(0, &owners[..]), (1, &owners[..])].into_iter().chain(many).collect();
-            let begun = unlock(&owner.next_epoch(&kept, &entropy, NOW).unwrap(), &owners).unwrap();
+            let begun = owner.next_epoch(&kept, FLOOR, &entropy, NOW).unwrap();
+            let begun = unlock(&begun.bytes, &owners).unwrap();
             bytes = begun.end_rotation().unwrap();
             owner = unlock(&bytes, &owners).unwrap();
         }
         println!("{} bytes", bytes.len());
         assert_eq!((owner.slots().len(), owner.header.earlier.len()), (32, 47));
-        let refused = owner.next_epoch(&[(0, &key_file("owner"))], &entropy, NOW);
+        let refused = owner.next_epoch(&[(0, &key_file("owner"))], FLOOR, &entropy, NOW).map(drop);
         assert_eq!(refused, Err(KeyError::EpochsFull));
     }
 }

@@ -15,6 +15,7 @@ mod slot;
 mod unlock;
 
 pub use change::{NewSlot, Signer};
+pub use epochs::NextEpoch;
 pub use error::KeyError;
 pub use factor::{Factor, KEY_FILE_BYTES_MAX};
 pub use fingerprint::{Fingerprint, FingerprintError, Identity};

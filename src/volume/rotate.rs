@@ -3,7 +3,7 @@
 
 use super::rekey::{Rekeying, rekey};
 use super::{OpenOptions, VolumeError, open};
-use crate::keys::{Factor, Identity};
+use crate::keys::{Factor, Identity, KdfCost};
 use crate::store::Bucket;
 use crate::vault::header;
 use crate::vfs::{RenewStep, Renewed};
@@ -27,16 +27,18 @@ pub async fn begin_epoch(
     rekeying: Rekeying,
     factors: &[Factor],
     kept: &[(u32, &[Factor])],
+    kdf_cost: KdfCost,
     options: &OpenOptions,
 ) -> Result<(), VolumeError> {
-    let unlocked = &rekeying.unlocked;
-    let bytes = unlocked.next_epoch(kept, options.entropy.as_ref(), options.clock.now())?;
+    let (entropy, now) = (options.entropy.as_ref(), options.clock.now());
+    let next = rekeying.unlocked.next_epoch(kept, kdf_cost, entropy, now)?;
     let held = open(rekeying.bucket.clone(), factors, options.clone()).await?;
     // Create-only: if the keys were changed meanwhile, the number is taken.
-    let revision = unlocked.header.revision.saturating_add(1);
-    let written = header::write(&rekeying.bucket, revision, bytes.into()).await;
+    let written = header::write(&rekeying.bucket, next.header.revision, next.bytes.into()).await;
     let closed = held.close().await;
     written?;
+    // From here on this machine goes back to no header of before.
+    rekeying.note(&next.header, &next.ring)?;
     closed
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use coffer::base::Ino;
 use coffer::cli::exit::Exit;
-use coffer::keys::{Factor, Secret};
+use coffer::keys::{Factor, KdfCost, Secret};
 use coffer::store::{self, StoreOptions};
 use coffer::vfs::Caller;
 use coffer::volume::{self, OpenOptions};
@@ -126,7 +126,9 @@ fn an_unfinished_rotation_is_told_and_the_next_one_ends_it() {
         let factors = [Factor::Passphrase(Secret::new(PASSPHRASE.into()))];
         let options = OpenOptions::default();
         let rekeying = volume::rekey(bucket, &factors, &options).await.unwrap();
-        Box::pin(volume::begin_epoch(rekeying, &factors, &[(0, &factors[..])], &options)).await.unwrap();
+        let kept = [(0, &factors[..])];
+        let cost = KdfCost::Fixed { log_n: 15 };
+        Box::pin(volume::begin_epoch(rekeying, &factors, &kept, cost, &options)).await.unwrap();
     });
     for told in [bench.run(&["key", "list", "vol"]), bench.on_volume("check", &[])] {
         assert!(

@@ -31,7 +31,7 @@ pub async fn begin(store: &Arc<Hostile>, options: &OpenOptions) -> Result<(), Vo
     if rekeying.unlocked.header.slot(2).is_some() {
         kept.push((2, &other[..]));
     }
-    Box::pin(volume::begin_epoch(rekeying, &own, &kept, options)).await
+    Box::pin(volume::begin_epoch(rekeying, &own, &kept, KdfCost::Fixed { log_n: 15 }, options)).await
 }
 
 /// Goes on until the rotation has ended.
@@ -283,7 +283,11 @@ fn a9_headers_that_are_signed_by_the_old_admin_are_refused_by_who_has_seen_the_n
         forged.push((robbed.thief.header.revision, added));
         forged.push((
             robbed.thief.header.revision + 1,
-            robbed.thief.next_epoch(&[(0, &own[..])], &entropy, now).unwrap(),
+            robbed
+                .thief
+                .next_epoch(&[(0, &own[..])], KdfCost::Fixed { log_n: 15 }, &entropy, now)
+                .unwrap()
+                .bytes,
         ));
     }
     let mut tried = 0;
@@ -340,6 +344,30 @@ fn what_is_left_of_before_a_rotation_is_collected_as_usual_but_for_fences() {
         let seen = read(&store, None).await.unwrap();
         assert!(seen.len() == world.newest().len() + 1 && seen.values().all(Seen::is_whole));
     });
+}
+
+#[test]
+fn a_store_that_takes_the_new_header_back_does_not_have_the_rotation_go_on_with_the_old_one() {
+    let world = World::new();
+    for is_known in [true, false] {
+        let (store, new_machine) = (world.store(), tempfile::tempdir().unwrap());
+        let machine = if is_known { copy_of(world.machine.path()) } else { new_machine };
+        let options = options(Some(machine.path().to_owned()), 1);
+        runtime().block_on(async {
+            begin(&store, &options).await.unwrap();
+            let mut objects = store.objects();
+            let newest = unlock(&store).header.revision;
+            objects.remove(&format!("header/{newest}")).unwrap();
+            let refused = end(&Hostile::of(objects), &options).await;
+            assert!(matches!(refused, Err(VolumeError::KeySubstituted { .. })), "{refused:?}");
+            end(&store, &options).await.unwrap();
+            is_whole(&world, &store, Some(machine.path())).await;
+        });
+    }
+    // Without memory there is no rotation to be ended.
+    let store = world.store();
+    let refused = runtime().block_on(end(&store, &options(None, 2)));
+    assert!(matches!(refused, Err(VolumeError::Key(keys::KeyError::NotTheNext { .. }))), "{refused:?}");
 }
 
 #[test]
