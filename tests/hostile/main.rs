@@ -19,6 +19,7 @@ mod histories;
 mod observer;
 mod rotation;
 mod rotation_crash;
+mod rotation_life;
 mod store;
 mod uniform;
 mod world;
