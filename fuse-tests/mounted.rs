@@ -32,6 +32,7 @@ mod progress;
 mod recipes;
 mod recover;
 mod restic;
+mod rotation;
 mod rsync;
 mod secrecy;
 mod secrets;

@@ -21,7 +21,7 @@ import sys
 from collections import defaultdict, namedtuple
 
 sys.dont_write_bytecode = True
-from coffer_objects import BLOCK, Bucket, Refused, Seal, base32hex, be, label, lp, mac, need, show, signed  # noqa: E402
+from coffer_objects import BLOCK, Bucket, Refused, RotatedAway, Seal, base32hex, be, label, lp, mac, need, show, signed  # noqa: E402
 from coffer_objects import un_base32hex, unlock  # noqa: E402
 
 PAGE_BLOCKS = 1024
@@ -338,22 +338,41 @@ def secrets(args):
     return given
 
 
+def check_acceptance(header, parts, signature):
+    """Signed by the newest admin key, or while a rotation is unfinished by one that it takes the place of."""
+    believed = header.get("earlier", [])[header.get("floor", 1) - 1 :]
+    told = label("acceptance") + lp(un_base32hex(header["volume"], "volume id"), *parts)
+    for entry in believed:
+        try:
+            return signed(bytes.fromhex(entry["admin_public_key"]), signature, told, "acceptance")
+        except Refused:
+            pass
+    signed(bytes.fromhex(header["admin_public_key"]), signature, told, "acceptance")
+
+
 def run(args, out):
     header, keys = unlock(args.bucket, secrets(args))
     bucket = Bucket(args.bucket, keys)
     if args.command == "object":
         return out.write(bucket.meta_object(args.path)[1])
     if args.command == "check":
-        objects = [bucket.meta_object(name)[0] for name in bucket.list("m")]
-        for name in bucket.list("d"):
-            bucket.footer(un_base32hex(name.rsplit("/", 1)[1], name))
-        out.write(f"header {header['revision']}, {len(objects)} metadata objects\n".encode())
+        objects, dead = 0, 0
+        for name in (*bucket.list("m"), *bucket.list("d")):
+            try:
+                if name.startswith("m/"):
+                    bucket.meta_object(name)
+                else:
+                    bucket.footer(un_base32hex(name.rsplit("/", 1)[1], name))
+                objects += 1
+            except RotatedAway:
+                dead += 1
+        left = f", {dead} of before a rotation" if dead else ""
+        out.write(f"header {header['revision']}, {objects} objects{left}\n".encode())
     if args.records:
         with open(args.records, encoding="ascii") as file:
             volume = Volume(bucket, file)
         for parts, signature in volume.records["A"].values():
-            admin = bytes.fromhex(header["admin_public_key"])
-            signed(admin, signature, label("acceptance") + lp(keys.volume, *parts), "acceptance")
+            check_acceptance(header, parts, signature)
     if args.command == "check" and args.records:
         out.write(volume.check().encode() + b"\n")
     if args.command == "ls":

@@ -27,6 +27,10 @@ class Refused(Exception):
     """What was read is not what a writer of this format has written with this key."""
 
 
+class RotatedAway(Refused):
+    """What was read is sealed with a key of before a rotation: what is in use is not."""
+
+
 def need(condition, why):
     if not condition:
         raise Refused(why)
@@ -98,6 +102,8 @@ HEADER_FIELDS = {
     "format", "features", "volume", "epoch", "revision", "created_unix_secs", "compression", "block_bytes",
     "admin_public_key", "vmk_commitment", "slots",
 }  # fmt: skip
+EPOCH_FIELDS = {"admin_public_key", "vmk_commitment", "wrapped_vmk", "next_revision", "succession"}
+EPOCHS_MAX = 48
 SLOT_FIELDS = {"id", "label", "role", "factors", "salt", "commitment", "wrapped_vmk", "created_unix_secs"}
 CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f]")
 FACTOR_NUMBERS = {"passphrase": 1, "key-file": 2, "recovery-code": 3}
@@ -132,8 +138,10 @@ def parse_header(raw, revision):
         body = json.loads(raw[12 : 12 + size], object_pairs_hook=no_twins)
     except ValueError as error:
         raise Refused(f"header: {error}") from None
-    need(isinstance(body, dict) and body.get("format") == 1 and body.get("features") == [], "header: a later format")
-    need(set(body) == HEADER_FIELDS, "header: other fields")
+    need(isinstance(body, dict) and body.get("format") == 1, "header: a later format")
+    need(body.get("features") in ([], ["key-epochs"]), "header: a later format")
+    rotated = {"floor", "earlier"} if body["features"] else set()
+    need(set(body) == HEADER_FIELDS | rotated, "header: other fields")
     need(body["block_bytes"] == BLOCK and body["revision"] == revision, "header: block size or revision")
     need(body["compression"] in ("none", "lz4", "zstd"), "header: another compression")
     slots = body["slots"]
@@ -142,7 +150,25 @@ def parse_header(raw, revision):
         check_slot(slot)
     admin = unhex(body["admin_public_key"], 32, "header: admin key")
     signed(admin, raw[-64:], label("header-signature") + lp(raw[:-64]), "header")
+    if rotated:
+        check_epochs(body)
     return body
+
+
+def check_epochs(body):
+    """Each admin key before the newest has named the one that follows."""
+    earlier, volume = body["earlier"], un_base32hex(body["volume"], "volume id")
+    need(2 <= body["epoch"] <= EPOCHS_MAX and len(earlier) == body["epoch"] - 1, "header: the number of key epochs")
+    need(1 <= body["floor"] <= body["epoch"], "header: the oldest key epoch")
+    need(all(set(entry) == EPOCH_FIELDS for entry in earlier), "header: an epoch has other fields")
+    revisions = [1] + [entry["next_revision"] for entry in earlier] + [body["revision"] + 1]
+    need(all(a < b for a, b in zip(revisions, revisions[1:])), "header: the revisions of the key epochs")
+    for epoch, (old, new) in enumerate(zip(earlier, earlier[1:] + [body]), 2):
+        admin, following = (unhex(entry["admin_public_key"], 32, "header: admin key") for entry in (old, new))
+        commitment = unhex(new["vmk_commitment"], 32, "header: commitment")
+        told = lp(volume, admin, following, be(epoch, 4), be(old["next_revision"], 8), commitment)
+        signature = unhex(old["succession"], 64, "header: succession")
+        signed(admin, signature, label("succession") + told, f"header: epoch {epoch}")
 
 
 def digest(factor, position, slot, given):
@@ -188,11 +214,20 @@ def unlock(folder, given):
     slots = [slot for slot in header["slots"] if sorted(slot["factors"]) == sorted(given)]
     vmk = next((vmk for slot in slots[:8] if (vmk := open_slot(header, slot, given))), None)
     need(vmk, "these factors open no slot")
-    keys = Keys(vmk, un_base32hex(header["volume"], "volume id"), header["epoch"])
-    commitment = derive(vmk, keys.volume, "vmk-commit", be(keys.epoch, 4))
-    need(commitment.hex() == header["vmk_commitment"], "header: commits to another volume key")
+    volume, newest = un_base32hex(header["volume"], "volume id"), header["epoch"]
+    need(commits(vmk, volume, newest, header), "header: commits to another volume key")
+    vmks, wrap = {newest: vmk}, derive(vmk, volume, "earlier-vmk", size=64)
+    for epoch, entry in enumerate(header.get("earlier", []), 1):
+        ad = [label("earlier-vmk"), be(epoch, 4), be(newest, 4)]
+        vmks[epoch] = unseal(wrap, unhex(entry["wrapped_vmk"], 48, "header: an earlier key"), ad, "header: an earlier key")
+        need(commits(vmks[epoch], volume, epoch, entry), "header: commits to another earlier key")
+    keys = Keys(vmks, volume, newest, header.get("floor", newest))
     need(hmac.compare_digest(mac(keys.key("header-mac"), lp(raw[:-96])), raw[-96:-64]), "header: the MAC is wrong")
     return header, keys
+
+
+def commits(vmk, volume, epoch, entry):
+    return derive(vmk, volume, "vmk-commit", be(epoch, 4)).hex() == entry["vmk_commitment"]
 
 
 # Sealed objects ----------------------------------------------------------------------------------------------------
@@ -201,16 +236,25 @@ SEGMENT, META = 1, 2
 Seal = namedtuple("Seal", "epoch salt commitment")
 
 
-class Keys:
-    def __init__(self, vmk, volume, epoch):
-        self.vmk, self.volume, self.epoch = vmk, volume, epoch
+# Of the first epoch for good.
+LIFELONG = ("name", "objname", "commit-mac")
 
-    def key(self, name, size=32):
-        return derive(self.vmk, self.volume, name, size=size)
+
+class Keys:
+    """The volume keys by epoch. Without a rotation the newest is the first, whatever its number."""
+
+    def __init__(self, vmks, volume, epoch, floor):
+        self.vmks, self.volume, self.epoch, self.floor = vmks, volume, epoch, floor
+
+    def key(self, name, size=32, epoch=None):
+        epoch = epoch or (min(self.vmks) if name in LIFELONG else self.epoch)
+        return derive(self.vmks[epoch], self.volume, name, size=size)
 
     def object_key(self, seal, kind, name):
-        need(seal.epoch == self.epoch, f"{name}: key epoch {seal.epoch} is not the header's")
-        working = self.key({SEGMENT: "content", META: "meta"}[kind])
+        if 0 < seal.epoch < self.floor:
+            raise RotatedAway(f"{name}: key epoch {seal.epoch} was rotated away")
+        need(seal.epoch in self.vmks, f"{name}: key epoch {seal.epoch} is not the header's")
+        working = self.key({SEGMENT: "content", META: "meta"}[kind], epoch=seal.epoch)
         parts = (be(1, 1), be(seal.epoch, 2), be(kind, 1), self.volume, name.encode())
         okm = derive(working, seal.salt, "object", *parts, size=64)
         need(hmac.compare_digest(okm[32:], seal.commitment), f"{name}: the commitment differs")

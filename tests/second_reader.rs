@@ -346,6 +346,40 @@ fn it_refuses_altered_objects_and_says_which() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_reads_a_volume_whose_key_was_rotated_while_that_is_under_way_and_after() {
+    let bench = Bench::new("--key-file", KEY_FILE);
+    make_volume(&bench, Compression::None).await;
+    let (factors, options) = (bench.factors(), OpenOptions::default());
+    for epoch in [2, 3] {
+        let rekeying = volume::rekey(bench.bucket(), &factors, &options).await.unwrap();
+        let kept = [(0, &factors[..])];
+        Box::pin(volume::begin_epoch(rekeying, &factors, &kept, KdfCost::Fixed { log_n: 15 }, &options))
+            .await
+            .unwrap();
+        bench.agrees().await;
+        // Some is sealed with the one key and some with the other.
+        let opened = volume::open(bench.bucket(), &factors, options.clone()).await.unwrap();
+        file(&opened.vfs, format!("of epoch {epoch}").as_bytes(), &noise(150_000)).await;
+        opened.close().await.unwrap();
+        bench.agrees().await;
+        Box::pin(volume::end_rotation(&bench.bucket(), &factors, &options, &|_| ())).await.unwrap();
+        bench.agrees().await;
+        let told = String::from_utf8(done(bench.read(&["check"]))).unwrap();
+        assert!(told.contains(" of before a rotation"), "{told}");
+    }
+    // What is in use is refused when it is of an older epoch.
+    let segment = bench.objects("d").into_iter().find(|name| {
+        let head = fs::read(bench.path(&format!("vol/{name}"))).unwrap();
+        head[7] == 3
+    });
+    let file = format!("vol/{}", segment.unwrap());
+    bench.refuses_flipped(&file, 7, "is not what its record says");
+    let header = fs::read(bench.path("vol/header/5")).unwrap();
+    let body = std::str::from_utf8(&header[12..header.len() - 96]).unwrap();
+    assert!(body.contains("\"key-epochs\"") && body.contains("\"floor\": 3"), "{body}");
+}
+
 /// Commits are folded when 1,024 newer ones exist.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_follows_the_chain_of_commits_through_folded_ones() {

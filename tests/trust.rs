@@ -250,6 +250,28 @@ async fn an_accepted_rollback_excuses_no_second_one() {
     assert!(matches!(refused, VolumeError::Rollback { expected, .. } if expected > newest), "{refused}");
 }
 
+/// The admin key that has signed it counts no more after a rotation; who rotates signs it anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_accepted_rollback_is_believed_after_the_key_was_rotated() {
+    let Rolled { world, admin, other, .. } = rolled_back().await;
+    commit(&world, admin.accepting(), "after").await;
+    let before = acceptance(&world).await.unwrap();
+    let (options, factors) = (admin.options(), factors());
+    let rekeying = volume::rekey(world.bucket(), &factors, &options).await.unwrap();
+    let (kept, cost) = ([(0, &factors[..])], KdfCost::Fixed { log_n: 15 });
+    Box::pin(volume::begin_epoch(rekeying, &factors, &kept, cost, &options)).await.unwrap();
+    assert_eq!(acceptance(&world).await.unwrap(), before);
+    let copy = other.copied();
+    open(&world, copy.reading()).await.close().await.unwrap();
+    Box::pin(volume::end_rotation(&world.bucket(), &factors, &options, &|_| ())).await.unwrap();
+    let after = acceptance(&world).await.unwrap();
+    assert_ne!(after.signature, before.signature);
+    assert_eq!(Acceptance { signature: before.signature, ..after }, before);
+    let opened = open(&world, other.reading()).await;
+    assert!(has(&opened.vfs, "after").await && !has(&opened.vfs, "new").await);
+    opened.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_no_admin_can_neither_accept_a_rollback_nor_make_others_believe_one() {
     let Rolled { world, admin, other, .. } = rolled_back().await;

@@ -130,6 +130,14 @@ fn headers_are_those_of_the_format() {
     let second = made.add_slot(&slot, &entropy, now).unwrap();
     assert_eq!(second, hex(&case["header_2"]));
 
+    let mut made = made;
+    made.adopt(&second).unwrap();
+    let third = made.next_epoch(&[(0, &[passphrase()])], cost, &entropy, now).unwrap().bytes;
+    assert_eq!(third, hex(&case["header_3"]));
+    let rotated = keys::unlock(&third, &[passphrase()]).unwrap();
+    assert_eq!(rotated.end_rotation().unwrap(), hex(&case["header_4"]));
+    assert_eq!(rotated.ring.mac(MacLabel::Commit, &[b"x"]), made.ring.mac(MacLabel::Commit, &[b"x"]));
+
     let code = RecoveryCode::parse(text(&case["recovery_code"]).as_bytes()).unwrap();
     for (slot, role, factors) in [
         (0, Role::Admin, &[passphrase()][..]),

@@ -10,7 +10,7 @@ use super::exit::Exit;
 use super::open::{SourceArgs, obtain_factors};
 use super::progress::Progress;
 use super::units::{show_count, show_size};
-use super::{budget, explain, runtime};
+use super::{budget, explain, rotate, runtime};
 use crate::keys::Factor;
 use crate::maint::{self, CheckOptions, Finding, Problem, Report, Severity, Step, Subject};
 use crate::volume::{self, Examined, OpenOptions};
@@ -57,14 +57,17 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs) -> CommandResult {
     let factors = obtain_factors(&args.source.bucket, &args.source.unlock)?;
     let options = open_options(&args.source)?;
-    let report = runtime::block_on(async {
+    let (report, is_rotating) = runtime::block_on(async {
         let examined = examine(&args.source, &factors, options).await?;
         let options = CheckOptions { read_data: args.read_data, ..CheckOptions::default() };
-        let report = look(&examined, &options).await;
+        let (report, is_rotating) = (look(&examined, &options).await, examined.is_rotating);
         examined.close().await;
-        report
+        report.map(|report| (report, is_rotating))
     })?;
     print(&report, args)?;
+    if is_rotating {
+        eprintln!("{}", rotate::UNFINISHED);
+    }
     end(&report)
 }
 

@@ -86,13 +86,15 @@ pub enum Exit {
     Unexpected = 46,
     /// Nothing of the volume is kept on this machine to be recovered.
     NothingToRecover = 47,
+    /// The volume's key was rotated while it was in use here.
+    NewKey = 48,
     /// Ended by Ctrl-C.
     Interrupted = 130,
 }
 
 impl Exit {
     /// Every code with the line that documents it.
-    pub const ALL: [(Self, &'static str); 42] = [
+    pub const ALL: [(Self, &'static str); 43] = [
         (Self::Success, "done"),
         (Self::Failure, "something else went wrong"),
         (Self::Usage, "the command line cannot be understood"),
@@ -134,6 +136,7 @@ impl Exit {
         (Self::OtherVolume, "another volume is where one was seen"),
         (Self::Unexpected, "not the volume or commit that was expected"),
         (Self::NothingToRecover, "recover: nothing is kept on this machine"),
+        (Self::NewKey, "the volume has a new key since it was opened"),
         (Self::Interrupted, "ended by Ctrl-C"),
     ];
 

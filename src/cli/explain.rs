@@ -24,6 +24,8 @@ const EXPECT: &str = "if you know why, give the volume's fingerprint with --expe
 const TAMPERED: &str =
     "somebody or something has altered or removed an object in the bucket; `coffer inspect` shows it";
 
+const NEW_KEY: &str = "the key was rotated meanwhile: run the command again";
+
 const ELSEWHERE: &str = "everything up to now is in the bucket. The mount ends with that namespace (most often a container's), or when \
     its own process is ended: `coffer status` shows it";
 
@@ -74,6 +76,11 @@ pub fn keys(error: &KeyError, given: &[Factor]) -> CommandError {
         KeyError::NoSlotForFactors { .. } => {
             (Exit::WrongKey, Some("`coffer key list URL` shows what the keys are"))
         }
+        KeyError::Rotating => (Exit::SlotRefused, Some("`coffer key rotate URL` goes on with it")),
+        KeyError::EpochsFull => (
+            Exit::SlotRefused,
+            Some("copy what is in it into a new volume: `coffer export`, `coffer import`"),
+        ),
         KeyError::NotAdmin
         | KeyError::LastAdminSlot
         | KeyError::NoSuchSlot(_)
@@ -132,7 +139,8 @@ pub fn vault(error: &VaultError, url: &str) -> CommandError {
         VaultError::Damaged(damage) if damage.object.starts_with("header") => {
             CommandError::new(Exit::HeaderDamaged, sentence(error)).hint(DAMAGED_HEADER)
         }
-        VaultError::Damaged(_) | VaultError::Missing(_) => {
+        VaultError::NewKey { .. } => CommandError::new(Exit::NewKey, sentence(error)).hint(NEW_KEY),
+        VaultError::Damaged(_) | VaultError::Missing(_) | VaultError::OldKey { .. } => {
             CommandError::new(Exit::Tampered, sentence(error)).hint(TAMPERED)
         }
     }
@@ -182,7 +190,10 @@ fn distrust(error: &VolumeError, plain: impl Fn(Exit) -> CommandError) -> Comman
         VolumeError::PinForeign { .. } => plain(Exit::PinForeign).hint(EXPECT),
         VolumeError::PinAltered { .. } => plain(Exit::PinAltered).hint(EXPECT),
         VolumeError::KeySubstituted { .. } => plain(Exit::KeySubstituted)
-            .hint("somebody has put a header of their own into the bucket; nothing was unlocked with it"),
+            .hint(
+                "somebody has put a header of their own into the bucket, or one from before the key was rotated; \
+                 nothing was unlocked with it",
+            ),
         VolumeError::OtherVolume { .. } => plain(Exit::OtherVolume).hint(
             "if the volume there was replaced on purpose, give the new one's fingerprint with --expect; \
              `coffer init` showed it",
@@ -216,6 +227,8 @@ pub fn vfs_exit(error: &VfsError) -> Exit {
         VfsError::Data(source) => data_exit(source),
         VfsError::Meta(source) => meta_exit(source),
         VfsError::Fenced => Exit::TakenOver,
+        VfsError::NewKey => Exit::NewKey,
+        VfsError::NotRenewed { .. } => Exit::Tampered,
         _ => Exit::Failure,
     }
 }
@@ -237,6 +250,7 @@ const fn meta_exit(error: &MetaError) -> Exit {
         MetaError::Engine(EngineError::Denied(_)) => Exit::AccessDenied,
         MetaError::Engine(EngineError::Unavailable(_)) => Exit::StoreUnreachable,
         MetaError::Engine(EngineError::Fenced) => Exit::TakenOver,
+        MetaError::Engine(EngineError::NewKey) => Exit::NewKey,
         _ => Exit::Failure,
     }
 }
@@ -244,6 +258,7 @@ const fn meta_exit(error: &MetaError) -> Exit {
 fn with_hint(error: CommandError) -> CommandError {
     match error.exit() {
         Exit::Tampered => error.hint(TAMPERED),
+        Exit::NewKey => error.hint(NEW_KEY),
         Exit::StoreUnreachable => error.hint("check the network and the provider's status"),
         Exit::AccessDenied => {
             error.hint("check the credentials and that they may read, write, list and delete")

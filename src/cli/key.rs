@@ -1,4 +1,4 @@
-//! `coffer key`: lists, adds, changes and removes the keys that open a volume.
+//! `coffer key`: lists, adds, changes and removes the keys that open a volume, and rotates the volume's own.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use super::factors::{NewKeyArgs, UnlockArgs};
 use super::init::{CostArgs, hand_over};
 use super::open::{BucketArgs, StateArgs, describe, obtain_factors};
 use super::units::show_time;
-use super::{explain, runtime};
+use super::{explain, rotate, runtime};
 use crate::base::{Clock, OsEntropy, SystemClock, Time};
 use crate::keys::{Factor, Header, NewSlot, RecoveryCode, Role, Slot, Unlocked};
 use crate::volume::{self, OpenOptions, VolumeError};
@@ -19,14 +19,16 @@ use crate::volume::{self, OpenOptions, VolumeError};
 /// Shown at the end of `coffer key --help`.
 pub const EXAMPLES: &str = "\
 A volume has up to 32 keys; each opens it alone. A key is a passphrase, a key file, both together, or a recovery code. Removing a \
-key keeps out whoever knows only that key; it cannot make them forget a volume key that they have already unlocked.
+key keeps out whoever knows only that key; it cannot make them forget a volume key that they have already unlocked. Rotating \
+gives the volume another: everything in use is sealed anew, and nothing that was sealed with the old key is believed any more.
 
 Examples:
   coffer key list s3://bucket/home
   coffer key add --label laptop s3://bucket/home
   coffer key add --new-recovery-code s3://bucket/home
   coffer key passwd s3://bucket/home
-  coffer key remove s3://bucket/home 2";
+  coffer key remove s3://bucket/home 2
+  coffer key rotate s3://bucket/home";
 
 /// The commands below `coffer key`.
 #[derive(Debug, Subcommand)]
@@ -39,6 +41,9 @@ pub enum KeyCommand {
     Remove(RemoveArgs),
     /// Change a key: another passphrase, key file or both
     Passwd(PasswdArgs),
+    /// Give the volume another key of its own, and seal everything in use with it
+    #[command(after_help = rotate::EXAMPLES)]
+    Rotate(rotate::RotateArgs),
 }
 
 /// Arguments of `coffer key list`.
@@ -152,6 +157,7 @@ pub fn run(command: &KeyCommand) -> CommandResult {
         KeyCommand::Add(args) => add(args),
         KeyCommand::Remove(args) => remove(args),
         KeyCommand::Passwd(args) => passwd(args),
+        KeyCommand::Rotate(args) => rotate::run(args),
     }
 }
 
@@ -159,7 +165,11 @@ fn list(args: &ListArgs) -> CommandResult {
     let header = describe(&args.bucket)?;
     let text = if args.json { json(&header) } else { table(&header) };
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| stdout_error(&e))
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| stdout_error(&e))?;
+    if header.is_rotating() {
+        eprintln!("{}", rotate::UNFINISHED);
+    }
+    Ok(())
 }
 
 fn add(args: &AddArgs) -> CommandResult {
@@ -189,7 +199,10 @@ fn remove(args: &RemoveArgs) -> CommandResult {
         let bytes = unlocked.remove_slot(args.slot).map_err(|e| explain::keys(&e, &[]))?;
         Ok((bytes, Some(args.slot)))
     })?;
-    eprintln!("Removed key {}. Who has used it may still know the volume key.", args.slot);
+    eprintln!(
+        "Removed key {}. Who has used it may still know the volume key; `coffer key rotate` gives the volume another.",
+        args.slot
+    );
     Ok(())
 }
 
@@ -223,7 +236,9 @@ fn change(
     })
 }
 
-fn not_stored(error: &VolumeError, factors: &[Factor]) -> CommandError {
+/// Why a header could not be stored, if it is that somebody else has stored one.
+#[must_use]
+pub fn not_stored(error: &VolumeError, factors: &[Factor]) -> CommandError {
     match error {
         VolumeError::Vault(source) if explain::is_conflict(source) => {
             CommandError::new(Exit::SlotRefused, "somebody else changed the keys at the same time")

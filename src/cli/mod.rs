@@ -41,6 +41,8 @@ pub mod recover;
 pub mod repair;
 pub mod report;
 mod report_lines;
+pub mod rotate;
+mod rotate_slots;
 pub mod runtime;
 pub mod serve;
 pub mod signals;

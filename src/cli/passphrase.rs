@@ -97,7 +97,16 @@ pub fn from_fd(fd: i32) -> CommandResult<Secret> {
 /// # Errors
 /// When there is no terminal, or nothing is typed.
 pub fn ask(prompt: &str) -> CommandResult<Secret> {
-    let typed = terminal::ask(&format!("{prompt}: ")).map_err(|error| {
+    let typed = ask_or_nothing(prompt)?;
+    not_empty(typed, || format!("the {} is empty", prompt.to_lowercase()))
+}
+
+/// As [`ask`]; nothing may be typed.
+///
+/// # Errors
+/// When there is no terminal.
+pub fn ask_or_nothing(prompt: &str) -> CommandResult<Secret> {
+    terminal::ask(&format!("{prompt}: ")).map_err(|error| {
         if error.kind() == io::ErrorKind::Interrupted {
             return CommandError::silent(Exit::Interrupted);
         }
@@ -111,8 +120,7 @@ pub fn ask(prompt: &str) -> CommandResult<Secret> {
         CommandError::new(Exit::NoSecret, message).hint(
             "without a terminal, use --passphrase-file, --passphrase-command, --passphrase-fd or --key-file",
         )
-    })?;
-    not_empty(typed, || format!("the {} is empty", prompt.to_lowercase()))
+    })
 }
 
 /// Asks twice for a passphrase that is to be set.

@@ -12,6 +12,12 @@ use crate::keys::Secret;
 /// Longer than the kernel's own limit for a line.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
+/// Whether there is a terminal to ask on.
+#[must_use]
+pub fn is_there() -> bool {
+    File::options().read(true).write(true).open("/dev/tty").is_ok()
+}
+
 /// Shows `prompt` and reads a line. The kernel edits it: erasing works as anywhere else.
 ///
 /// # Errors

@@ -49,6 +49,11 @@ pub(super) fn slot_commitment(slot_key: &Key<32>, salt: &[u8; 32]) -> [u8; 32] {
     *hkdf(slot_key.expose(), salt, Label::SlotCommit, &[]).expose()
 }
 
+/// Key by which the newest volume key keeps those of earlier epochs.
+pub(super) fn earlier_wrap_key(vmk: &Vmk, volume: VolumeId) -> Key<64> {
+    hkdf(vmk.expose(), &volume.0, Label::EarlierVmk, &[])
+}
+
 /// Digest of a factor that needs no stretching.
 pub(super) fn factor_digest(label: Label, secret: &[u8]) -> Key<32> {
     Key::filled(|out| out.copy_from_slice(hmac(label.bytes(), &[secret]).as_ref()))

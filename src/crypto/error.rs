@@ -17,9 +17,27 @@ pub enum OpenError {
     /// Sealed by a cipher suite that this version does not have.
     #[error("sealed by suite {0}, which this version does not know")]
     UnknownSuite(u8),
-    /// Sealed under a key epoch that is not in the ring.
-    #[error("sealed under key epoch {0}, which is not at hand")]
+    /// Sealed under a key epoch that does not exist.
+    #[error("sealed under key epoch {0}, which is none")]
     UnknownEpoch(u16),
+    /// Sealed under a key that came after those at hand.
+    #[error("sealed under key epoch {found}, and the newest key at hand is of epoch {newest}")]
+    NewerEpoch {
+        /// The epoch found in its head.
+        found: u16,
+        /// The newest epoch at hand.
+        newest: u16,
+    },
+    /// Sealed under a key that was rotated away: nothing sealed with it is believed.
+    #[error(
+        "sealed under key epoch {found}, which was rotated away: nothing older than epoch {floor} is believed"
+    )]
+    OldEpoch {
+        /// The epoch found in its head.
+        found: u16,
+        /// The oldest epoch whose objects are believed.
+        floor: u16,
+    },
     /// The commitment does not match: another key, volume or object name.
     #[error("not sealed for this volume and this name")]
     WrongKey,

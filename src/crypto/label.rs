@@ -49,12 +49,16 @@ pub(crate) enum Label {
     Fingerprint,
     /// Signature of a rollback that an admin accepts.
     Acceptance,
+    /// Key (64 bytes) and associated data that wrap the volume keys of earlier epochs.
+    EarlierVmk,
+    /// Signature by which one admin key names the next.
+    Succession,
 }
 
 impl Label {
     /// All labels.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Content,
         Self::Meta,
         Self::Audit,
@@ -78,6 +82,8 @@ impl Label {
         Self::HeaderSignature,
         Self::Fingerprint,
         Self::Acceptance,
+        Self::EarlierVmk,
+        Self::Succession,
     ];
 
     /// The label's bytes, as they enter derivations.
@@ -106,6 +112,8 @@ impl Label {
             Self::HeaderSignature => "coffer/1/header-signature",
             Self::Fingerprint => "coffer/1/fingerprint",
             Self::Acceptance => "coffer/1/acceptance",
+            Self::EarlierVmk => "coffer/1/earlier-vmk",
+            Self::Succession => "coffer/1/succession",
         }
     }
 

@@ -4,6 +4,7 @@
 //! make is written down in `docs/FORMAT.md`, and `tests/vectors/reference.py` makes it a second time.
 
 mod derive;
+mod earlier;
 mod error;
 mod head;
 mod hedge;
@@ -19,6 +20,7 @@ mod siv;
 mod slot;
 
 pub use derive::{fingerprint, recovery_checksum, vmk_commitment};
+pub use earlier::{unwrap_earlier, wrap_earlier};
 pub use error::OpenError;
 pub use head::{HEAD_BYTES, ObjectHead, ObjectKind, SUITE_AES_256_GCM};
 pub use kdf::{KdfCost, KdfError, ScryptParams};
@@ -27,7 +29,9 @@ pub use names::SealedName;
 pub use object::{ObjectKey, TAG_BYTES};
 pub use ring::{Epoch, KeyRing, MacLabel, Vmk};
 pub use secret::{Key, Secret, equal};
-pub use sign::{AdminKey, AdminPublicKey, SIGNATURE_BYTES, verify_acceptance, verify_header};
+pub use sign::{
+    AdminKey, AdminPublicKey, SIGNATURE_BYTES, verify_acceptance, verify_header, verify_succession,
+};
 pub use slot::{FactorKind, FactorSecret, SlotContext, SlotKey, WRAPPED_BYTES, slot_key};
 
 pub(crate) use memory::scrub_stack;

@@ -54,7 +54,7 @@ impl KeyRing {
     #[must_use]
     pub fn seal_component(&self, parent: &str, component: &str) -> String {
         let ad: &[&[u8]] = &[Label::ObjectName.bytes(), parent.as_bytes()];
-        let (tag, bytes) = self.newest().object_name.seal(ad, component.as_bytes());
+        let (tag, bytes) = self.lifelong().object_name.seal(ad, component.as_bytes());
         let mut text = BASE32HEX_NOPAD.encode(&[&tag[..], &bytes].concat());
         text.make_ascii_lowercase();
         text
@@ -72,20 +72,19 @@ impl KeyRing {
             BASE32HEX_NOPAD.decode(sealed.to_ascii_uppercase().as_bytes()).map_err(|_| OpenError::Damaged)?;
         let (tag, bytes) = bytes.split_first_chunk::<16>().ok_or(OpenError::Damaged)?;
         let ad: &[&[u8]] = &[Label::ObjectName.bytes(), parent.as_bytes()];
-        let mut opened = self.epochs().map(|keys| keys.object_name.open(ad, *tag, bytes));
-        let plain = opened.find_map(Result::ok).ok_or(OpenError::Damaged)?;
+        let plain = self.lifelong().object_name.open(ad, *tag, bytes)?;
         String::from_utf8(plain).map_err(|_| OpenError::Damaged)
     }
 
     fn seal_in(&self, label: Label, ino: Ino, name: &[u8]) -> SealedName {
-        let (tag, bytes) = self.newest().name.seal(&[label.bytes(), &ino.0.to_be_bytes()], name);
+        let (tag, bytes) = self.lifelong().name.seal(&[label.bytes(), &ino.0.to_be_bytes()], name);
         SealedName { tag: Tag(tag), bytes }
     }
 
     fn open_in(&self, label: Label, ino: Ino, tag: Tag, bytes: &[u8]) -> Result<Vec<u8>, OpenError> {
         let ino = ino.0.to_be_bytes();
         let ad: &[&[u8]] = &[label.bytes(), &ino];
-        self.epochs().find_map(|keys| keys.name.open(ad, tag.0, bytes).ok()).ok_or(OpenError::Damaged)
+        self.lifelong().name.open(ad, tag.0, bytes)
     }
 }
 

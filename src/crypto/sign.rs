@@ -1,4 +1,4 @@
-//! The admin key: an Ed25519 key that signs volume headers and rollbacks that are accepted.
+//! The admin key: an Ed25519 key that signs volume headers, rollbacks that are accepted, and the key that follows it.
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
@@ -59,6 +59,12 @@ impl AdminKey {
         self.sign(&message(Label::Acceptance, parts))
     }
 
+    /// Signs that another key takes this one's place, told by `parts`.
+    #[must_use]
+    pub fn sign_succession(&self, parts: &[&[u8]]) -> [u8; SIGNATURE_BYTES] {
+        self.sign(&message(Label::Succession, parts))
+    }
+
     fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
         let signature = pair(&self.seed).sign(message);
         cannot_fail(signature.as_ref().try_into(), "an Ed25519 signature has 64 bytes")
@@ -75,6 +81,12 @@ pub fn verify_header(key: &AdminPublicKey, bytes: &[u8], signature: &[u8]) -> bo
 #[must_use]
 pub fn verify_acceptance(key: &AdminPublicKey, parts: &[&[u8]], signature: &[u8]) -> bool {
     verify(key, &message(Label::Acceptance, parts), signature)
+}
+
+/// Whether `signature` is that of `key`'s holder over the succession told by `parts`.
+#[must_use]
+pub fn verify_succession(key: &AdminPublicKey, parts: &[&[u8]], signature: &[u8]) -> bool {
+    verify(key, &message(Label::Succession, parts), signature)
 }
 
 fn verify(key: &AdminPublicKey, message: &[u8], signature: &[u8]) -> bool {
@@ -132,5 +144,9 @@ mod tests {
         assert!(verify_acceptance(key.public(), &[b"ab", b"c"], &accepted));
         assert!(!verify_acceptance(key.public(), &[b"a", b"bc"], &accepted));
         assert!(!verify_header(key.public(), b"ab", &accepted));
+        let succession = key.sign_succession(&[b"ab", b"c"]);
+        assert!(verify_succession(key.public(), &[b"ab", b"c"], &succession));
+        assert!(!verify_succession(key.public(), &[b"ab", b"c"], &accepted));
+        assert!(!verify_acceptance(key.public(), &[b"ab", b"c"], &succession));
     }
 }

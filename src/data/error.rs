@@ -53,6 +53,12 @@ impl DataError {
     pub(super) fn from_vault(segment: SegmentId, error: VaultError) -> Self {
         match error {
             VaultError::Missing(_) => Self::Missing { segment },
+            VaultError::OldKey { .. } => {
+                Self::Damaged { segment, pos: 0, why: "it is sealed with a key that was rotated away" }
+            }
+            VaultError::NewKey { .. } => {
+                Self::Damaged { segment, pos: 0, why: "it is sealed with a newer key than those at hand" }
+            }
             other if other.is_damage() => {
                 Self::Damaged { segment, pos: 0, why: "the object is not what its record says" }
             }

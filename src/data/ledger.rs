@@ -62,6 +62,8 @@ pub enum Reason {
     Sparse,
     /// They are many and small.
     Tiny,
+    /// They are sealed with an older key.
+    Outdated,
 }
 
 /// Segments to be cleaned together.
@@ -257,6 +259,18 @@ impl Ledger {
         }
         picks
     }
+}
+
+/// Parts `all` into picks, each of which fits into `room_bytes` or is one segment.
+#[must_use]
+pub fn parted(all: &[(SegmentId, Weight)], room_bytes: u64) -> Vec<Pick> {
+    let (mut picks, mut rest) = (Vec::new(), all);
+    while !rest.is_empty() {
+        let victims = fitting(rest.to_vec(), room_bytes);
+        rest = rest.get(victims.len().max(1)..).unwrap_or_default();
+        picks.push(Pick { reason: Reason::Outdated, victims });
+    }
+    picks
 }
 
 /// As many of `from` as fit, in order; one at least.

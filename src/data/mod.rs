@@ -9,7 +9,7 @@ pub mod segment;
 
 pub use dirty::{Batch, Beneath, Dirty, FileEdit, Paint, SentBlock, Unsent};
 pub use error::DataError;
-pub use ledger::{Ledger, Pick, Reason, Totals, Weight};
+pub use ledger::{Ledger, Pick, Reason, Totals, Weight, parted};
 pub use moves::{Move, Moved, Moves};
 pub use reader::{BlockReader, Neighbourhood, ReadAhead, ReadHint, Want};
 pub use segment::{

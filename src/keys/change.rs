@@ -25,6 +25,12 @@ pub struct NewSlot<'a> {
 pub struct Signer(Option<AdminKey>);
 
 impl Signer {
+    /// Whether it can sign.
+    #[must_use]
+    pub const fn is_admin(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Signs that a rollback, told by `parts`, is accepted.
     ///
     /// # Errors
@@ -144,7 +150,7 @@ impl Unlocked {
 
 /// What a new slot is stretched by at the least: as much as the least of those there are, so that a slow machine
 /// does not make guessing cheaper; unless the cost was chosen.
-fn floor_of(slots: &[Slot], cost: KdfCost) -> Option<ScryptParams> {
+pub(super) fn floor_of(slots: &[Slot], cost: KdfCost) -> Option<ScryptParams> {
     match cost {
         KdfCost::Calibrated => {
             let all = slots.iter().filter_map(|slot| slot.params().ok().flatten());

@@ -1,7 +1,7 @@
 //! Why a header does not unlock or change.
 
 use super::frame::HEADER_BYTES_MAX;
-use super::header::{LABEL_BYTES_MAX, SLOTS_MAX};
+use super::header::{EPOCHS_MAX, LABEL_BYTES_MAX, SLOTS_MAX};
 use super::recovery::RecoveryCodeError;
 use crate::crypto::KdfError;
 
@@ -86,6 +86,12 @@ pub enum KeyError {
     /// A slot's label that could not be shown.
     #[error("a slot's label has 1 to {LABEL_BYTES_MAX} bytes and no control characters")]
     BadLabel,
+    /// No room for another key epoch.
+    #[error("the volume's key has been rotated {} times, and cannot be once more", EPOCHS_MAX - 1)]
+    EpochsFull,
+    /// The objects of an earlier epoch are still believed.
+    #[error("a rotation of the volume's key is unfinished")]
+    Rotating,
     /// Another header of this volume, or an older one.
     #[error("this is not the header that follows: {what}")]
     NotTheNext {

@@ -1,7 +1,7 @@
 //! The frame around a header's body: magic and length before it, MAC and signature behind it.
 
 use super::{Header, KeyError};
-use crate::crypto::{AdminKey, KeyRing, MacLabel, SIGNATURE_BYTES, verify_header};
+use crate::crypto::{AdminKey, Epoch, KeyRing, MacLabel, SIGNATURE_BYTES, verify_header};
 
 /// Most bytes of a header object.
 pub const HEADER_BYTES_MAX: usize = FRONT_BYTES + BODY_BYTES_MAX + MAC_BYTES + SIGNATURE_BYTES;
@@ -52,13 +52,14 @@ impl<'a> Frame<'a> {
         if !verify_header(&header.admin_public_key.0, signed, signature) {
             return Err(KeyError::damaged("its signature does not match"));
         }
+        header.check_succession()?;
         let (covered, _) = bytes.split_at_checked(FRONT_BYTES + body_bytes).ok_or_else(cut_short)?;
         Ok(Self { header, covered, mac })
     }
 
-    /// Checks the MAC with the volume's own key.
+    /// Checks the MAC with the volume's own key of the header's epoch.
     pub(super) fn verify(&self, ring: &KeyRing) -> Result<(), KeyError> {
-        if ring.verify_mac(MacLabel::Header, &[self.covered], self.mac) {
+        if ring.verify_mac_of(Epoch(self.header.epoch), MacLabel::Header, &[self.covered], self.mac) {
             Ok(())
         } else {
             Err(KeyError::damaged("its MAC does not match"))

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::KeyError;
 use super::factor::FACTORS_MAX;
 use crate::base::{BLOCK_BYTES, VolumeId};
-use crate::crypto::{Epoch, ScryptParams, WRAPPED_BYTES};
+use crate::crypto::{Epoch, SIGNATURE_BYTES, ScryptParams, WRAPPED_BYTES};
 
 /// The format that this version writes.
 pub const FORMAT_VERSION: u32 = 1;
@@ -17,8 +17,12 @@ pub const FORMAT_VERSION: u32 = 1;
 pub const SLOTS_MAX: usize = 32;
 /// Longest label of a slot.
 pub const LABEL_BYTES_MAX: usize = 64;
-/// Features that a reader must know. None exist beyond version 1 itself.
-const FEATURES: [&str; 0] = [];
+/// Most key epochs of one volume: its key can be rotated one time less.
+pub const EPOCHS_MAX: u32 = 48;
+/// The feature of a volume whose key has been rotated.
+pub(super) const KEY_EPOCHS: &str = "key-epochs";
+/// Features that a reader must know.
+const FEATURES: [&str; 1] = [KEY_EPOCHS];
 
 /// Everything a header says. Holds no secret: each key in it is wrapped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +49,30 @@ pub struct Header {
     pub admin_public_key: Hex<32>,
     /// Commitment to the volume key.
     pub vmk_commitment: Hex<32>,
+    /// The oldest epoch whose objects are believed; absent as long as there has been one only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<u32>,
+    /// The epochs before this one, from the first on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<EarlierEpoch>,
     /// Who may unlock.
     pub slots: Vec<Slot>,
+}
+
+/// A key epoch that has ended, and by whose word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EarlierEpoch {
+    /// Ed25519 key that signed its headers.
+    pub admin_public_key: Hex<32>,
+    /// Commitment to its volume key.
+    pub vmk_commitment: Hex<32>,
+    /// Its volume key, under the newest.
+    pub wrapped_vmk: Hex<WRAPPED_BYTES>,
+    /// The revision of the header that began the next epoch.
+    pub next_revision: u64,
+    /// Its admin key's signature over that.
+    pub succession: Hex<SIGNATURE_BYTES>,
 }
 
 /// One way to unlock the volume.
@@ -240,6 +266,7 @@ impl Header {
         if usize::try_from(self.block_bytes) != Ok(BLOCK_BYTES) {
             return Err(KeyError::damaged(format!("its blocks have {} bytes", self.block_bytes)));
         }
+        self.check_epochs()?;
         self.slots.iter().try_for_each(Slot::check)
     }
 }

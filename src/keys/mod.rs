@@ -4,6 +4,7 @@
 //! and how, and nothing about what is in it. `docs/FORMAT.md`, "Volume header" and "Slots".
 
 mod change;
+mod epochs;
 mod error;
 mod factor;
 mod fingerprint;
@@ -14,12 +15,14 @@ mod slot;
 mod unlock;
 
 pub use change::{NewSlot, Signer};
+pub use epochs::NextEpoch;
 pub use error::KeyError;
 pub use factor::{Factor, KEY_FILE_BYTES_MAX};
 pub use fingerprint::{Fingerprint, FingerprintError, Identity};
 pub use frame::HEADER_BYTES_MAX;
 pub use header::{
-    Compression, FORMAT_VERSION, FactorName, Header, Hex, Kdf, LABEL_BYTES_MAX, Role, SLOTS_MAX, Slot,
+    Compression, EPOCHS_MAX, EarlierEpoch, FORMAT_VERSION, FactorName, Header, Hex, Kdf, LABEL_BYTES_MAX,
+    Role, SLOTS_MAX, Slot,
 };
 pub use recovery::{RecoveryCode, RecoveryCodeError};
 pub use unlock::{KDF_RUNS_MAX, NewVolume, Unlocked, create, describe, is_genuine, unlock, unlock_slot};

@@ -12,7 +12,7 @@ use crate::crypto::{AdminKey, Epoch, KdfCost, Key, KeyRing, Vmk, scrub_stack, vm
 /// Most runs of scrypt in one attempt to unlock.
 pub const KDF_RUNS_MAX: usize = 8;
 /// More stack than unlocking takes.
-const UNLOCK_STACK_BYTES: usize = 64 * 1024;
+pub(super) const UNLOCK_STACK_BYTES: usize = 64 * 1024;
 
 /// What is chosen when a volume is made.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +75,8 @@ pub fn create(
         block_bytes: BLOCK_BYTES as u32,
         admin_public_key: Hex(*admin.public()),
         vmk_commitment: Hex(vmk_commitment(&vmk, volume, epoch)),
+        floor: None,
+        earlier: Vec::new(),
         slots,
     };
     let ring = KeyRing::new(volume, epoch, &vmk);
@@ -150,6 +152,10 @@ fn finish(frame: &Frame<'_>, slot: &Slot, contents: SlotContents) -> Result<Unlo
     let (volume, epoch) = (header.volume, Epoch(header.epoch));
     let ring = KeyRing::new(volume, epoch, &contents.vmk);
     frame.verify(&ring)?;
+    let ring = match header.earlier_keys(&contents.vmk)? {
+        earlier if earlier.is_empty() => ring,
+        earlier => ring.with_earlier(&earlier, header.floor()),
+    };
     let (slot, role) = (slot.id, slot.role);
     Ok(Unlocked { volume, epoch, ring, slot, role, header, vmk: contents.vmk, admin: contents.admin })
 }

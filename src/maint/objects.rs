@@ -89,7 +89,8 @@ impl Listing {
         Ok(())
     }
 
-    /// Opens every byte of every metadata object. One that went away since it was listed was not needed.
+    /// Opens every byte of every metadata object. One that went away since it was listed was not needed,
+    /// nor is one that is sealed with a key that was rotated away: the engine's opening has read what is.
     pub(super) async fn open_meta(
         &self,
         vault: &Vault,
@@ -102,7 +103,8 @@ impl Listing {
         while let Some((path, name, result)) = opened.next().await {
             match result {
                 Ok(bytes) => tell(bytes.len() as u64),
-                Err(VaultError::Missing(_)) => {}
+                // Or it is left from before the key was rotated, and waits to be collected.
+                Err(VaultError::Missing(_) | VaultError::OldKey { .. }) => {}
                 Err(VaultError::Damaged(damage)) => {
                     let problem = Problem::MetaObject { name: name.clone(), why: damage.what };
                     findings.add(Subject::Object(path.clone()), problem);

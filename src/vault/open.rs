@@ -244,7 +244,7 @@ impl Reader {
     fn check_head(&self, name: &Arc<str>, sealed: &Path, fetched: &Fetched) -> Result<Opened, RawError> {
         let head = ObjectHead::decode(&fetched.bytes).map_err(|error| damaged(sealed, error))?;
         let key = self.vault.ring().open_object(ObjectKind::Meta, name.as_bytes(), &head);
-        let key = key.map_err(|error| damaged(sealed, error))?;
+        let key = key.map_err(|error| raw(VaultError::refused(sealed.as_ref(), error)))?;
         let geometry = Geometry::of_sealed(fetched.object_len).ok_or_else(|| self.cut_short(sealed))?;
         Ok(Opened { name: name.clone(), key: Arc::new(key), geometry, last_modified: fetched.last_modified })
     }
@@ -310,5 +310,9 @@ fn trim(out: &mut Vec<u8>, begun: usize, skip: u64, keep: u64) {
 
 /// The error of a damaged object; the record engine finds the [`VaultError`] in it.
 pub(super) fn damaged(sealed: &Path, what: impl std::fmt::Display) -> RawError {
-    RawError::Generic { store: "vault", source: Box::new(VaultError::damaged(sealed.as_ref(), what)) }
+    raw(VaultError::damaged(sealed.as_ref(), what))
+}
+
+fn raw(error: VaultError) -> RawError {
+    RawError::Generic { store: "vault", source: Box::new(error) }
 }

@@ -6,8 +6,9 @@ use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 
-use super::names::Opener;
+use super::names::{self, Opener};
 use super::{Vault, VaultError};
+use crate::crypto::{HEAD_BYTES, ObjectHead, ObjectKind};
 use crate::store::{Bucket, StoreError};
 
 /// Most bytes of an object that are opened at once.
@@ -61,11 +62,33 @@ pub async fn engine_object(vault: &Vault, engine_path: &str) -> Result<Bytes, Va
     })
 }
 
+/// The key epoch of the object that the record engine calls `engine_path`, authenticated.
+///
+/// # Errors
+/// It is missing, damaged, or of an epoch that does not open; or the bucket fails.
+pub async fn engine_epoch(vault: &Vault, engine_path: &str) -> Result<u16, VaultError> {
+    let bucket = vault.bucket();
+    let sealed = names::seal(vault.ring(), &parse(bucket, engine_path)?);
+    let failed = |error| VaultError::from(bucket.error(sealed.as_ref(), &error));
+    let bytes = bucket.objects.get_range(&sealed, 0..HEAD_BYTES as u64).await.map_err(failed)?;
+    let refused = |error| VaultError::refused(sealed.as_ref(), error);
+    let head = ObjectHead::decode(&bytes).map_err(refused)?;
+    vault.ring().open_object(ObjectKind::Meta, engine_path.as_bytes(), &head).map_err(refused)?;
+    Ok(head.epoch)
+}
+
 fn find_vault_error(error: &object_store::Error) -> Option<VaultError> {
     let mut source = std::error::Error::source(error);
     while let Some(current) = source {
-        if let Some(VaultError::Damaged(damage)) = current.downcast_ref::<VaultError>() {
-            return Some(VaultError::Damaged(damage.clone()));
+        match current.downcast_ref::<VaultError>() {
+            Some(VaultError::Damaged(damage)) => return Some(VaultError::Damaged(damage.clone())),
+            Some(VaultError::OldKey { object, found, floor }) => {
+                return Some(VaultError::OldKey { object: object.clone(), found: *found, floor: *floor });
+            }
+            Some(VaultError::NewKey { object, found, newest }) => {
+                return Some(VaultError::NewKey { object: object.clone(), found: *found, newest: *newest });
+            }
+            _ => {}
         }
         source = current.source();
     }

@@ -42,7 +42,8 @@ impl Vault {
     /// The key of segment `id` as its record describes it.
     ///
     /// # Errors
-    /// [`VaultError::Damaged`] if the record does not belong to this segment and volume.
+    /// [`VaultError::Damaged`] if the record does not belong to this segment and volume; that its key is a newer one, or
+    /// was rotated away.
     pub fn segment_key(&self, id: SegmentId, seal: &SegmentSeal) -> Result<ObjectKey, VaultError> {
         let head = ObjectHead {
             kind: ObjectKind::Segment,
@@ -53,7 +54,7 @@ impl Vault {
         };
         let path = path(id);
         let opened = self.ring().open_object(ObjectKind::Segment, path.as_ref().as_bytes(), &head);
-        opened.map_err(|error| VaultError::damaged(path.as_ref(), error))
+        opened.map_err(|error| VaultError::refused(path.as_ref(), error))
     }
 
     /// Writes segment `id`. An outage is waited out; a repeated write that finds its own bytes is success.

@@ -44,6 +44,15 @@ pub(super) struct Round {
     pub(super) bytes: u64,
 }
 
+/// What was copied out of segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Copied {
+    /// Segments whose live blocks were copied; the others are damaged.
+    pub(super) segments: u64,
+    /// Bytes read and written.
+    pub(super) bytes: u64,
+}
+
 /// A block on its way.
 struct Copy {
     from: BlockPlace,
@@ -62,27 +71,33 @@ impl Vfs {
         };
         let Some(pick) = pick else { return Ok(None) };
         let surveys = self.survey_all(&pick).await?;
-        let mut copies = Vec::new();
-        let mut victims = 0;
-        for survey in &surveys {
+        let copied = self.copy_live(&surveys).await?;
+        {
+            let mut state = self.state.lock();
+            // Whichever the commit changes comes back by itself.
+            pick.victims.iter().for_each(|(id, _)| state.ledger.pass_over(*id));
+            state.ledger.judge(copied.segments > 0);
+        }
+        self.commit(false, false).await?;
+        Ok(Some(Round { bytes: copied.bytes }))
+    }
+
+    /// Copies what lives in these segments into new ones, and hands it over to the next commit.
+    pub(super) async fn copy_live(&self, surveys: &[Survey]) -> Result<Copied, VfsError> {
+        let (mut copies, mut segments) = (Vec::new(), 0);
+        for survey in surveys {
             if let Some(read) = self.read_live(survey).await? {
-                victims += 1;
+                segments += 1;
                 copies.extend(read);
             }
         }
         let read_bytes: usize = copies.iter().map(|copy| copy.stored.len()).sum();
         let written_bytes = self.write_copies(arranged(copies)).await?;
-        {
-            let mut state = self.state.lock();
-            // Whichever the commit changes comes back by itself.
-            pick.victims.iter().for_each(|(id, _)| state.ledger.pass_over(*id));
-            state.ledger.judge(victims > 0);
-            state.cleaned.rewritten_count += victims;
-            state.cleaned.read_bytes += read_bytes as u64;
-            state.cleaned.written_bytes += written_bytes;
-        }
-        self.commit(false, false).await?;
-        Ok(Some(Round { bytes: read_bytes as u64 + written_bytes }))
+        let mut state = self.state.lock();
+        state.cleaned.rewritten_count += segments;
+        state.cleaned.read_bytes += read_bytes as u64;
+        state.cleaned.written_bytes += written_bytes;
+        Ok(Copied { segments, bytes: read_bytes as u64 + written_bytes })
     }
 
     /// Live bytes cleaned in one round: a new segment needs room for its footer beside them.
@@ -91,7 +106,7 @@ impl Vfs {
     }
 
     /// Looks at what was picked; only what is worth a rewrite remains, oldest first.
-    async fn survey_all(&self, pick: &Pick) -> Result<Vec<Survey>, VfsError> {
+    pub(super) async fn survey_all(&self, pick: &Pick) -> Result<Vec<Survey>, VfsError> {
         let mut surveys = Vec::new();
         for (id, _) in &pick.victims {
             match self.survey(*id).await {
@@ -108,7 +123,7 @@ impl Vfs {
                 len.saturating_sub(survey.rewritten_bytes()) >= len / 16
             }),
             Reason::Tiny if surveys.len() < 2 => surveys.clear(),
-            Reason::Tiny => {}
+            Reason::Tiny | Reason::Outdated => {}
         }
         surveys.sort_by_key(|survey| survey.segment.born);
         Ok(surveys)

@@ -124,7 +124,10 @@ impl Vfs {
                     self.commit_times.add(self.clock.elapsed().saturating_sub(begun));
                     return Ok(());
                 }
-                Err(VfsError::Meta(MetaError::Engine(EngineError::Fenced)) | VfsError::Fenced) => {
+                Err(
+                    VfsError::Meta(MetaError::Engine(EngineError::Fenced | EngineError::NewKey))
+                    | VfsError::Fenced,
+                ) => {
                     self.fence();
                     return Err(VfsError::Fenced);
                 }

@@ -85,6 +85,19 @@ pub enum VfsError {
     /// `EIO`: the bucket takes longer than the caller shall wait. Nothing is lost, and it goes on.
     #[error("not in the bucket within {0:?}; saving goes on")]
     NotYet(std::time::Duration),
+    /// `EKEYREVOKED`: the volume's key was rotated, and what was written since then does not open here.
+    #[error("the volume has a new key since this mount began; mount it again")]
+    NewKey,
+    /// `EIO`: segments that are sealed with an older key cannot be sealed anew.
+    #[error(
+        "{segments} cannot be sealed with the new key, because something in them is damaged or missing: {first}"
+    )]
+    NotRenewed {
+        /// How many, in words.
+        segments: String,
+        /// One of them.
+        first: String,
+    },
     /// `EIO`: the filesystem has been shut down.
     #[error("the filesystem is shut down")]
     ShutDown,
@@ -138,11 +151,13 @@ impl VfsError {
             Self::NotSupported => libc::EOPNOTSUPP,
             Self::NotPermitted => libc::EPERM,
             Self::BadHandle => libc::EBADF,
+            Self::NewKey | Self::Meta(MetaError::Engine(EngineError::NewKey)) => libc::EKEYREVOKED,
             Self::Data(_)
             | Self::Meta(_)
             | Self::LostWrite(_)
             | Self::LostWrites { .. }
             | Self::NotYet(_)
+            | Self::NotRenewed { .. }
             | Self::ShutDown => libc::EIO,
         }
     }

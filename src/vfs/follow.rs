@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 
-use crate::meta::engine::View;
+use crate::meta::engine::{EngineError, View};
 use crate::meta::{Key, MetaError, Record, Superblock, decode, links};
 
 use super::state::Phase;
@@ -27,6 +27,8 @@ pub(super) struct Follow {
     has_looked: Notify,
     /// Until when others may remember what they were told.
     leased_until_us: AtomicU64,
+    /// The writer has a newer key than this reader: there is nothing to follow with.
+    is_outdated: AtomicBool,
 }
 
 impl Follow {
@@ -72,7 +74,7 @@ impl Vfs {
     /// Looks for new commits, if it is time to: beside the operation that calls it, or, if nothing
     /// has been asked for so long that what is known may be older than the interval, before it.
     pub(super) async fn keep_up(&self) {
-        if !self.options.read_only {
+        if !self.options.read_only || self.check_key().is_err() {
             return;
         }
         let age = self.clock.elapsed().saturating_sub(self.follow.looked_at());
@@ -92,8 +94,10 @@ impl Vfs {
         self.follow.began_at_us.store(micros(self.clock.elapsed()), Ordering::Release);
         let Some(this) = self.me.upgrade() else { return };
         tokio::spawn(async move {
-            if let Err(error) = this.follow().await {
-                tracing::warn!(%error, "the writer's commits cannot be followed at the moment");
+            match this.follow().await {
+                // Told already.
+                Ok(_) | Err(VfsError::NewKey) => {}
+                Err(error) => tracing::warn!(%error, "the writer's commits cannot be followed at the moment"),
             }
             this.follow.looked_at_us.store(micros(this.clock.elapsed()), Ordering::Release);
             this.follow.is_looking.store(false, Ordering::Release);
@@ -118,8 +122,22 @@ impl Vfs {
     /// Goes to the newest commit; says whether there was a newer one.
     ///
     /// # Errors
-    /// The bucket cannot be read, or offers an older commit than before.
+    /// The bucket cannot be read, or offers an older commit than before; [`VfsError::NewKey`] if the key was rotated since
+    /// this reader began.
     pub async fn follow(&self) -> Result<bool, VfsError> {
+        self.check_key()?;
+        match self.go_on().await {
+            Err(VfsError::Meta(MetaError::Engine(EngineError::NewKey))) => {
+                // What is in memory is of a commit that will never be followed by another here.
+                self.follow.is_outdated.store(true, Ordering::Release);
+                tracing::error!("{}", VfsError::NewKey);
+                Err(VfsError::NewKey)
+            }
+            followed => followed,
+        }
+    }
+
+    async fn go_on(&self) -> Result<bool, VfsError> {
         let _gate = self.follow.gate.write().await;
         self.engine.refresh().await.map_err(MetaError::from)?;
         let before = {
@@ -172,6 +190,15 @@ impl Vfs {
         let until = Duration::from_micros(self.follow.leased_until_us.load(Ordering::Acquire));
         tokio::time::sleep(self.lease_left(until)).await;
         self.follow().await.map(drop)
+    }
+
+    /// Fails once this reader has met a newer key than its own: from then on every operation says that the volume is to be
+    /// mounted again.
+    pub(super) fn check_key(&self) -> Result<(), VfsError> {
+        match self.follow.is_outdated.load(Ordering::Acquire) {
+            true => Err(VfsError::NewKey),
+            false => Ok(()),
+        }
     }
 
     /// Whether what the engine has just been asked for is of the commit that is in memory. To be asked while

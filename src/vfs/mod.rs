@@ -29,6 +29,8 @@ mod reclaim;
 mod recover;
 mod refs;
 mod rename;
+mod renew;
+mod renew_rest;
 mod settled;
 mod space;
 mod staleness;
@@ -67,6 +69,7 @@ pub use memory::MemoryUsed;
 pub use options::{CleanOptions, Committed, OnCommit, VfsOptions};
 pub use queue::{AgeClass, QueueStatus};
 pub use reclaim::{Amount, Reclaimable, Reclaimed};
+pub use renew::{RenewStep, Renewed};
 pub use settled::FileState;
 pub use status::{OnSafety, Status};
 pub use unsent::{OnFenced, Part, Rescue, Unsent, UnsentChange, UnsentFile};
@@ -160,6 +163,7 @@ impl Vfs {
         mut op: impl FnMut(&mut Txn) -> Result<T, Halt> + Send,
     ) -> Result<T, VfsError> {
         self.keep_up().await;
+        self.check_key()?;
         loop {
             let missing = {
                 let mut state = self.state.lock();
@@ -235,7 +239,8 @@ impl Vfs {
     /// What an error of the engine means here. Whichever request learns that another writer has the volume
     /// tells all others.
     fn told(&self, error: EngineError) -> VfsError {
-        if matches!(error, EngineError::Fenced) {
+        // A key that came after this writer's own is another writer's.
+        if matches!(error, EngineError::Fenced | EngineError::NewKey) {
             self.fence();
         }
         MetaError::from(error).into()

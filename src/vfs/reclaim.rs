@@ -95,7 +95,7 @@ impl Vfs {
         for pick in ledger.plan(self.cleaning_room()) {
             let amount = match pick.reason {
                 Reason::Sparse => &mut found.sparse,
-                Reason::Tiny => &mut found.tiny,
+                Reason::Tiny | Reason::Outdated => &mut found.tiny,
             };
             for (_, weight) in &pick.victims {
                 amount.add(weight.dead());

@@ -26,6 +26,8 @@ pub struct Examined {
     pub pin: Option<(u64, [u8; 32])>,
     /// The commit up to which an admin has accepted the history as it is.
     pub accepted: Option<u64>,
+    /// Whether its key was rotated and not everything is sealed anew.
+    pub is_rotating: bool,
     memory: Memory,
     seen: HeaderSeen,
     options: OpenOptions,
@@ -49,7 +51,7 @@ pub async fn examine(
         Err(error @ (EngineError::Denied(_) | EngineError::Unavailable(_))) => return Err(error.into()),
         opened => opened,
     };
-    let seen = HeaderSeen::of(&header);
+    let (seen, is_rotating) = (HeaderSeen::of(&header), header.is_rotating());
     if let Some(pin) = &memory.pin
         && let Some(error) = went_back(&pin.seen, &header)
     {
@@ -70,7 +72,7 @@ pub async fn examine(
             accepted = offer.accepted_upto().await.unwrap_or_default();
         }
     }
-    Ok(Examined { volume, vault, engine, pin, accepted, memory, seen, options })
+    Ok(Examined { volume, vault, engine, pin, accepted, is_rotating, memory, seen, options })
 }
 
 async fn open_reader(vault: &Vault, options: &OpenOptions) -> Result<Engine, EngineError> {

@@ -180,13 +180,25 @@ impl Offer<'_> {
         let Some(Record::Acceptance(found)) = self.record(Key::Acceptance).await? else { return Ok(None) };
         let parts = found.parts(self.volume());
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        let is_signed = verify_acceptance(&self.header.admin_public_key.0, &parts, &found.signature);
+        let is_signed = self.header.admin_keys().any(|key| verify_acceptance(key, &parts, &found.signature));
         if !is_signed {
             tracing::warn!(
                 "an accepted rollback is noted in the volume that no admin has signed; it is passed over"
             );
         }
         Ok(is_signed.then(|| (*found).clone()))
+    }
+
+    /// The newest accepted rollback, signed with the newest admin key, where it is signed with one that a rotation under way
+    /// takes the place of.
+    pub(super) async fn signed_anew(&self, signer: &Signer) -> Result<Option<Acceptance>, VolumeError> {
+        let Some(found) = self.acceptance().await? else { return Ok(None) };
+        let parts = found.parts(self.volume());
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        match verify_acceptance(&self.header.admin_public_key.0, &parts, &found.signature) {
+            true => Ok(None),
+            false => sign(found, self.volume(), signer).map(Some),
+        }
     }
 
     /// Whether an accepted rollback explains why the offer does not go on from `pin`: it is newer than any that

@@ -150,25 +150,32 @@ impl LocalState {
     }
 
     /// Notes what `pin` says, together with what is known that is newer: a reader of this machine ends
-    /// with an older commit than the writer beside it.
-    pub(super) fn note(&self, ring: &KeyRing, pin: Pin) -> Result<(), VolumeError> {
-        self.write(ring, |current| match current {
-            Some(current) => current.merged_with(pin),
-            None => pin,
+    /// with an older commit than the writer beside it. Says whether it was: what was noted with a newer key than those
+    /// of `ring` stays as it is.
+    pub(super) fn note(&self, ring: &KeyRing, pin: Pin) -> Result<bool, VolumeError> {
+        self.write(ring, |current, found| match (current, found) {
+            (Some(current), _) => Some(current.merged_with(pin)),
+            (None, Some(bytes)) if Pin::claimed_revision(bytes) > Some(pin.seen.revision) => None,
+            (None, _) => Some(pin),
         })
     }
 
     /// Notes what `pin` says instead of what was known: a rollback was accepted, or trust begins anew.
-    pub(super) fn begin_anew(&self, ring: &KeyRing, pin: Pin) -> Result<(), VolumeError> {
-        self.write(ring, |_| pin)
+    pub(super) fn begin_anew(&self, ring: &KeyRing, pin: Pin) -> Result<bool, VolumeError> {
+        self.write(ring, |_, _| Some(pin))
     }
 
-    fn write(&self, ring: &KeyRing, pin: impl FnOnce(Option<Pin>) -> Pin) -> Result<(), VolumeError> {
+    /// Replaces the pin by what `pin` makes of the one that is there, if it is right, and of its bytes.
+    fn write(
+        &self,
+        ring: &KeyRing,
+        pin: impl FnOnce(Option<Pin>, Option<&[u8]>) -> Option<Pin>,
+    ) -> Result<bool, VolumeError> {
         let turn = self.open_lock("pin.lock")?;
         turn.lock().map_err(|source| self.fail("pin.lock", source))?;
         let found = self.look()?;
         let current = found.pin.as_deref().and_then(|bytes| Pin::decode(bytes, ring).ok());
-        let pin = pin(current);
+        let Some(pin) = pin(current, found.pin.as_deref()) else { return Ok(false) };
         let path = self.folder.join("device");
         if found.device.is_some_and(|device| device != pin.device) {
             // First, so that at no time there is the one machine's id beside the other's note.
@@ -181,7 +188,7 @@ impl LocalState {
         if found.device != Some(pin.device) {
             replace(&path, &pin.device).map_err(|e| self.fail("device", e))?;
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -235,6 +242,20 @@ mod tests {
         assert_eq!(checked(&state, true).unwrap(), Some(pin(7)));
         state.begin_anew(&ring, pin(6)).unwrap();
         assert_eq!(checked(&state, true).unwrap(), Some(pin(6)));
+    }
+
+    #[test]
+    fn what_was_noted_with_a_newer_key_is_left_by_who_does_not_have_it() {
+        let (_folder, state) = state();
+        let (old, new) = (ring(VOLUME, 1), ring(VOLUME, 2));
+        let mut newer = pin(7);
+        newer.seen.revision += 1;
+        assert!(state.note(&new, newer).unwrap());
+        assert!(!state.note(&old, pin(9)).unwrap());
+        assert_eq!(state.current(&new).unwrap(), Some(newer));
+        // A note that is no newer is one that was altered.
+        assert!(state.begin_anew(&new, pin(7)).unwrap() && state.note(&old, pin(9)).unwrap());
+        assert_eq!(state.current(&old).unwrap(), Some(pin(9)));
     }
 
     #[test]

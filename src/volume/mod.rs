@@ -11,6 +11,7 @@ mod local;
 mod open;
 mod pin;
 mod rekey;
+mod rotate;
 mod seize;
 mod trust;
 pub mod unsent;
@@ -21,6 +22,7 @@ pub use error::{VolumeError, utc};
 pub use examine::{Examined, examine};
 pub use open::{OpenOptions, Opened, open, unlock};
 pub use rekey::{Rekeying, rekey};
+pub use rotate::{Rotated, begin_epoch, end_rotation};
 pub use seize::{Seized, seize};
 pub use trust::{ExpectedCommit, TrustOptions};
 

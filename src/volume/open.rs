@@ -29,6 +29,8 @@ use super::{VolumeError, engine_options, holder};
 pub struct OpenOptions {
     /// Take over from a writer that still holds the volume.
     pub takeover: bool,
+    /// Open it in order to end a rotation of its key: that one is unfinished is no news.
+    pub ends_rotation: bool,
     /// Bytes of plaintext blocks to keep in memory.
     pub cache_bytes: u64,
     /// Bytes of reads ahead and of neighbourhoods in memory.
@@ -53,6 +55,7 @@ impl Default for OpenOptions {
     fn default() -> Self {
         Self {
             takeover: false,
+            ends_rotation: false,
             cache_bytes: 256 * 1024 * 1024,
             read_buffer_bytes: 96 * 1024 * 1024,
             table_cache_bytes: 64 * 1024 * 1024,
@@ -125,6 +128,11 @@ pub async fn open(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> R
 async fn begin(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Result<Opened, VolumeError> {
     let met = meet(&bucket, factors, &options).await?;
     let (header, ring, signer) = met.unlocked.into_parts();
+    if header.is_rotating() && !options.ends_rotation {
+        tracing::warn!(
+            "a rotation of the volume's key is unfinished: what is sealed with the old key is still believed"
+        );
+    }
     let ring = Arc::new(ring);
     let vault = Vault::new(bucket.clone(), Arc::clone(&ring), Arc::clone(&options.entropy));
     let store = vault.meta_store(options.table_cache_bytes / 2);
@@ -243,6 +251,11 @@ impl Opening {
         {
             return Err(error);
         }
+        // After a rotation the word of the admin key before counts no more.
+        let renewed = match self.header.is_rotating() && self.signer.is_admin() {
+            true => offer.signed_anew(&self.signer).await?,
+            false => None,
+        };
         let newest = match &accepted {
             Some(accepted) => Some(accepted.commit),
             None => offer.acceptance().await?.map(|accepted| accepted.commit),
@@ -266,7 +279,8 @@ impl Opening {
         }
         let vfs = Vfs::new(engine, self.vault.clone(), blocks, cache, clock, found, vfs_options);
         let is_accepting = accepted.is_some();
-        let also = accepted.map(|accepted| (Key::Acceptance, Record::Acceptance(Arc::new(accepted))));
+        let also = accepted.or(renewed);
+        let also = also.map(|accepted| (Key::Acceptance, Record::Acceptance(Arc::new(accepted))));
         vfs.take_hold(hold, also).await?;
         if let Some(local) = self.memory.local() {
             local.hold_session(session)?;

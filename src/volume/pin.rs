@@ -8,6 +8,8 @@ use crate::keys::{Header, Identity};
 pub(super) const PIN_BYTES: usize = 208;
 const MAGIC: [u8; 8] = *b"COFFERP1";
 const MAC_BYTES: usize = 32;
+/// Magic, volume, commit and hash, device and counter come before it.
+const REVISION_AT: usize = 8 + 16 + 8 + 32 + 16 + 8;
 
 /// What was last seen of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +94,12 @@ impl Pin {
         bytes
     }
 
+    /// The revision that the bytes of a pin claim, for whoever cannot check them.
+    pub(super) fn claimed_revision(bytes: &[u8]) -> Option<u64> {
+        let revision = bytes.get(REVISION_AT..)?.first_chunk::<8>().filter(|_| bytes.len() == PIN_BYTES)?;
+        Some(u64::from_be_bytes(*revision))
+    }
+
     /// Reads the bytes of a pin of the ring's volume.
     pub(super) fn decode(bytes: &[u8], ring: &KeyRing) -> Result<Self, BadPin> {
         let altered = |what| Err(BadPin::Altered(what));
@@ -109,7 +117,8 @@ impl Pin {
         if volume != ring.volume() {
             return Err(BadPin::Foreign(volume));
         }
-        if !ring.verify_mac(MacLabel::Pin, &[covered], mac) {
+        // It may have been made before the key was rotated.
+        if !ring.verify_mac_of_any(MacLabel::Pin, &[covered], mac) {
             return altered("its MAC");
         }
         let number = |rest: &mut &[u8]| u64::from_be_bytes(take(rest));
@@ -160,6 +169,7 @@ pub(super) mod tests {
         let bytes = pin(7).encode(&ring);
         assert_eq!(bytes.len(), PIN_BYTES);
         assert_eq!(Pin::decode(&bytes, &ring), Ok(pin(7)));
+        assert_eq!(Pin::claimed_revision(&bytes), Some(3));
         for bit in 0..bytes.len() * 8 {
             let mut altered = bytes.clone();
             altered[bit / 8] ^= 1 << (bit % 8);
@@ -179,6 +189,15 @@ pub(super) mod tests {
         let bytes = pin(7).encode(&ring(VOLUME, 1));
         assert_eq!(Pin::decode(&bytes, &ring(other, 1)), Err(BadPin::Foreign(VOLUME)));
         assert!(matches!(Pin::decode(&bytes, &ring(VOLUME, 2)), Err(BadPin::Altered(_))));
+    }
+
+    #[test]
+    fn a_pin_that_was_made_before_the_key_was_rotated_is_read_and_written_anew() {
+        let (old, new) = (Key::random(&SeededEntropy::new(1)), Key::random(&SeededEntropy::new(2)));
+        let bytes = pin(7).encode(&KeyRing::new(VOLUME, Epoch(1), &old));
+        let after = KeyRing::new(VOLUME, Epoch(2), &new).with_earlier(&[(Epoch(1), old)], Epoch(2));
+        assert_eq!(Pin::decode(&bytes, &after), Ok(pin(7)));
+        assert_eq!(pin(7).encode(&after), pin(7).encode(&KeyRing::new(VOLUME, Epoch(2), &new)));
     }
 
     #[test]

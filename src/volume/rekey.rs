@@ -4,7 +4,8 @@ use super::fresh::went_back;
 use super::pin::{HeaderSeen, Pin};
 use super::trust::{Memory, Met, meet};
 use super::{OpenOptions, VolumeError};
-use crate::keys::{Factor, Unlocked};
+use crate::crypto::KeyRing;
+use crate::keys::{Factor, Header, Unlocked};
 use crate::meta::chain::GENESIS;
 use crate::store::Bucket;
 use crate::vault::header;
@@ -13,7 +14,7 @@ use crate::vault::header;
 pub struct Rekeying {
     /// What was unlocked.
     pub unlocked: Unlocked,
-    bucket: Bucket,
+    pub(super) bucket: Bucket,
     memory: Memory,
 }
 
@@ -42,10 +43,17 @@ impl Rekeying {
         let revision = self.unlocked.header.revision.saturating_add(1);
         header::write(&self.bucket, revision, bytes.clone().into()).await?;
         self.unlocked.adopt(&bytes)?;
-        let seen = HeaderSeen::of(&self.unlocked.header);
+        self.note(&self.unlocked.header, &self.unlocked.ring)
+    }
+
+    /// Notes on this machine that `header` has been stored, of which `ring` has the keys.
+    pub(super) fn note(&self, header: &Header, ring: &KeyRing) -> Result<(), VolumeError> {
+        let seen = HeaderSeen::of(header);
         let device = self.memory.device;
         let unseen = Pin { commit: 0, hash: GENESIS, device, counter: 0, seen, accepted: 0 };
-        let pin = self.memory.pin.map_or(unseen, |pin| Pin { seen, ..pin });
-        self.memory.note(&self.bucket, &self.unlocked.ring, pin, false)
+        // What a mount of this process has noted meanwhile is newer than what was known at first.
+        let current = self.memory.local().map_or(Ok(None), |local| local.current(ring))?;
+        let pin = current.or(self.memory.pin).map_or(unseen, |pin| Pin { seen, ..pin });
+        self.memory.note(&self.bucket, ring, pin, false)
     }
 }

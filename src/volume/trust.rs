@@ -147,11 +147,11 @@ impl Memory {
         is_new: bool,
     ) -> Result<(), VolumeError> {
         let Some((local, known)) = &self.place else { return Ok(()) };
-        match self.begins_anew || is_new {
+        let is_noted = match self.begins_anew || is_new {
             true => local.begin_anew(ring, pin)?,
             false => local.note(ring, pin)?,
-        }
-        known.note(bucket, pin.seen.identity)
+        };
+        if is_noted { known.note(bucket, pin.seen.identity) } else { Ok(()) }
     }
 }
 
@@ -165,8 +165,16 @@ pub(super) async fn meet(
     let trust = &options.trust;
     let state = options.state_dir.as_deref().filter(|_| !trust.forensic);
     let (mut number, mut bytes) = read_header(bucket).await?;
-    let offered = keys::describe(&bytes)?;
-    let known = look_up(bucket, &offered, state, trust)?;
+    let mut offered = keys::describe(&bytes)?;
+    let known = match look_up(bucket, &offered, state, trust) {
+        // The key may have been rotated, and that been noted by another process, since the header was read.
+        Err(VolumeError::KeySubstituted { .. }) => {
+            (number, bytes) = read_header(bucket).await?;
+            offered = keys::describe(&bytes)?;
+            look_up(bucket, &offered, state, trust)?
+        }
+        known => known?,
+    };
     let place =
         state.map(|state| (Arc::new(LocalState::new(state, offered.volume)), KnownVolumes::new(state)));
     // Before anything else is read from the bucket.
@@ -187,7 +195,7 @@ pub(super) async fn meet(
         return Err(KeyError::Damaged { what: "its number is not that of its object".to_owned() }.into());
     }
     if let Some(pin) = &memory.pin {
-        compare(&pin.seen.identity, &unlocked.header.identity(), bucket)?;
+        compare((&pin.seen.identity, pin.seen.revision), &unlocked.header, bucket)?;
     }
     Ok(Met { unlocked, memory })
 }
@@ -217,17 +225,23 @@ fn look_up(
     let Some(state) = state else { return Ok(None) };
     let known = KnownVolumes::new(state).at(bucket)?;
     if let Some(known) = &known {
-        compare(known, &identity, bucket)?;
+        // The revision that was seen is told by the pin, once that can be read.
+        compare((known, 0), offered, bucket)?;
     }
     Ok(known)
 }
 
-/// Whether a volume is the one that was seen.
-fn compare(seen: &Identity, offered: &Identity, bucket: &Bucket) -> Result<(), VolumeError> {
-    let (expected, found) = (seen.volume, offered.volume);
+/// Whether a volume is the one that was seen with a header of this revision, or follows from it by rotations that the
+/// admin keys between have signed.
+fn compare((seen, revision): (&Identity, u64), header: &Header, bucket: &Bucket) -> Result<(), VolumeError> {
+    let (expected, found) = (seen.volume, header.volume);
     if expected != found {
         return Err(VolumeError::OtherVolume { url: bucket.display_url().to_owned(), expected, found });
     }
+    if header.follows_from(seen, revision) {
+        return Ok(());
+    }
+    let offered = header.identity();
     for (what, expected, found) in [
         ("admin key", &seen.admin_public_key, &offered.admin_public_key),
         ("volume key's commitment", &seen.vmk_commitment, &offered.vmk_commitment),

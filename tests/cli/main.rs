@@ -10,6 +10,7 @@ mod import;
 mod keys;
 mod maintenance;
 mod refusals;
+mod rotation;
 mod snapshot;
 mod store;
 mod support;

@@ -121,3 +121,32 @@ fn a_repair_shows_what_it_would_do_and_does_it_when_told_to() {
     }
     bench.on_volume("check", &[]).ok();
 }
+
+#[test]
+fn a_rotation_asks_for_each_other_key_and_keeps_what_it_is_given() {
+    let bench = Bench::new();
+    let init =
+        ["init", "--kdf-log-n", "15", "--passphrase-file", "right", "--save-recovery-code", "code", "vol"];
+    bench.run(&init).ok();
+    bench.secret("file", "the contents of a key file");
+    for (label, new) in
+        [("laptop", ["--new-passphrase-file", "wrong"]), ("stick", ["--new-key-file", "file"])]
+    {
+        let add = ["key", "add", "--kdf-log-n", "15", "--passphrase-file", "right", "--label", label, "vol"];
+        bench.run(&[&add[..], &new].concat()).ok();
+    }
+    let code = std::fs::read_to_string(bench.path("code")).unwrap();
+    let mut session = Session::start(&bench, &["key", "rotate", "--passphrase-file", "right", "vol"]);
+    session.answer("Recovery code of key 1 (recovery), or nothing for a new one: ", code.trim_end());
+    session.answer("Passphrase of key 2 (laptop), or nothing to drop it: ", "mistyped");
+    session.answer("Passphrase of key 2 (laptop), or nothing to drop it: ", "");
+    session.say("Key file of key 3 (stick), or nothing to drop it: ", "file");
+    let (seen, ended) = session.end();
+    assert_eq!(ended, 0, "{seen}");
+    assert!(seen.contains("That does not open key 2 (laptop).") && seen.contains("Dropped key 2"), "{seen}");
+    assert!(!seen.contains(code.trim_end()) && !seen.contains("mistyped"), "{seen}");
+    for key in [["--recovery-code-file", "code"], ["--key-file", "file"], ["--passphrase-file", "right"]] {
+        bench.run(&[&["ls"], &key[..], &["vol"]].concat()).ok();
+    }
+    bench.run(&["ls", "--passphrase-file", "wrong", "vol"]).refused(Exit::WrongKey, "wrong passphrase");
+}

@@ -57,6 +57,8 @@ struct State {
     /// Seconds since 1970, and when objects were stored; the others were at the beginning.
     now_secs: i64,
     stored_at: BTreeMap<String, i64>,
+    /// The objects before each change, and what it was, if that is asked for.
+    film: Option<Vec<(String, Objects)>>,
 }
 
 /// The store. Clones of its objects are cheap.
@@ -100,6 +102,21 @@ impl Hostile {
         self.0.lock().asked_bytes.load(Ordering::Relaxed)
     }
 
+    /// Has the objects before each change kept from now on.
+    pub fn film(&self) {
+        self.0.lock().film = Some(Vec::new());
+    }
+
+    /// The objects before each change since then, and what it was.
+    pub fn take_film(&self) -> Vec<(String, Objects)> {
+        self.0.lock().film.take().unwrap_or_default()
+    }
+
+    /// Puts an object where it likes.
+    pub fn plant(&self, name: &str, bytes: Bytes) {
+        self.0.lock().objects.insert(name.to_owned(), bytes);
+    }
+
     /// Every request since the last time, in order.
     pub fn take_trace(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().trace)
@@ -123,6 +140,12 @@ const LATENCY: Duration = Duration::from_millis(2);
 const REQUESTS_MAX: usize = 20_000;
 
 impl State {
+    fn shoot(&mut self, change: impl FnOnce() -> String) {
+        if let Some(film) = &mut self.film {
+            film.push((change(), self.objects.clone()));
+        }
+    }
+
     fn note(&mut self, request: String) {
         self.trace.push(request);
         if self.trace.len() > REQUESTS_MAX {
@@ -163,6 +186,7 @@ impl ObjectStore for Hostile {
         if opts.mode == PutMode::Create && state.objects.contains_key(&name) {
             return Err(Error::AlreadyExists { path: name, source: "it is there".into() });
         }
+        state.shoot(|| format!("PUT {name}"));
         state.ever.push((name.clone(), bytes.clone()));
         let now_secs = state.now_secs;
         state.stored_at.insert(name.clone(), now_secs);
@@ -231,6 +255,7 @@ impl ObjectStore for Hostile {
         let mut state = self.0.lock();
         for path in paths.iter().flatten() {
             state.note(format!("DELETE {path}"));
+            state.shoot(|| format!("DELETE {path}"));
             state.objects.remove(path.as_ref());
         }
         stream::iter(paths).boxed()

@@ -80,8 +80,18 @@ fn a7_a_metadata_object_fails_alike_for_ten_reasons() {
             for (why, altered) in ten_ways(&world.objects[*name], &world.objects[other]) {
                 outcomes.entry(outcome(&world, name, altered)).or_default().push(why);
             }
-            let told: Vec<_> = outcomes.iter().map(|((trace, told), why)| (why, trace.len(), told)).collect();
-            assert_eq!(outcomes.len(), 1, "{name}: {told:#?}");
+            // The number of the epoch is in the clear: that it is none this machine has a key of is told as that.
+            let mut told: Vec<_> = outcomes.iter().map(|((trace, told), why)| (why, trace, told)).collect();
+            let epoch =
+                told.iter().position(|(why, _, told)| **why == ["another epoch"] && *told == "exit code 48");
+            if let Some(at) = epoch {
+                let (_, trace, _) = told.remove(at);
+                assert!(
+                    told.iter().all(|(_, other, _)| *other == trace),
+                    "{name}: requests tell of the epoch"
+                );
+            }
+            assert_eq!(told.len(), 1, "{name}: {told:#?}");
             failed += usize::from(!told[0].2.is_empty());
         }
     }

@@ -109,6 +109,11 @@ pub fn factors() -> Vec<Factor> {
     vec![Factor::KeyFile(Secret::new(b"the key file of the hostile store".to_vec()))]
 }
 
+/// What opens the volume as somebody who is no admin.
+pub fn second() -> Vec<Factor> {
+    vec![Factor::KeyFile(Secret::new(b"another key file".to_vec()))]
+}
+
 pub fn bucket(store: &Arc<Hostile>) -> Bucket {
     let options =
         StoreOptions { read_timeout: Duration::from_secs(2), pause_seed: Some(7), ..StoreOptions::default() };
@@ -350,7 +355,7 @@ async fn note(store: &Arc<Hostile>, vfs: &Vfs, states: &mut Vec<(Objects, Tree)>
 
 async fn add_key(store: &Arc<Hostile>, seed: u64) {
     let mut opened = volume::rekey(bucket(store), &factors(), &options(None, seed)).await.unwrap();
-    let second = [Factor::KeyFile(Secret::new(b"another key file".to_vec()))];
+    let second = second();
     let kdf_cost = KdfCost::Fixed { log_n: 15 };
     let new = NewSlot { label: "second", role: Role::Data, factors: &second, kdf_cost };
     let now = Time { secs: START_SECS, nanos: 0 };

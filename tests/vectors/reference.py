@@ -146,10 +146,10 @@ def slot(ring, vmk, seed, public, ident, text, role, factors, salt, n, created):
     return out
 
 
-def header(ring, seed, public, revision, created, compression, slots):
+def header(ring, seed, public, revision, created, compression, slots, rotated=None):
     body = {
         "format": 1,
-        "features": [],
+        "features": ["key-epochs"] if rotated else [],
         "volume": base32hex(ring.volume),
         "epoch": ring.epoch,
         "revision": revision,
@@ -158,6 +158,7 @@ def header(ring, seed, public, revision, created, compression, slots):
         "block_bytes": 65536,
         "admin_public_key": public.hex(),
         "vmk_commitment": ring.commitment.hex(),
+        **(rotated or {}),
         "slots": slots,
     }
     body = json.dumps(body, indent=2, ensure_ascii=False).encode()
@@ -167,11 +168,29 @@ def header(ring, seed, public, revision, created, compression, slots):
     return front + key.sign(label("header-signature") + lp(front))
 
 
+def public_half(seed):
+    return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def earlier_epoch(old, old_seed, old_vmk, new, new_vmk, new_public, revision):
+    """What the header of an epoch says of the first, which it takes the place of."""
+    wrap = hkdf(new_vmk, new.volume, "earlier-vmk", size=64)
+    ad = [label("earlier-vmk"), be(old.epoch, 4), be(new.epoch, 4)]
+    told = lp(new.volume, public_half(old_seed), new_public, be(new.epoch, 4), be(revision, 8), new.commitment)
+    return {
+        "admin_public_key": public_half(old_seed).hex(),
+        "vmk_commitment": old.commitment.hex(),
+        "wrapped_vmk": AESSIV(wrap).encrypt(old_vmk, ad).hex(),
+        "next_revision": revision,
+        "succession": Ed25519PrivateKey.from_private_bytes(old_seed).sign(label("succession") + told).hex(),
+    }
+
+
 def volume_vector():
-    """The header that `create` and then `add_slot` make from seed 1."""
+    """The header that `create` and then `add_slot` make from seed 1, and the two of a rotation in which slot 0 stays."""
     random = SplitMix64(1)
     volume, vmk, seed, code = random.draw(16), random.draw(32), random.draw(32), random.draw(20)
-    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    public = public_half(seed)
     ring = Ring(volume, 1, vmk)
     passphrase, key_file, created, n = "correct horse é".encode(), bytes(range(256)), 1767225600, 2**15
     make = lambda *args: slot(ring, vmk, seed, public, *args, random.draw(32), n, created)
@@ -182,6 +201,15 @@ def volume_vector():
     first = header(ring, seed, public, 1, created, "zstd", slots)
     slots = slots + [make(2, "für zwei", "data", [("passphrase", passphrase), ("key-file", key_file)])]
     second = header(ring, seed, public, 2, created, "zstd", slots)
+    new_vmk, new_seed = random.draw(32), random.draw(32)
+    new_public, new_ring = public_half(new_seed), Ring(volume, 2, new_vmk)
+    kept = (0, "first", "admin", [("passphrase", passphrase)])
+    slots = [slot(new_ring, new_vmk, new_seed, new_public, *kept, random.draw(32), n, created)]
+    earlier = [earlier_epoch(ring, seed, vmk, new_ring, new_vmk, new_public, 3)]
+    begun, ended = (
+        header(new_ring, new_seed, new_public, revision, created, "zstd", slots, {"floor": floor, "earlier": earlier})
+        for revision, floor in [(3, 1), (4, 2)]
+    )
     return {
         "seed": 1,
         "passphrase": passphrase.hex(),
@@ -191,6 +219,8 @@ def volume_vector():
         "log_n": 15,
         "header_1": first.hex(),
         "header_2": second.hex(),
+        "header_3": begun.hex(),
+        "header_4": ended.hex(),
         "header_mac": ring.mac("header-mac", b"same keys").hex(),
     }
 

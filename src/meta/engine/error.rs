@@ -23,6 +23,9 @@ pub enum EngineError {
     /// An object of the engine is altered, truncated or missing.
     #[error("the volume's records are damaged: {0}")]
     Damaged(String),
+    /// The records are sealed with a key that came after those at hand.
+    #[error("the volume has a new key since this mount began; mount it again")]
+    NewKey,
     /// There are no records at all where there should be some.
     #[error("the volume's records are missing from the bucket")]
     Missing,
@@ -47,6 +50,9 @@ impl EngineError {
     pub(super) fn from_slate(error: &slatedb::Error) -> Self {
         if let Some(damage) = find(error, |e: &VaultError| e.is_damage().then(|| e.to_string())) {
             return Self::Damaged(damage);
+        }
+        if find(error, |e: &VaultError| matches!(e, VaultError::NewKey { .. }).then_some(())).is_some() {
+            return Self::NewKey;
         }
         if find(error, |_: &NothingHere| Some(())).is_some() {
             return Self::Missing;

@@ -6,6 +6,7 @@ mod error;
 mod follower;
 mod listed;
 mod past;
+mod renew;
 mod seam;
 mod seeds;
 mod settings;
@@ -110,6 +111,8 @@ struct Inner {
     options: EngineOptions,
     clock: Arc<dyn Clock>,
     written: Arc<Written>,
+    /// Something was sealed with a newer key than those at hand.
+    newer_key: Arc<AtomicBool>,
     /// What a fenced writer goes on reading from.
     past: tokio::sync::OnceCell<Option<Follower>>,
     is_fenced: AtomicBool,
@@ -135,7 +138,9 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let may_create = options.create && mode == EngineMode::Writer;
         let written = Arc::new(Written::default());
-        let store: Arc<dyn ObjectStore> = Arc::new(Seam::new(store, may_create, Arc::clone(&written)));
+        let newer_key = Arc::new(AtomicBool::new(false));
+        let seam = Seam::new(store, may_create, Arc::clone(&written), Arc::clone(&newer_key));
+        let store: Arc<dyn ObjectStore> = Arc::new(seam);
         let cached = Gauge::default();
         let cache: Arc<dyn DbCache> = Arc::new(BlockCache::new(options.cache_bytes, cached.clone()));
         let (at, seeds, opening_clock) = (store.clone(), options.seeds.clone(), clock.clone());
@@ -154,7 +159,8 @@ impl Engine {
         };
         let access = within(&options, true, opening).await?;
         let (past, is_fenced) = (tokio::sync::OnceCell::new(), AtomicBool::new(false));
-        Ok(Self(Arc::new(Inner { access, store, options, clock, written, past, is_fenced, cached })))
+        let inner = Inner { access, store, options, clock, written, newer_key, past, is_fenced, cached };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// The value of `key`. A writer that was fenced goes on reading what it had written last.
@@ -166,7 +172,7 @@ impl Engine {
         let options = ReadOptions::default();
         let value = match &self.0.access {
             Access::Write(writer) => match self.read(writer.db.get_with_options(key, &options)).await {
-                Err(EngineError::Fenced) => {
+                Err(EngineError::Fenced | EngineError::NewKey) => {
                     let past = self.past(writer).await?.db();
                     self.read(past.get_with_options(key, &options)).await?
                 }
@@ -203,7 +209,7 @@ impl Engine {
         match &self.0.access {
             Access::Write(writer) => {
                 match self.read(scan(Source::Writer(&writer.db), &from, &to, limit)).await {
-                    Err(EngineError::Fenced) => {
+                    Err(EngineError::Fenced | EngineError::NewKey) => {
                         let past = self.past(writer).await?.db();
                         self.read(scan(Source::Reader(&past), &from, &to, limit)).await
                     }
@@ -303,11 +309,18 @@ impl Engine {
     /// over).
     ///
     /// # Errors
-    /// The bucket does not answer in time, the writer was fenced, or the records are damaged.
+    /// The bucket does not answer in time, the writer was fenced, the key was rotated, or the records are damaged.
     pub async fn refresh(&self) -> Result<(), EngineError> {
         match &self.0.access {
             Access::Write(writer) => self.read(writer.db.refresh_manifest()).await,
-            Access::Read(follower) => self.read(follower.refresh()).await,
+            Access::Read(follower) => {
+                self.read(follower.refresh()).await?;
+                // A reader goes on with the manifest that it has when it cannot read a newer one.
+                match self.0.newer_key.load(Ordering::Relaxed) {
+                    true => Err(EngineError::NewKey),
+                    false => Ok(()),
+                }
+            }
         }
     }
 
@@ -324,6 +337,27 @@ impl Engine {
             }
             Access::Read(_) => Ok(()),
         }
+    }
+
+    /// Writes all of the database anew, so that whatever an opening or a collection reads is written by this process: logs
+    /// come into tables, tables are merged into new ones, and what keeps older manifests is let go. Takes as long as that
+    /// takes.
+    ///
+    /// # Errors
+    /// [`EngineError::Fenced`] if another writer took over, [`EngineError::ReadOnly`] for readers; damage.
+    pub async fn renew(&self) -> Result<(), EngineError> {
+        let Access::Write(writer) = &self.0.access else {
+            return Err(EngineError::ReadOnly);
+        };
+        writer.renew().await.map_err(|error| EngineError::from_slate(&error))
+    }
+
+    /// The objects that an opening or a collection reads, as the engine calls them.
+    ///
+    /// # Errors
+    /// The bucket does not answer in time, or the records are damaged.
+    pub async fn live_objects(&self) -> Result<Vec<String>, EngineError> {
+        self.read(renew::live_objects(&self.0.store)).await
     }
 
     /// What a reader sees at present. It changes with [`Engine::refresh`], also when that was given up and completes

@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -27,19 +28,26 @@ const FIRST_MANIFEST: &str = "00000000000000000001.manifest";
 /// - SlateDB's boundary files are the only objects it overwrites. We never write them, so asking for one
 ///   is answered here and costs no request: the names of manifests are guarded by their age instead
 ///   (see `upkeep`), those of write-ahead logs by fences that live for months.
-/// - SlateDB repeats whatever fails. A damaged object stays damaged: it is told so. And so is one that is
-///   listed again and again and never there.
+/// - SlateDB repeats whatever fails. A damaged object stays damaged, and one that is sealed with a newer key stays so: it
+///   is told that. And so is one that is listed again and again and never there.
 #[derive(Debug)]
 pub(super) struct Seam {
     inner: Arc<dyn ObjectStore>,
     may_create: bool,
     written: Arc<Written>,
     listed: Arc<Listed>,
+    /// Set when an object was sealed with a newer key than those at hand: SlateDB's readers keep what they met to themselves.
+    newer_key: Arc<AtomicBool>,
 }
 
 impl Seam {
-    pub(super) fn new(inner: Arc<dyn ObjectStore>, may_create: bool, written: Arc<Written>) -> Self {
-        Self { inner, may_create, written, listed: Arc::default() }
+    pub(super) fn new(
+        inner: Arc<dyn ObjectStore>,
+        may_create: bool,
+        written: Arc<Written>,
+        newer_key: Arc<AtomicBool>,
+    ) -> Self {
+        Self { inner, may_create, written, listed: Arc::default(), newer_key }
     }
 
     fn noted(
@@ -52,7 +60,7 @@ impl Seam {
                 listed.note(&object.location);
             }
         };
-        listing.map(|entry| entry.map_err(final_if_damaged)).inspect(note).boxed()
+        listing.map(|entry| entry.map_err(final_if_refused)).inspect(note).boxed()
     }
 }
 
@@ -70,9 +78,9 @@ fn no_boundary(path: &Path) -> RawError {
     RawError::NotFound { path: path.to_string(), source: "boundary files are not used".into() }
 }
 
-fn final_if_damaged(error: RawError) -> RawError {
-    let damaged = find(&error, |e: &VaultError| e.is_damage().then_some(())).is_some();
-    if damaged { never_retried(Box::new(error)) } else { error }
+fn final_if_refused(error: RawError) -> RawError {
+    let is_final = find(&error, |e: &VaultError| e.is_final().then_some(())).is_some();
+    if is_final { never_retried(Box::new(error)) } else { error }
 }
 
 fn never_retried(source: Box<dyn StdError + Send + Sync>) -> RawError {
@@ -89,7 +97,7 @@ impl ObjectStore for Seam {
         if !self.may_create && path.filename() == Some(FIRST_MANIFEST) {
             return Err(never_retried(Box::new(NothingHere)));
         }
-        let put = self.inner.put_opts(path, payload, opts).await.map_err(final_if_damaged)?;
+        let put = self.inner.put_opts(path, payload, opts).await.map_err(final_if_refused)?;
         self.written.note(path);
         Ok(put)
     }
@@ -110,7 +118,14 @@ impl ObjectStore for Seam {
             Err(RawError::NotFound { .. }) if self.listed.is_withheld(path).await => {
                 Err(never_retried(Box::new(VaultError::Missing(path.to_string()))))
             }
-            Err(error) => Err(final_if_damaged(error)),
+            Err(error) => {
+                if find(&error, |e: &VaultError| matches!(e, VaultError::NewKey { .. }).then_some(()))
+                    .is_some()
+                {
+                    self.newer_key.store(true, Ordering::Relaxed);
+                }
+                Err(final_if_refused(error))
+            }
             Ok(got) => {
                 self.listed.is_there(path);
                 Ok(got)
@@ -138,7 +153,7 @@ impl ObjectStore for Seam {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> RawResult<ListResult> {
-        self.inner.list_with_delimiter(prefix).await.map_err(final_if_damaged)
+        self.inner.list_with_delimiter(prefix).await.map_err(final_if_refused)
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> RawResult<()> {

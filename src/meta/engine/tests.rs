@@ -4,6 +4,7 @@ mod attack;
 mod cost;
 mod ending;
 mod follow;
+mod renew;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::clock::EngineClock;
+use super::renew::Renewal;
 use super::seeds::Seeds;
 use super::settings::Thoroughness;
 use super::{DATABASE, settings};
@@ -109,6 +110,23 @@ impl Upkeep {
             shared.merge(Thoroughness::Everything, sleep(LONG_MERGE)).await;
         }
         shared.collect().await;
+    }
+
+    /// Writes everything anew that is in the database by now.
+    pub(super) async fn renew(&self) -> Result<(), slatedb::Error> {
+        let shared = &self.shared;
+        let _merging = shared.merging.lock().await;
+        shared.commits.store(0, Ordering::Relaxed);
+        let options = FlushOptions { flush_type: FlushType::MemTable };
+        shared.db.flush_with_options(options).await?;
+        let renewal = Renewal {
+            db: &shared.db,
+            store: &shared.store,
+            clock: shared.clock.clone(),
+            seed: shared.seeds.next(),
+            table_bytes: shared.table_bytes,
+        };
+        renewal.run().await
     }
 
     /// What must be done before the last flush: room for one more table, and now and then the garbage.

@@ -75,6 +75,15 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes the whole database anew.
+    pub(super) async fn renew(&self) -> Result<(), slatedb::Error> {
+        // So that there is something to flush, and with it the logs before are behind.
+        let mut pulse = WriteBatch::new();
+        pulse.put(PULSE, b"");
+        self.write(pulse).await?;
+        self.upkeep.renew().await
+    }
+
     pub(super) async fn tidy(&self) {
         self.upkeep.tidy().await;
     }

@@ -1,0 +1,239 @@
+//! `coffer key rotate`: gives a volume another key of its own, and seals everything in use with it.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::error::{CommandError, CommandResult};
+use super::exit::Exit;
+use super::factors::{NewKeyArgs, UnlockArgs};
+use super::init::{CostArgs, hand_over};
+use super::key::not_stored;
+use super::open::{BucketArgs, StateArgs, obtain_factors};
+use super::progress::Progress;
+use super::rotate_slots::decide;
+use super::units::{parse_size, show_count, show_size};
+use super::{budget, explain, runtime};
+use crate::keys::{Factor, KeyError, Role};
+use crate::store::Bucket;
+use crate::vfs::{RenewStep, VfsError};
+use crate::volume::{self, OpenOptions, Rotated, VolumeError};
+
+/// Shown at the end of `coffer key rotate --help`.
+pub const EXAMPLES: &str = "\
+For when somebody who has had a key shall not have one any more. All segments and records in use are read and written anew, so \
+it takes as long as copying the volume. It can be interrupted at any time; the volume is usable meanwhile, and the command goes \
+on. When it has ended, nothing that is sealed with the old key is believed any more. What was stored before can still be read \
+by whoever has the old key and a copy of the bucket.
+
+The key that unlocks stays; if somebody else knows it, give another in its place with one of the --new options. Each other key \
+is asked for, because it can only stay with what opens it; one that is not given is dropped, and a recovery code is replaced \
+by a new one. Whoever knows a key that stays can open the volume. The fingerprint is another afterwards. Machines that know the \
+volume follow by themselves.
+
+Examples:
+  coffer key rotate s3://bucket/home
+  coffer key rotate --new-passphrase s3://bucket/home
+  coffer key rotate --drop-others --new-passphrase-file new.pass --save-recovery-code code.txt /srv/volume";
+
+/// What is said of a volume whose rotation has not ended.
+pub const UNFINISHED: &str = "A rotation of the volume's key is unfinished: what is sealed with the old key is still believed. \
+    `coffer key rotate URL` goes on with it.";
+
+/// Memory for caches and buffers.
+const MEMORY_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Arguments of `coffer key rotate`.
+#[derive(Args, Debug)]
+pub struct RotateArgs {
+    /// The bucket.
+    #[command(flatten)]
+    pub bucket: BucketArgs,
+    /// Drop all keys but the one that unlocks, without asking for them
+    #[arg(long)]
+    pub drop_others: bool,
+    /// Write a new recovery code to this new file instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub save_recovery_code: Option<PathBuf>,
+    /// Rotate although another machine may have the volume mounted; its mount can write no more
+    #[arg(long)]
+    pub takeover: bool,
+    /// The present key.
+    #[command(flatten)]
+    pub unlock: UnlockArgs,
+    /// What takes its place.
+    #[command(flatten)]
+    pub new: ReplaceArgs,
+    /// How costly a guess is.
+    #[command(flatten)]
+    pub cost: CostArgs,
+    /// What this machine remembers of volumes.
+    #[command(flatten)]
+    pub state: StateArgs,
+    /// Memory for caches and buffers
+    #[arg(long, value_name = "SIZE", env = "COFFER_MEMORY", value_parser = parse_size, hide_env_values = true, help_heading = "This machine")]
+    pub memory: Option<u64>,
+}
+
+/// Another key in place of the one that unlocks.
+#[derive(Args, Clone, Debug, Default)]
+#[command(
+    next_help_heading = "Another key in place of the one that unlocks (it stays unless told otherwise)"
+)]
+pub struct ReplaceArgs {
+    /// Ask for a new passphrase
+    #[arg(long, conflicts_with_all = ["new_passphrase_file", "new_passphrase_command", "new_passphrase_fd"])]
+    pub new_passphrase: bool,
+    /// Read the new passphrase from a file that only you can read; one newline at its end is dropped
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["new_passphrase_command", "new_passphrase_fd"])]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// Take the new passphrase from what this shell command prints
+    #[arg(long, value_name = "COMMAND", conflicts_with = "new_passphrase_fd")]
+    pub new_passphrase_command: Option<String>,
+    /// Read the new passphrase from an open file descriptor (0 is standard input)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    pub new_passphrase_fd: Option<i32>,
+    /// Use this file as a key; without a passphrase option it opens the volume alone
+    #[arg(long, value_name = "FILE")]
+    pub new_key_file: Option<PathBuf>,
+}
+
+impl ReplaceArgs {
+    /// The new key, if one is to be had.
+    fn obtain(&self) -> CommandResult<Option<Vec<Factor>>> {
+        let Self {
+            new_passphrase,
+            new_passphrase_file,
+            new_passphrase_command,
+            new_passphrase_fd,
+            new_key_file,
+        } = self.clone();
+        let is_given = new_passphrase
+            || new_passphrase_file.is_some()
+            || new_passphrase_command.is_some()
+            || new_passphrase_fd.is_some()
+            || new_key_file.is_some();
+        let args = NewKeyArgs {
+            new_passphrase_file,
+            new_passphrase_command,
+            new_passphrase_fd,
+            new_key_file,
+            new_passphrase,
+        };
+        is_given.then(|| args.obtain("New passphrase")).transpose()
+    }
+}
+
+/// Rotates, or goes on with a rotation that was interrupted.
+///
+/// # Errors
+/// When the volume cannot be opened, is mounted, or something in it cannot be sealed anew.
+pub fn run(args: &RotateArgs) -> CommandResult {
+    if let Some(path) = &args.save_recovery_code
+        && path.symlink_metadata().is_ok()
+    {
+        return Err(CommandError::new(Exit::LocalWrite, format!("{} exists already", path.display()))
+            .hint("give the name of a new file to --save-recovery-code"));
+    }
+    let factors = obtain_factors(&args.bucket, &args.unlock)?;
+    let new = args.new.obtain()?;
+    let options = options(args)?;
+    let rotated = runtime::block_on(async {
+        let bucket = args.bucket.open()?;
+        let is_begun = Box::pin(begin(args, &bucket, &factors, new.as_deref(), &options)).await?;
+        let opens = new.as_deref().filter(|_| is_begun).unwrap_or(&factors);
+        Box::pin(go_on(&bucket, opens, &options)).await
+    })?;
+    tell(&rotated);
+    Ok(())
+}
+
+fn options(args: &RotateArgs) -> CommandResult<OpenOptions> {
+    let state_dir = Some(args.state.directory()?);
+    let mut options = OpenOptions { state_dir, takeover: args.takeover, ..OpenOptions::default() };
+    options.vfs.clean.is_automatic = false;
+    let segment_room_bytes = options.vfs.segment_room_bytes;
+    budget::apply(&mut options, Some(args.memory.unwrap_or(MEMORY_BYTES)), None, None)?;
+    // Nobody writes here, so that there is memory for segments of full size.
+    options.vfs.segment_room_bytes = segment_room_bytes;
+    Ok(options)
+}
+
+/// Begins a new epoch, unless one has begun that was not ended. Says whether it has.
+async fn begin(
+    args: &RotateArgs,
+    bucket: &Bucket,
+    factors: &[Factor],
+    new: Option<&[Factor]>,
+    options: &OpenOptions,
+) -> CommandResult<bool> {
+    let failed = |error: VolumeError| explain::volume(&error, factors);
+    let rekeying = volume::rekey(bucket.clone(), factors, options).await.map_err(failed)?;
+    if rekeying.unlocked.role != Role::Admin {
+        return Err(explain::keys(&KeyError::NotAdmin, factors));
+    }
+    if rekeying.unlocked.header.is_rotating() {
+        if new.is_some() {
+            return Err(CommandError::new(
+                Exit::SlotRefused,
+                "a rotation was begun before: the key that unlocks cannot be replaced in the middle of it",
+            )
+            .hint("go on without the --new options, then change it with `coffer key passwd`, and rotate once more"));
+        }
+        eprintln!("Going on with a rotation that was begun before.");
+        return Ok(false);
+    }
+    let (_, bytes) = args.bucket.read_header(bucket).await?;
+    let own = rekeying.unlocked.slot;
+    let decided =
+        tokio::task::block_in_place(|| decide(&rekeying.unlocked.header, &bytes, own, args.drop_others))?;
+    let others = decided.kept.iter().map(|(id, factors)| (*id, factors.as_slice()));
+    let stays = (own, new.unwrap_or(factors));
+    let kept: Vec<(u32, &[Factor])> = std::iter::once(stays).chain(others).collect();
+    let begun = Box::pin(volume::begin_epoch(rekeying, factors, &kept, args.cost.cost(), options)).await;
+    begun.map_err(|error| not_stored(&error, factors))?;
+    for slot in &decided.dropped {
+        eprintln!("Dropped key {} ({}).", slot.id, slot.label);
+    }
+    if let Some(code) = &decided.code {
+        hand_over(code, args.save_recovery_code.as_deref())?;
+    }
+    Ok(true)
+}
+
+/// Seals everything in use anew and ends the rotation.
+async fn go_on(bucket: &Bucket, factors: &[Factor], options: &OpenOptions) -> CommandResult<Rotated> {
+    let work = Progress::start("rotate");
+    let show = |step| match step {
+        RenewStep::Total(bytes) => work.set_total(bytes),
+        RenewStep::Done(bytes) => work.set_bytes(bytes),
+        RenewStep::Records => work.note("writing the records anew"),
+    };
+    let done = volume::end_rotation(bucket, factors, options, &show).await;
+    work.finish();
+    done.map_err(|error| {
+        let told = not_stored(&error, factors);
+        match error {
+            VolumeError::Vfs(VfsError::NotRenewed { .. }) => told.hint(
+                "`coffer check --read-data` tells which files that are, `coffer repair` what can be done; then run this again",
+            ),
+            _ => told.hint("the rotation is unfinished and the volume usable; the same command goes on with it"),
+        }
+    })
+}
+
+fn tell(rotated: &Rotated) {
+    let segments = rotated.renewed.segments;
+    eprintln!(
+        "The volume has a new key, and all that is in use is sealed with it ({}, {}).",
+        show_count(segments.count, "segment", "segments"),
+        show_size(segments.bytes)
+    );
+    eprintln!(
+        "Its fingerprint is another now, for `--expect` on other machines:\n  {}",
+        rotated.identity.fingerprint()
+    );
+    eprintln!(
+        "The old segments are deleted by the next mount, or `coffer gc --now`, when they have waited ten minutes."
+    );
+}
