@@ -20,6 +20,7 @@ mod harness;
 mod installed;
 mod kills;
 mod limits;
+mod logs;
 mod mapping;
 mod memory;
 mod model;
