@@ -11,6 +11,7 @@ mod keys;
 mod maintenance;
 mod refusals;
 mod snapshot;
+mod stopping;
 mod store;
 mod support;
 mod terminal;
