@@ -139,6 +139,16 @@ impl Progress {
         self.0.made.lock().step = step.into();
     }
 
+    /// A look begins at so many records, in which so many bytes are opened; what an earlier one has done is done again.
+    pub fn begin(&self, records: u64, bytes: u64) {
+        self.0.made.lock().begin(records, bytes, Instant::now());
+    }
+
+    /// So many records are done.
+    pub fn set_records(&self, records: u64) {
+        self.0.made.lock().records = records;
+    }
+
     /// So many bytes are done.
     pub fn set_bytes(&self, bytes: u64) {
         self.0.made.lock().bytes = bytes;
