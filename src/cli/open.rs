@@ -153,9 +153,19 @@ impl StateArgs {
                 format!("cannot use the state directory {}: {e}", dir.display()),
             )
             .hint("give another one with --state-dir DIR")
+            .maybe_hint(foreign_home())
         })?;
         Ok(dir)
     }
+}
+
+/// What is said where a program that changes users has left the home of the user before.
+fn foreign_home() -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let home = std::env::var_os("HOME").map(PathBuf::from)?;
+    let owner = std::fs::metadata(&home).ok()?.uid();
+    let is_foreign = owner != rustix::process::geteuid().as_raw();
+    is_foreign.then(|| format!("HOME is {}, which is another user's; `sudo -H` sets it", home.display()))
 }
 
 /// Makes sure of a directory that nobody else can put files into.
