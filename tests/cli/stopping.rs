@@ -33,7 +33,7 @@ fn whole(top: &Path) -> usize {
     let files: BTreeMap<String, Vec<u8>> =
         files.map(|file| (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap())).collect();
     for (name, bytes) in &files {
-        let number: usize = name.strip_prefix("file").and_then(|number| number.parse().ok()).expect(name);
+        let number: usize = name.strip_prefix("file").unwrap().parse().unwrap();
         assert!(*bytes == vec![number as u8; FILE_BYTES], "{name} is not whole");
     }
     files.len()
@@ -58,7 +58,9 @@ impl Copy {
     /// Reads on until a line satisfies `is_it`.
     fn wait_for(&mut self, is_it: impl Fn(&str) -> bool) {
         loop {
-            let line = self.lines.next().unwrap_or_else(|| panic!("it ended: {}", self.said)).unwrap();
+            let line = self.lines.next();
+            assert!(line.is_some(), "it ended: {}", self.said);
+            let line = line.unwrap().unwrap();
             self.said.push_str(&format!("{line}\n"));
             if is_it(&line) {
                 return;
