@@ -10,7 +10,9 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::support::command::{command, run};
+use crate::support::relay::{Answer, Relay, forward};
 use crate::support::seed;
+use crate::support::servers::{self, S3_KEY, S3_NEXT_KEY, S3_NEXT_SECRET, S3_SECRET};
 use crate::support::volume::COFFER;
 
 const RECIPES: &str = include_str!("../docs/RECIPES.md");
@@ -43,16 +45,22 @@ fn sections() -> BTreeMap<String, Vec<Step>> {
 /// Two homes that know one bucket.
 struct Kitchen {
     dir: tempfile::TempDir,
+    env: Vec<(&'static str, String)>,
 }
 
 impl Kitchen {
     fn new() -> Self {
-        let kitchen = Self { dir: tempfile::tempdir().unwrap() };
+        Self::of(|home| home.join("bucket").display().to_string(), Vec::new())
+    }
+
+    /// With a bucket at the URL that `url` gives for the first home. Before the volume is made, `env` is what programs find.
+    fn of(url: impl Fn(&Path) -> String, env: Vec<(&'static str, String)>) -> Self {
+        let kitchen = Self { dir: tempfile::tempdir().unwrap(), env };
+        let url = url(&kitchen.home(false));
         for home in [kitchen.home(false), kitchen.home(true)] {
             fs::create_dir_all(home.join(".config/coffer")).unwrap();
             fs::create_dir_all(home.join("vault")).unwrap();
             fs::create_dir_all(home.join("run")).unwrap();
-            let url = kitchen.home(false).join("bucket");
             let text = format!(
                 "[volume.home]\nurl = {url:?}\nmountpoint = \"~/vault\"\npassphrase-file = \"~/.vault.pass\"\n"
             );
@@ -60,6 +68,8 @@ impl Kitchen {
             private(&home.join(".vault.pass"), "correct horse battery staple\n");
         }
         write_documents(&kitchen.home(false).join("documents"), seed("documents"));
+        fs::create_dir(kitchen.home(false).join(".aws")).unwrap();
+        private(&kitchen.home(false).join(".aws/credentials"), &keys(S3_KEY, S3_SECRET));
         let make = "coffer init home --kdf-log-n 15 --save-recovery-code ~/code.txt; coffer mount home";
         kitchen.sh(make, false);
         kitchen
@@ -75,6 +85,7 @@ impl Kitchen {
         let path = format!("{}:/usr/bin:/bin", Path::new(COFFER).parent().unwrap().display());
         bash.env_clear().env("HOME", &home).env("PATH", path).env("LC_ALL", "C.UTF-8").current_dir(&home);
         bash.env("XDG_RUNTIME_DIR", home.join("run"));
+        bash.envs(self.env.iter().map(|(name, value)| (name, value)));
         let finished = run(bash);
         assert!(finished.status.success(), "{finished}");
     }
@@ -106,6 +117,11 @@ fn write_documents(dir: &Path, seed: u64) {
     std::os::unix::fs::symlink("folder a", dir.join("newest")).unwrap();
 }
 
+/// A file of keys, as AWS's own tools have it.
+fn keys(id: &str, secret: &str) -> String {
+    format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n")
+}
+
 fn private(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -113,7 +129,10 @@ fn private(path: &Path, text: &str) {
 
 /// Runs the section of this title; `before` is what it says is given.
 fn cook(title: &str, before: &str) {
-    let kitchen = Kitchen::new();
+    cook_in(&Kitchen::new(), title, before);
+}
+
+fn cook_in(kitchen: &Kitchen, title: &str, before: &str) {
     kitchen.sh(before, false);
     let steps = sections().remove(title).unwrap_or_else(|| panic!("no recipe {title:?}"));
     for (script, is_other) in steps {
@@ -121,13 +140,40 @@ fn cook(title: &str, before: &str) {
     }
 }
 
-/// Every section with steps has its test here.
+/// A recipe whose bucket is on a server, which lets the first keys in until the file `revoked` is there.
+const REVOKED: &str = "Keys of the store that hold no more";
+
+#[test]
+fn keys_that_hold_no_more() {
+    let server = servers::seaweedfs();
+    let (backend, gate) = (server.address(), tempfile::tempdir().unwrap());
+    let revoked = gate.path().join("revoked");
+    let is_revoked = revoked.clone();
+    let relay = Relay::start(move |request| {
+        let key = if is_revoked.exists() { S3_NEXT_KEY } else { S3_KEY };
+        let signed = request.header("authorization").unwrap_or_default();
+        match signed.contains(&format!("Credential={key}/")) {
+            true => forward(backend, &request).unwrap_or_else(|_| Answer::new(502, "")),
+            false => Answer::new(403, "<Error><Code>InvalidAccessKeyId</Code></Error>"),
+        }
+    });
+    let env = [
+        ("AWS_ENDPOINT_URL", relay.url()),
+        ("AWS_ALLOW_HTTP", "true".into()),
+        ("AWS_REGION", "us-east-1".into()),
+    ];
+    let kitchen = Kitchen::of(|_| server.url.clone(), env.into());
+    private(&kitchen.home(false).join("new-keys"), &keys(S3_NEXT_KEY, S3_NEXT_SECRET));
+    cook_in(&kitchen, REVOKED, &format!("coffer sync vault; touch {}", revoked.display()));
+}
+
+/// Every other section with steps has its test here.
 macro_rules! recipes {
     ($($test:ident: $title:literal, $before:literal;)*) => {
         $(#[test] fn $test() { cook($title, $before) })*
         #[test]
         fn every_recipe_is_tried() {
-            let tried = [$($title),*];
+            let tried = [REVOKED, $($title),*];
             let all: Vec<String> = sections().into_keys().collect();
             let untried: Vec<&String> = all.iter().filter(|title| !tried.contains(&title.as_str())).collect();
             assert_eq!(untried, Vec::<&String>::new());
@@ -140,6 +186,9 @@ recipes! {
     restic_in_the_mount: "restic", "";
     borg_in_the_mount: "borg", "";
     rsnapshot_in_the_mount: "rsnapshot", "";
+    git_annex: "git-annex", "";
+    a_photo_library: "A photo library", "mkdir camera phone; for number in 0001 0002; do head -c 700000 /dev/urandom > camera/img_$number.jpg; done;
+        head -c 500000 /dev/urandom > phone/new.jpg; cp camera/img_0001.jpg phone/copy.jpg";
     two_machines: "Two machines", "";
     a_lost_laptop: "A lost laptop", "";
     a_lost_passphrase: "A lost passphrase", "";

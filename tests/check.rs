@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coffer::base::{Ino, Run};
-use coffer::maint::{self, CheckOptions, Finding, LostBecause, Problem, Report, Severity, Subject};
+use coffer::maint::{self, CheckOptions, Finding, LostBecause, Problem, Report, Severity, Step, Subject};
 use coffer::meta::{Body, Key, Record};
 use coffer::store::Bucket;
 use coffer::volume::{self, OpenOptions, VolumeError};
@@ -383,6 +383,37 @@ async fn reading_thousands_of_small_files_takes_few_requests() {
     let meter = bucket.meter().snapshot();
     assert!(meter.gets < 60, "{meter:?}");
     assert_eq!((meter.puts, meter.deletes), (0, 0));
+}
+
+/// A user is told how long the rest takes by what the volume says that there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_tells_beforehand_how_much_it_will_look_at_and_open() {
+    let world = World::new().await;
+    let opened = world.mount(false).await;
+    for number in 0..700 {
+        put(&opened.vfs, Ino::ROOT, format!("file {number}").as_bytes(), &[number as u8; 9000]).await;
+    }
+    put(&opened.vfs, Ino::ROOT, b"large", &[7; 3_000_000]).await;
+    opened.close().await.unwrap();
+    let examined = volume::examine(world.bucket(), &factors(), OpenOptions::default()).await.unwrap();
+    for read_data in [false, true] {
+        let steps = std::sync::Mutex::new(Vec::new());
+        let options = CheckOptions { read_data, ..CheckOptions::default() };
+        let watch = |step| steps.lock().unwrap().push(step);
+        let report = Box::pin(maint::check(&examined, &options, &watch)).await.unwrap();
+        assert!(report.is_clean(), "{}", told(&report));
+        let steps = steps.into_inner().unwrap();
+        let Some((Step::Begun { records, bytes }, rest)) = steps.split_first() else { panic!("{steps:?}") };
+        // Root and 701 files, of which each has a name.
+        assert_eq!((*records, *bytes > 0), (702 + 701, read_data), "{steps:?}");
+        let last = |of: fn(&Step) -> Option<u64>| rest.iter().filter_map(of).max().unwrap_or(0);
+        let looked_at = last(|step| if let Step::Records(count) = step { Some(*count) } else { None });
+        let opened = last(|step| if let Step::Bytes(count) = step { Some(*count) } else { None });
+        assert_eq!((looked_at, opened), (*records, *bytes), "{steps:?}");
+        let at = |step: &Step| if let Step::Bytes(count) = step { Some(*count) } else { None };
+        assert!(rest.iter().filter_map(at).is_sorted(), "{steps:?}");
+    }
+    examined.close().await;
 }
 
 /// What is lost of the history stops mounts until an admin has accepted that, once.

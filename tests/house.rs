@@ -31,7 +31,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
 ];
 
 /// Each crate that is named in few places, and those places.
-const CRATES: [(&str, &[&str]); 11] = [
+const CRATES: [(&str, &[&str]); 12] = [
     ("fuser", &["src/fuse/"]),
     ("object_store", &["src/store/", "src/vault/", "src/meta/engine/"]),
     ("slatedb", &["src/meta/engine/"]),
@@ -43,6 +43,7 @@ const CRATES: [(&str, &[&str]); 11] = [
     ("lz4_flex", &["src/data/segment/"]),
     ("indicatif", &["src/cli/"]),
     ("hyper", &["src/web/"]),
+    ("tracing_journald", &["src/cli/logging.rs"]),
 ];
 
 fn sources() -> Vec<(String, String)> {

@@ -110,7 +110,8 @@ pub async fn look(examined: &Examined, options: &CheckOptions) -> CommandResult<
 /// Notes how far it is.
 pub fn tell(work: &Progress, step: Step) {
     match step {
-        Step::Records(count) => work.note(format!("looked at {}", show_count(count, "record", "records"))),
+        Step::Begun { records, bytes } => work.begin(records, bytes),
+        Step::Records(count) => work.set_records(count),
         Step::Bytes(bytes) => work.set_bytes(bytes),
     }
 }

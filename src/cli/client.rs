@@ -7,20 +7,19 @@ use serde_json::Value;
 use super::error::CommandResult;
 use super::explain;
 use super::progress::Progress;
-use crate::control::{Client, MountEntry, Registry, Request, Step};
+use crate::control::{self, Client, MountEntry, Request, Step};
 
 /// The mounts at `points` or around them, or all of this user's if none is given.
 ///
 /// # Errors
 /// When no volume is mounted at one of them.
 pub fn mounts(points: &[PathBuf]) -> CommandResult<Vec<MountEntry>> {
-    let registry = Registry::of_user().map_err(|e| explain::control(&e))?;
     if points.is_empty() {
-        let mut entries = registry.entries();
+        let mut entries = control::mounts().map_err(|e| explain::control(&e))?;
         entries.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
         return Ok(entries);
     }
-    points.iter().map(|point| registry.find(point).map_err(|e| explain::control(&e))).collect()
+    points.iter().map(|point| control::find(point).map_err(|e| explain::control(&e))).collect()
 }
 
 /// Sends `request` to the mount of `entry`, and returns what came of it.

@@ -9,7 +9,7 @@ use super::exit::Exit;
 use super::extract::{ExtractOptions, Extraction};
 use super::local::Keep;
 use super::ls::no_empty_path;
-use super::open::{SourceArgs, with_tree};
+use super::open::{SourceArgs, with_tree_calmly};
 use crate::base::FileKind;
 
 /// Shown at the end of `coffer cp --help`.
@@ -41,6 +41,15 @@ pub struct CpArgs {
     pub jobs: u8,
 }
 
+/// How to go on after a stop.
+const AGAIN: &str = "the same command begins anew and replaces what is there";
+
+/// What is said after a second Ctrl-C.
+fn abrupt() -> CommandError {
+    let message = "ended at once: names that begin with .coffer-partial- are files that are not whole";
+    CommandError::new(Exit::Interrupted, message).hint(AGAIN)
+}
+
 /// Copies.
 ///
 /// # Errors
@@ -61,9 +70,9 @@ pub fn run(args: &CpArgs) -> CommandResult {
     if let Some(parent) = parent.filter(|parent| !into && !parent.is_dir()) {
         return Err(CommandError::new(Exit::LocalWrite, format!("no directory {}", parent.display())));
     }
-    with_tree(&args.source, async |tree| {
+    with_tree_calmly(&args.source, abrupt(), async |tree, stop| {
         let keep = Keep { times_and_mode: args.preserve, ..Keep::contents() };
-        let options = ExtractOptions { keep, replace: true, jobs: args.jobs.into() };
+        let options = ExtractOptions { keep, replace: true, jobs: args.jobs.into(), stop };
         let mut extraction = Extraction::new(tree.clone(), options);
         for source in sources {
             let attr = tree.resolve(source.as_bytes(), !args.recursive).await?;
@@ -77,7 +86,7 @@ pub fn run(args: &CpArgs) -> CommandResult {
             };
             extraction.copy(attr, to).await;
         }
-        let summary = extraction.finish().await?;
+        let summary = extraction.finish(AGAIN).await?;
         eprintln!("copied {summary}");
         Ok(())
     })

@@ -8,6 +8,7 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
+use super::logging::{self, Log};
 use super::sys::{self, Forked};
 
 /// Longest report a child sends.
@@ -82,11 +83,11 @@ impl Child {
 
 impl Readiness {
     /// Reports readiness, then lets go of the terminal: a session of its own, no standard input and output, standard
-    /// error into `log` or nowhere, and no directory kept busy.
+    /// error into the log's file or nowhere unless it is the log, and no directory kept busy.
     ///
     /// # Errors
     /// When `/dev/null` cannot be opened or the waiting process has gone.
-    pub fn ready(mut self, message: &str, log: Option<&File>) -> io::Result<()> {
+    pub fn ready(mut self, message: &str, log: &Log) -> io::Result<()> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
         if let Err(error) = rustix::process::setsid() {
             tracing::debug!(%error, "no session of its own");
@@ -95,7 +96,12 @@ impl Readiness {
         self.send(Exit::Success, message)?;
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
-        rustix::stdio::dup2_stderr(log.unwrap_or(&null))?;
+        match log {
+            Log::Stderr => {}
+            Log::File(file, _) => file.take_standard_error()?,
+            Log::Journal => rustix::stdio::dup2_stderr(&null)?,
+        }
+        logging::leave_the_user();
         Ok(())
     }
 

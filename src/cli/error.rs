@@ -83,6 +83,18 @@ impl CommandError {
         self.exit
     }
 
+    /// What to do next.
+    #[must_use]
+    pub fn hints(&self) -> &[String] {
+        &self.hints
+    }
+
+    /// Whether there is nothing to say.
+    #[must_use]
+    pub const fn is_silent(&self) -> bool {
+        self.silent
+    }
+
     /// The text for the terminal: `error: ...` and a `hint: ...` for each hint; empty for a silent one.
     #[must_use]
     pub fn render(&self) -> String {

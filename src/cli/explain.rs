@@ -277,10 +277,16 @@ pub fn mount(error: &MountError) -> CommandError {
         MountError::Missing(path) => {
             (Exit::BadMountPoint, Some(format!("create it with `mkdir -p {}`", path.display())))
         }
-        MountError::NotDirectory(_)
-        | MountError::NotEmpty(_)
-        | MountError::AlreadyMounted { .. }
-        | MountError::Refused { .. } => (Exit::BadMountPoint, None),
+        MountError::NotDirectory(_) | MountError::NotEmpty(_) | MountError::AlreadyMounted { .. } => {
+            (Exit::BadMountPoint, None)
+        }
+        MountError::Refused { .. } => {
+            (Exit::BadMountPoint, is_root_without_rights().then(|| NO_RIGHTS.to_owned()))
+        }
+        MountError::NoHelper(_) => (Exit::Failure, is_root_without_rights().then(|| NO_RIGHTS.to_owned())),
+        MountError::NoFuse(_) => {
+            (Exit::Failure, Some("a container has to be given the device: `--device /dev/fuse`".to_owned()))
+        }
         MountError::Busy(path) => {
             (Exit::NotUnmounted, Some(format!("see who uses it with `fuser -vm {}`", path.display())))
         }
@@ -292,12 +298,29 @@ pub fn mount(error: &MountError) -> CommandError {
     CommandError::new(exit, sentence(error)).maybe_hint(hint)
 }
 
+/// What root lacks that has to ask the helper of ordinary users.
+const NO_RIGHTS: &str = "root may not mount here: a container needs the capability CAP_SYS_ADMIN and a security profile that \
+    lets it mount";
+
+/// Root asks the helper only when it may not mount by itself.
+fn is_root_without_rights() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// What there is to do about a mount that cannot be asked.
+const UNKNOWN: &str = "it was mounted with another XDG_RUNTIME_DIR or home, in another container, or its session has ended; \
+    `umount` or `fusermount3 -u` unmounts it, which succeeds when everything is in the bucket";
+
 /// An error of talking to a running mount.
 #[must_use]
 pub fn control(error: &ControlError) -> CommandError {
     let plain = |exit| CommandError::new(exit, sentence(error));
     match error {
         ControlError::NotMounted(_) => plain(Exit::NotMounted).hint("`coffer status` lists your mounts"),
+        ControlError::OfAnother { uid, .. } => {
+            plain(Exit::NotMounted).hint(format!("only that user can ask it: `sudo -u '#{uid}' coffer ...`"))
+        }
+        ControlError::Unknown(_) => plain(Exit::NotMounted).hint(UNKNOWN),
         ControlError::Gone(point) => plain(Exit::NotMounted)
             .hint(format!("if the mount is still listed, `coffer umount {}` removes it", point.display())),
         ControlError::Stranger { .. } => plain(Exit::AccessDenied),

@@ -10,13 +10,15 @@ use super::exit::Exit;
 use super::extract::{ExtractOptions, Extraction};
 use super::local::Keep;
 use super::ls::no_empty_path;
-use super::open::{SourceArgs, with_tree};
+use super::open::{SourceArgs, with_tree_calmly};
 use crate::base::{FileKind, Ino};
 
 /// Shown at the end of `coffer export --help`.
 pub const EXAMPLES: &str = "\
 DIR must be new or empty. Times, permissions, hard and symbolic links, holes, extended attributes, \
 ACLs, pipes and sockets are kept; owners and devices too when run as root. What cannot be kept is said, file by file.
+
+Ctrl-C stops it and leaves files that are whole.
 
 Examples:
   coffer export s3://bucket/home / /mnt/restore
@@ -39,6 +41,15 @@ pub struct ExportArgs {
     pub jobs: u8,
 }
 
+/// How to go on after a stop.
+const AGAIN: &str = "begin anew with a new or empty directory";
+
+/// What is said after a second Ctrl-C.
+fn abrupt() -> CommandError {
+    let message = "ended at once: names that begin with .coffer-partial- are files that are not whole";
+    CommandError::new(Exit::Interrupted, message).hint(AGAIN)
+}
+
 /// Exports.
 ///
 /// # Errors
@@ -46,7 +57,7 @@ pub struct ExportArgs {
 pub fn run(args: &ExportArgs) -> CommandResult {
     no_empty_path(std::slice::from_ref(&args.path))?;
     check_destination(&args.dir)?;
-    with_tree(&args.source, async |tree| {
+    with_tree_calmly(&args.source, abrupt(), async |tree, stop| {
         let path = args.path.as_bytes();
         let attr = tree.resolve(path, true).await?;
         if attr.kind != FileKind::Directory {
@@ -54,14 +65,15 @@ pub fn run(args: &ExportArgs) -> CommandResult {
             return Err(CommandError::new(Exit::NoSuchPath, message)
                 .hint("copy single files with `coffer cp URL PATH DEST`"));
         }
-        let options = ExtractOptions { keep: Keep::everything(), replace: false, jobs: args.jobs.into() };
+        let options =
+            ExtractOptions { keep: Keep::everything(), replace: false, jobs: args.jobs.into(), stop };
         let stored = tree.vfs.status().stored_bytes;
         let mut extraction = Extraction::new(tree, options);
         if attr.ino == Ino::ROOT {
             extraction.expect(stored);
         }
         extraction.copy(attr, args.dir.clone()).await;
-        let summary = extraction.finish().await?;
+        let summary = extraction.finish(AGAIN).await?;
         eprintln!("exported {summary}");
         Ok(())
     })

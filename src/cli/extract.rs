@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{CWD, RenameFlags};
 use tokio::sync::Semaphore;
@@ -19,6 +19,7 @@ use super::exit::Exit;
 use super::explain;
 use super::local::{self, Keep, Xattr};
 use super::progress::Progress;
+use super::runtime::Stop;
 use super::tree::{Entry, Tree};
 use super::units::show_count;
 use crate::base::{FileKind, Ino};
@@ -28,7 +29,7 @@ use crate::vfs::{Attr, Handle, SeekFor, VfsError};
 const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// How a copy is made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ExtractOptions {
     /// Attributes that are kept.
     pub keep: Keep,
@@ -36,6 +37,8 @@ pub struct ExtractOptions {
     pub replace: bool,
     /// Files copied at the same time.
     pub jobs: usize,
+    /// When to leave off.
+    pub stop: Stop,
 }
 
 /// A copy in progress.
@@ -55,6 +58,8 @@ struct Shared {
     failures: AtomicU64,
     tampered: AtomicU64,
     partial_names: AtomicU64,
+    /// Something was left out because it is to stop.
+    is_cut_short: AtomicBool,
 }
 
 /// Why one file was not copied.
@@ -66,12 +71,15 @@ enum FileError {
     Local(#[from] io::Error),
     #[error("it changed while it was copied")]
     Changed,
+    #[error("it was stopped")]
+    Stopped,
 }
 
 impl Extraction {
     /// Prepares to copy out of `tree`.
     #[must_use]
     pub fn new(tree: Tree, options: ExtractOptions) -> Self {
+        let slots = Arc::new(Semaphore::new(options.jobs.max(1)));
         let shared = Shared {
             tree,
             options,
@@ -79,10 +87,11 @@ impl Extraction {
             failures: AtomicU64::new(0),
             tampered: AtomicU64::new(0),
             partial_names: AtomicU64::new(0),
+            is_cut_short: AtomicBool::new(false),
         };
         Self {
             shared: Arc::new(shared),
-            slots: Arc::new(Semaphore::new(options.jobs.max(1))),
+            slots,
             tasks: JoinSet::new(),
             directories: Vec::new(),
             first_paths: HashMap::new(),
@@ -95,10 +104,14 @@ impl Extraction {
         self.shared.progress.set_total(bytes);
     }
 
-    /// Copies what `attr` describes to `to`, and all that is below it. Failures of single files are told and counted.
+    /// Copies what `attr` describes to `to`, and all that is below it, unless it is to stop. Failures of single files are
+    /// told and counted.
     pub async fn copy(&mut self, attr: Attr, to: PathBuf) {
         let mut waiting = vec![(attr, to)];
         while let Some((attr, to)) = waiting.pop() {
+            if self.shared.is_to_stop() {
+                return;
+            }
             if attr.kind != FileKind::Directory {
                 self.copy_one(attr, to).await;
                 continue;
@@ -113,6 +126,9 @@ impl Extraction {
                 match self.shared.tree.page(attr.ino, at).await {
                     Ok((entries, next)) => {
                         for Entry { name, attr } in entries {
+                            if self.shared.is_to_stop() {
+                                return;
+                            }
                             let path = to.join(OsStr::from_bytes(&name));
                             if attr.kind == FileKind::Directory {
                                 waiting.push((attr, path));
@@ -143,8 +159,13 @@ impl Extraction {
         while self.tasks.try_join_next().is_some() {}
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
-            match shared.copy_file(&attr, &to).await {
+            let copied = tokio::select! {
+                copied = shared.copy_file(&attr, &to) => copied,
+                () = shared.options.stop.asked() => Err(FileError::Stopped),
+            };
+            match copied {
                 Ok(()) => shared.progress.add_file(),
+                Err(FileError::Stopped) => shared.is_cut_short.store(true, Ordering::Relaxed),
                 Err(error) => shared.fail(&to, &error),
             }
             drop(slot);
@@ -154,16 +175,22 @@ impl Extraction {
     /// Waits for the files on their way, makes the hard links and dresses the directories, deepest first.
     ///
     /// # Errors
-    /// When any file was not copied.
-    pub async fn finish(mut self) -> CommandResult<String> {
+    /// When it stopped, with `again` on how to go on, or any file was not copied.
+    pub async fn finish(mut self, again: &str) -> CommandResult<String> {
         while self.tasks.join_next().await.is_some() {}
         for (first, link) in &self.links {
+            if self.shared.is_to_stop() {
+                break;
+            }
             match tokio::task::block_in_place(|| make_link(first, link, self.shared.options.replace)) {
                 Ok(()) => self.shared.progress.add_file(),
                 Err(error) => self.shared.fail(link, &error.into()),
             }
         }
         for (path, attr) in self.directories.iter().rev() {
+            if self.shared.is_to_stop() {
+                break;
+            }
             match self.shared.xattrs(attr).await {
                 Ok(xattrs) => self.shared.dress(path, attr, &xattrs),
                 Err(error) => self.shared.fail(path, &error),
@@ -171,6 +198,10 @@ impl Extraction {
         }
         self.shared.progress.finish();
         let summary = self.shared.progress.summary();
+        if self.shared.is_cut_short.load(Ordering::Relaxed) {
+            let message = format!("stopped; copied and whole: {summary}");
+            return Err(CommandError::new(Exit::Interrupted, message).hint(again));
+        }
         let failures = self.shared.failures.load(Ordering::Relaxed);
         if failures == 0 {
             return Ok(summary);
@@ -183,6 +214,15 @@ impl Extraction {
 }
 
 impl Shared {
+    /// Whether what comes next is to be left out.
+    fn is_to_stop(&self) -> bool {
+        let is_asked = self.options.stop.is_asked();
+        if is_asked {
+            self.is_cut_short.store(true, Ordering::Relaxed);
+        }
+        is_asked
+    }
+
     fn fail(&self, path: &Path, error: &FileError) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         if let FileError::Volume(error) = error

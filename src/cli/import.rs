@@ -5,11 +5,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::error::{CommandError, CommandResult};
+use super::exit::Exit;
 use super::insert::{InsertOptions, Insertion};
 use super::ls::no_empty_path;
 use super::open::{SourceArgs, greeting, obtain_factors};
+use super::runtime::{self, Stop};
 use super::tree::Tree;
-use super::{budget, explain, runtime};
+use super::{budget, explain};
 use crate::volume::{self, OpenOptions};
 
 /// Shown at the end of `coffer import --help`.
@@ -18,6 +20,8 @@ What is in DIR is in PATH afterwards, as rsync -aHAX would have it: times, permi
 holes, extended attributes, ACLs, pipes, sockets and devices. A file that is there already with the same size and \
 modification time is not read again, so that a run that was broken off is taken up by the same command. Nothing that is \
 only in PATH is removed. A file has its name only when it is whole.
+
+Ctrl-C stops it: what is whole is brought into the bucket, and the volume is let go. The same command goes on from there.
 
 Nobody else may be writing to the volume meanwhile; a mount of it can be written to through its directory.
 
@@ -51,7 +55,7 @@ pub fn run(args: &ImportArgs) -> CommandResult {
     std::fs::read_dir(&args.dir).map_err(|e| CommandError::reading(&args.dir, &e))?;
     let factors = obtain_factors(&args.source.bucket, &args.source.unlock)?;
     let state_dir = args.source.state.directory()?;
-    runtime::block_on(async {
+    runtime::block_on_calmly(abrupt(), async |stop| {
         let bucket = args.source.bucket.open()?;
         let trust = args.source.trust.options();
         let mut options =
@@ -61,7 +65,7 @@ pub fn run(args: &ImportArgs) -> CommandResult {
             volume::open(bucket, &factors, options).await.map_err(|e| explain::volume(&e, &factors))?;
         drop(factors);
         eprint!("{}", greeting(&opened, &trust));
-        let copied = import(args, Tree { vfs: opened.vfs.clone() }).await;
+        let copied = import(args, Tree { vfs: opened.vfs.clone() }, stop).await;
         // What was copied counts, whatever became of the rest.
         let closed = opened.close().await.map_err(|e| explain::volume(&e, &[]));
         let summary = copied?;
@@ -71,8 +75,15 @@ pub fn run(args: &ImportArgs) -> CommandResult {
     })
 }
 
-async fn import(args: &ImportArgs, tree: Tree) -> CommandResult<String> {
-    let mut insertion = Insertion::new(tree, InsertOptions { jobs: args.jobs.into() });
+/// What is said after a second Ctrl-C.
+fn abrupt() -> CommandError {
+    let message = "ended at once: what was not in the bucket yet is not in the volume";
+    CommandError::new(Exit::Interrupted, message)
+        .hint("the same command goes on from there; until then, other machines need --takeover")
+}
+
+async fn import(args: &ImportArgs, tree: Tree, stop: Stop) -> CommandResult<String> {
+    let mut insertion = Insertion::new(tree, InsertOptions { jobs: args.jobs.into(), stop });
     let top = insertion.directory(args.path.as_bytes()).await?;
     insertion.copy(&args.dir, top).await;
     insertion.finish().await

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, block_in_place};
@@ -15,6 +15,7 @@ use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
 use super::local::{self, Xattr};
 use super::progress::Progress;
+use super::runtime::Stop;
 use super::source::{Source, SourceError};
 use super::tree::{Tree, path_error};
 use super::units::show_count;
@@ -26,10 +27,12 @@ use crate::vfs::{Attr, Caller, RenameMode, SetAttr, SetTime, VfsError, XattrMode
 const PARTIAL: &str = ".coffer-import-";
 
 /// How a copy is made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct InsertOptions {
     /// Files copied at the same time.
     pub jobs: usize,
+    /// When to leave off.
+    pub stop: Stop,
 }
 
 /// A copy in progress.
@@ -56,6 +59,9 @@ struct Shared {
     progress: Progress,
     failures: AtomicU64,
     kept: AtomicU64,
+    stop: Stop,
+    /// Something was left out because it is to stop.
+    is_cut_short: AtomicBool,
 }
 
 impl Insertion {
@@ -64,7 +70,14 @@ impl Insertion {
     pub fn new(tree: Tree, options: InsertOptions) -> Self {
         let (progress, failures, kept) = (Progress::start("import"), AtomicU64::new(0), AtomicU64::new(0));
         Self {
-            shared: Arc::new(Shared { tree, progress, failures, kept }),
+            shared: Arc::new(Shared {
+                tree,
+                progress,
+                failures,
+                kept,
+                stop: options.stop,
+                is_cut_short: AtomicBool::new(false),
+            }),
             slots: Arc::new(Semaphore::new(options.jobs.max(1))),
             tasks: JoinSet::new(),
             directories: Vec::new(),
@@ -88,7 +101,8 @@ impl Insertion {
         Ok(dir)
     }
 
-    /// Copies all that is in `from` into the directory `to`. Failures of single files are told and counted.
+    /// Copies all that is in `from` into the directory `to`, unless it is to stop. Failures of single files are told and
+    /// counted.
     pub async fn copy(&mut self, from: &Path, to: Ino) {
         self.directories.push((from.to_owned(), to));
         let mut waiting = vec![(from.to_owned(), to)];
@@ -102,6 +116,9 @@ impl Insertion {
                 }
             };
             for entry in entries {
+                if self.shared.is_to_stop() {
+                    return;
+                }
                 let (path, name) = (entry.path(), entry.file_name().as_bytes().to_vec());
                 match block_in_place(|| path.symlink_metadata()) {
                     Err(error) => self.shared.fail(&path, &SourceError::from(error).into()),
@@ -133,6 +150,7 @@ impl Insertion {
         self.tasks.spawn(async move {
             match shared.copy_file(&path, &about, dir, &name).await {
                 Ok(()) => shared.progress.add_file(),
+                Err(CopyError::Stopped) => {}
                 Err(error) => shared.fail(&path, &error),
             }
             drop(slot);
@@ -140,19 +158,25 @@ impl Insertion {
     }
 
     /// Waits for the files on their way, makes the hard links, dresses the directories, deepest first, and brings
-    /// everything into the bucket.
+    /// everything into the bucket. If it is to stop, only that.
     ///
     /// # Errors
-    /// When any file was not copied, or the bucket does not take it.
+    /// When it stopped, any file was not copied, or the bucket does not take it.
     pub async fn finish(mut self) -> CommandResult<String> {
         while self.tasks.join_next().await.is_some() {}
         for link in &self.links {
+            if self.shared.is_to_stop() {
+                break;
+            }
             match self.shared.link(link).await {
                 Ok(()) => self.shared.progress.add_file(),
                 Err(error) => self.shared.fail(&link.path, &error),
             }
         }
         for (path, ino) in self.directories.iter().rev() {
+            if self.shared.is_to_stop() {
+                break;
+            }
             if let Err(error) = self.shared.dress_directory(path, *ino).await {
                 self.shared.fail(path, &error);
             }
@@ -164,6 +188,12 @@ impl Insertion {
         let kept = self.shared.kept.load(Ordering::Relaxed);
         if kept > 0 {
             summary.push_str(&format!("; {} there already", show_count(kept, "file was", "files were")));
+        }
+        if self.shared.is_cut_short.load(Ordering::Relaxed) {
+            let message = format!("stopped; what was copied is in the bucket: {summary}");
+            return Err(
+                CommandError::new(Exit::Interrupted, message).hint("the same command goes on from there")
+            );
         }
         match self.shared.failures.load(Ordering::Relaxed) {
             0 => Ok(summary),
@@ -187,9 +217,20 @@ enum CopyError {
     DirectoryInPlace,
     #[error("something else than a directory is in its place in the volume")]
     NoDirectoryInPlace,
+    #[error("it was stopped")]
+    Stopped,
 }
 
 impl Shared {
+    /// Whether what comes next is to be left out.
+    fn is_to_stop(&self) -> bool {
+        let is_asked = self.stop.is_asked();
+        if is_asked {
+            self.is_cut_short.store(true, Ordering::Relaxed);
+        }
+        is_asked
+    }
+
     fn fail(&self, path: &Path, error: &CopyError) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         self.progress.say(&format!("error: {}: {}", path.display(), sentence(error)));
@@ -221,6 +262,9 @@ impl Shared {
 
     async fn copy_file(&self, path: &Path, about: &Metadata, dir: Ino, name: &[u8]) -> Result<(), CopyError> {
         let vfs = &self.tree.vfs;
+        if self.is_to_stop() {
+            return Err(CopyError::Stopped);
+        }
         let there = self.find(dir, name).await?;
         if let Some(there) = &there {
             if there.kind == FileKind::Directory {
@@ -243,8 +287,14 @@ impl Shared {
             self.dress(path, about, &made).await?;
             Ok(vfs.rename(dir, &partial, dir, name, RenameMode::Replace).await?)
         };
-        let copied: Result<(), CopyError> = copied.await;
+        let copied: Result<(), CopyError> = tokio::select! {
+            copied = copied => copied,
+            () = self.stop.asked() => Err(CopyError::Stopped),
+        };
         vfs.forget(made.ino, 1);
+        if matches!(copied, Err(CopyError::Stopped)) {
+            self.is_cut_short.store(true, Ordering::Relaxed);
+        }
         if copied.is_err()
             && let Err(error) = vfs.unlink(dir, &partial).await
         {

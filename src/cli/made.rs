@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::units::{show_count, show_duration, show_size};
+use super::units::{show_count, show_duration, show_number, show_size};
 
 /// Rates are taken over the last looks within this time.
 const WINDOW: Duration = Duration::from_secs(15);
@@ -28,15 +28,43 @@ pub struct Made {
     pub bytes: u64,
     /// Bytes to be done in all, if that is known.
     pub total: Option<u64>,
-    looks: VecDeque<(Instant, u64)>,
+    /// Records looked at.
+    pub records: u64,
+    /// Records to be looked at, if that is known; the work is measured by them where no bytes are to be done.
+    records_total: Option<u64>,
+    /// How often all was looked at from the beginning.
+    looks_begun: u32,
+    looks: VecDeque<(Instant, u64, u64)>,
 }
 
 impl Made {
     /// Work that begins.
     #[must_use]
     pub fn begun(what: String, now: Instant) -> Self {
-        let looks = VecDeque::from([(now, 0)]);
-        Self { what, begun: now, step: String::new(), files: 0, bytes: 0, total: None, looks }
+        Self {
+            what,
+            begun: now,
+            step: String::new(),
+            files: 0,
+            bytes: 0,
+            total: None,
+            records: 0,
+            records_total: None,
+            looks_begun: 0,
+            looks: VecDeque::from([(now, 0, 0)]),
+        }
+    }
+
+    /// Records are looked at from the beginning, perhaps not for the first time.
+    pub fn begin(&mut self, records: u64, bytes: u64, now: Instant) {
+        self.looks_begun += 1;
+        if self.looks_begun > 1 {
+            self.step = format!("look {}", self.looks_begun);
+        }
+        (self.records, self.bytes) = (0, 0);
+        self.records_total = Some(records).filter(|records| *records > 0);
+        self.total = Some(bytes).filter(|bytes| *bytes > 0);
+        self.looks = VecDeque::from([(now, 0, 0)]);
     }
 
     /// So many bytes are left. More may have come meanwhile; what was done stays done.
@@ -48,33 +76,44 @@ impl Made {
 
     /// Remembers how far it is, for the rate.
     pub fn look(&mut self, now: Instant) {
-        self.looks.push_back((now, self.bytes));
+        self.looks.push_back((now, self.bytes, self.records));
         let is_old = |at: &Instant| now.saturating_duration_since(*at) > WINDOW;
-        while self.looks.len() > LOOKS_MAX || self.looks.get(1).is_some_and(|(at, _)| is_old(at)) {
+        while self.looks.len() > LOOKS_MAX || self.looks.get(1).is_some_and(|(at, ..)| is_old(at)) {
             self.looks.pop_front();
         }
     }
 
     /// Bytes a second of late; none before there is anything to tell.
     fn rate(&self, now: Instant) -> Option<u64> {
-        let (at, before) = self.looks.front()?;
-        let secs = now.saturating_duration_since(*at).as_secs_f64();
-        let bytes = self.bytes.saturating_sub(*before);
-        (secs >= 0.1 && bytes > 0).then(|| (bytes as f64 / secs) as u64)
+        let (at, before, _) = self.looks.front()?;
+        a_second(self.bytes.saturating_sub(*before), now.saturating_duration_since(*at))
+    }
+
+    /// Records a second of late.
+    fn record_rate(&self, now: Instant) -> Option<u64> {
+        let (at, _, before) = self.looks.front()?;
+        a_second(self.records.saturating_sub(*before), now.saturating_duration_since(*at))
     }
 
     fn left(&self, now: Instant) -> Option<Duration> {
-        let left = self.total?.saturating_sub(self.bytes);
-        let rate = self.rate(now).filter(|rate| *rate > 0)?;
-        Some(Duration::from_secs_f64(left as f64 / rate as f64))
+        let (done, total) = self.measure()?;
+        let rate = if self.total.is_some() { self.rate(now) } else { self.record_rate(now) };
+        let rate = rate.filter(|rate| *rate > 0)?;
+        Some(Duration::from_secs_f64(total.saturating_sub(done) as f64 / rate as f64))
+    }
+
+    /// How much is done of how much, in whatever the work is measured by.
+    fn measure(&self) -> Option<(u64, u64)> {
+        let bytes = self.total.map(|total| (self.bytes, total));
+        bytes.or_else(|| self.records_total.map(|total| (self.records, total)))
     }
 
     /// One line: `export: [=====>    ] 12 files, 1.0 GiB of 4.0 GiB, 30 MiB/s, about 1 min 42 s left`.
     #[must_use]
     pub fn line(&self, now: Instant) -> String {
         let mut text = format!("{}: ", self.what);
-        if let Some(total) = self.total.filter(|total| *total > 0) {
-            let full = self.bytes.min(total) * BAR_WIDTH / total;
+        if let Some((done, total)) = self.measure().filter(|(_, total)| *total > 0) {
+            let full = (u128::from(done.min(total)) * u128::from(BAR_WIDTH) / u128::from(total)) as u64;
             let (full, rest) = (full as usize, (BAR_WIDTH - full) as usize);
             let _ = write!(text, "[{}{}] ", "=".repeat(full), " ".repeat(rest));
         }
@@ -85,12 +124,26 @@ impl Made {
         if self.files > 0 {
             parts.push(show_count(self.files, "file", "files"));
         }
+        match self.records_total {
+            Some(total) => parts.push(format!(
+                "{} of about {}",
+                show_number(self.records),
+                show_count(total, "record", "records")
+            )),
+            None if self.records > 0 => parts.push(show_count(self.records, "record", "records")),
+            None => {}
+        }
         match self.total.filter(|total| *total > 0) {
             Some(total) => parts.push(format!("{} of {}", show_size(self.bytes), show_size(total))),
             None if self.bytes > 0 => parts.push(show_size(self.bytes)),
             None => {}
         }
         parts.extend(self.rate(now).map(|rate| format!("{}/s", show_size(rate))));
+        if self.total.is_none() {
+            parts.extend(
+                self.record_rate(now).map(|rate| format!("{}/s", show_count(rate, "record", "records"))),
+            );
+        }
         match self.left(now) {
             Some(left) => parts.push(format!("about {} left", show_duration(left))),
             None => parts.push(format!("for {}", show_duration(now.saturating_duration_since(self.begun)))),
@@ -107,7 +160,10 @@ impl Made {
             "files": self.files,
             "bytes": self.bytes,
             "total_bytes": self.total,
+            "records": self.records,
+            "total_records": self.records_total,
             "rate": self.rate(now),
+            "record_rate": self.record_rate(now),
             "time_left": self.left(now).map(|left| left.as_secs_f64()),
             "elapsed": now.saturating_duration_since(self.begun).as_secs_f64(),
             "is_done": is_done,
@@ -120,6 +176,12 @@ impl Made {
         let took = show_duration(now.saturating_duration_since(self.begun));
         format!("{}, {} in {took}", show_count(self.files, "file", "files"), show_size(self.bytes))
     }
+}
+
+/// So many in this time, as a number a second; none before there is anything to tell.
+fn a_second(count: u64, time: Duration) -> Option<u64> {
+    let secs = time.as_secs_f64();
+    (secs >= 0.1 && count > 0).then(|| (count as f64 / secs) as u64)
 }
 
 #[cfg(test)]
@@ -142,6 +204,26 @@ mod tests {
         let object = made.object(begun + SECOND * 10, true);
         assert_eq!((&object["rate"], &object["time_left"]), (&json!(1 << 20), &json!(30.0)));
         assert_eq!((&object["total_bytes"], &object["is_done"]), (&json!(40 << 20), &json!(true)));
+    }
+
+    #[test]
+    fn a_check_is_measured_by_bytes_if_it_opens_any_and_by_records_else() {
+        let begun = Instant::now();
+        let mut made = Made::begun("check".into(), begun);
+        made.begin(40_000, 0, begun);
+        made.records = 10_000;
+        let want =
+            "check: [=====               ] 10,000 of about 40,000 records, 1,000 records/s, about 30 s left";
+        assert_eq!(made.line(begun + SECOND * 10), want);
+        let object = made.object(begun + SECOND * 10, false);
+        assert_eq!((&object["records"], &object["total_records"]), (&json!(10_000), &json!(40_000)));
+        assert_eq!((&object["record_rate"], &object["time_left"]), (&json!(1_000), &json!(30.0)));
+        // A second look begins at nothing.
+        made.begin(40_000, 100 << 20, begun + SECOND * 20);
+        (made.records, made.bytes) = (40_000, 50 << 20);
+        let want = "check: [==========          ] look 2, 40,000 of about 40,000 records, 50.0 MiB of 100 MiB, 5.0 MiB/s, \
+                    about 10 s left";
+        assert_eq!(made.line(begun + SECOND * 30), want);
     }
 
     #[test]

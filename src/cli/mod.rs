@@ -27,6 +27,7 @@ pub mod inspect_records;
 pub mod key;
 pub mod limit;
 pub mod local;
+pub mod log_file;
 pub mod logging;
 pub mod ls;
 pub mod made;
@@ -79,7 +80,7 @@ pub fn run() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprint!("{}", error.render());
+            logging::complain(&error);
             ExitCode::from(error.exit().code())
         }
     }
@@ -87,7 +88,7 @@ pub fn run() -> ExitCode {
 
 fn dispatch(cli: Cli) -> CommandResult {
     if !matches!(cli.command, Command::Mount(_)) {
-        cli.log.start(None)?;
+        cli.log.start(None, false)?;
     }
     cli.progress.choose();
     sys::protect_memory();

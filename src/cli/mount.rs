@@ -1,15 +1,13 @@
 //! `coffer mount`: its arguments, and the way to the background.
 
-use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::daemon::{self, Readiness, Side};
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::factors::UnlockArgs;
-use super::logging::{LogArgs, absolute, open_log};
+use super::logging::{Log, LogArgs};
 use super::mount_options::MountOptions;
 use super::open::{BucketArgs, StateArgs, TrustArgs, obtain_factors, parse_fingerprint};
 use super::serve::{self, Plan};
@@ -20,6 +18,9 @@ use crate::fuse;
 use crate::keys::Factor;
 use crate::store::Timetable;
 use crate::volume::{ExpectedCommit, OpenOptions, TrustOptions};
+
+/// What mounts in the background log to, in the state directory.
+const LOG_NAME: &str = "mount.log";
 
 /// Shown at the end of `coffer mount --help`.
 pub const EXAMPLES: &str = "\
@@ -125,15 +126,6 @@ pub struct MountArgs {
     /// With --read-only, show what the bucket offers, whatever was seen before, and remember nothing of it
     #[arg(long, requires = "read_only", help_heading = "Trust")]
     pub forensic: bool,
-    /// Log to this file; by default one in the state directory when in the background
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "COFFER_LOG_FILE",
-        hide_env_values = true,
-        help_heading = "Logging"
-    )]
-    pub log_file: Option<PathBuf>,
     /// For mount(8): be lenient, do not write mtab.
     #[arg(short = 's', hide = true)]
     pub sloppy: bool,
@@ -148,16 +140,19 @@ pub struct MountArgs {
 /// When the volume cannot be opened or mounted; in the foreground, also when it ends badly.
 pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
     let mut options = MountOptions::parse(&args.options)?;
+    let mut log = log.clone();
     for (name, value) in &options.settings {
-        args.set(name, value)?;
+        let is_of_log = log.set(name, value);
+        if !is_of_log.map_err(|why| CommandError::usage(format!("-o {name}: {why}")))? {
+            args.set(name, value)?;
+        }
     }
     options.kernel.read_only |= args.read_only;
     if options.kernel.read_only && args.takeover {
         return Err(CommandError::usage("a read-only mount has nothing to take over"));
     }
     let state_dir = args.state.directory()?;
-    let log_file = args.log_file(&state_dir)?;
-    log.start(log_file.as_ref())?;
+    let log = log.start(Some(&state_dir.join(LOG_NAME)), !args.foreground)?;
     let point =
         fuse::check_mount_point(&args.dir, options.kernel.nonempty).map_err(|e| explain::mount(&e))?;
     args.bucket.url = args.bucket.absolute_url()?;
@@ -172,7 +167,7 @@ pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
         factors,
     };
     if foreground {
-        return runtime::multi_thread()?.block_on(serve::run(plan, Front::Terminal));
+        return runtime::multi_thread()?.block_on(serve::run(plan, Front::Terminal(log)));
     }
     match daemon::split()? {
         Side::Front(child) => {
@@ -182,17 +177,17 @@ pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
                 exit => Err(CommandError::silent(exit)),
             }
         }
-        Side::Back(readiness) => background(plan, readiness, log_file),
+        Side::Back(readiness) => background(plan, readiness, log),
     }
 }
 
-fn background(mut plan: Plan, readiness: Readiness, log_file: Option<Arc<File>>) -> CommandResult {
+fn background(mut plan: Plan, readiness: Readiness, log: Log) -> CommandResult {
     // Not dumpable is inherited by fork, but what keeps memory private is worth being sure of.
     sys::protect_memory();
     // Locks on memory are not inherited.
     after_fork();
     plan.factors = plan.factors.into_iter().map(Factor::moved).collect();
-    let front = Front::Waiting(Some(readiness), log_file);
+    let front = Front::Waiting(Some(readiness), log);
     runtime::multi_thread()?.block_on(serve::run(plan, front))
 }
 
@@ -200,25 +195,33 @@ fn background(mut plan: Plan, readiness: Readiness, log_file: Option<Arc<File>>)
 #[derive(Debug)]
 pub enum Front {
     /// The user, on standard error.
-    Terminal,
-    /// The process that waits in the foreground; afterwards standard error goes to the log.
-    Waiting(Option<Readiness>, Option<Arc<File>>),
+    Terminal(Log),
+    /// The process that waits in the foreground.
+    Waiting(Option<Readiness>, Log),
 }
 
 impl Front {
+    /// Where the mount logs to.
+    #[must_use]
+    pub const fn log(&self) -> &Log {
+        match self {
+            Self::Terminal(log) | Self::Waiting(_, log) => log,
+        }
+    }
+
     /// Tells that the mount is ready.
     ///
     /// # Errors
     /// When the waiting process has gone: nobody knows of this mount then.
     pub fn ready(&mut self, message: &str) -> CommandResult {
         match self {
-            Self::Terminal => {
+            Self::Terminal(_) => {
                 eprint!("{message}");
                 supervisor::ready(message.trim_end());
                 Ok(())
             }
             Self::Waiting(readiness, log) => match readiness.take() {
-                Some(readiness) => readiness.ready(message, log.as_deref()).map_err(|error| {
+                Some(readiness) => readiness.ready(message, log).map_err(|error| {
                     CommandError::new(Exit::Failure, format!("cannot go to the background: {error}"))
                 }),
                 None => Ok(()),
@@ -230,7 +233,7 @@ impl Front {
     #[must_use]
     pub fn failed(&mut self, error: CommandError) -> CommandError {
         match self {
-            Self::Terminal => error,
+            Self::Terminal(_) => error,
             Self::Waiting(readiness, _) => match readiness.take() {
                 Some(readiness) => {
                     let exit = error.exit();
@@ -276,7 +279,6 @@ impl MountArgs {
             }
             "max-staleness" => self.trust.max_staleness = Some(parse_duration(value).map_err(wrong)?),
             "state-dir" => self.state.state_dir = path(),
-            "log-file" => self.log_file = path(),
             "endpoint" => self.bucket.endpoint = Some(value.to_owned()),
             "region" => self.bucket.region = Some(value.to_owned()),
             "read-timeout" => self.bucket.read_timeout = parse_duration(value).map_err(wrong)?,
@@ -307,14 +309,6 @@ impl MountArgs {
         budget::apply(&mut options, self.memory, self.cache_size, self.dirty_limit)?;
         Ok(options)
     }
-
-    fn log_file(&self, state_dir: &std::path::Path) -> CommandResult<Option<Arc<File>>> {
-        match &self.log_file {
-            Some(path) => open_log(&absolute(path)?).map(Some),
-            None if self.foreground => Ok(None),
-            None => open_log(&state_dir.join("mount.log")).map(Some),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -341,6 +335,8 @@ mod tests {
             let value = match name {
                 "takeover" | "require-locked-keys" | "unsigned-payload" => "",
                 "addressing" => "virtual",
+                "log-to" => "journal",
+                "log-format" => "json",
                 "expect" => TWELVE,
                 "expect-commit" => "7:00112233445566778899aabbccddeeff",
                 "cache-size" | "memory" | "dirty-limit" | "upload-limit" | "download-limit" => "64M",
@@ -348,11 +344,15 @@ mod tests {
                 "commit-age" | "poll-interval" | "fsync-timeout" | "read-timeout" => "3s",
                 _ => "/x",
             };
-            let mut args = mount_args(&[]);
-            let before = format!("{args:?}");
-            args.set(name, value).unwrap();
-            assert_ne!(format!("{args:?}"), before, "{name}");
-            assert!(args.set(name, if value.is_empty() { "yes" } else { "" }).is_err(), "{name}");
+            let (mut log, mut args) = (LogArgs::default(), mount_args(&[]));
+            let before = format!("{log:?} {args:?}");
+            let mut set = |value: &str| match log.set(name, value) {
+                Ok(false) => args.set(name, value).map_err(|e| e.to_string()),
+                other => other.map(|_| ()),
+            };
+            set(value).unwrap();
+            assert!(set(if value.is_empty() { "yes" } else { "" }).is_err(), "{name}");
+            assert_ne!(format!("{log:?} {args:?}"), before, "{name}");
         }
     }
 

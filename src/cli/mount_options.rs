@@ -14,7 +14,7 @@ pub struct MountOptions {
 }
 
 /// Long flags of `coffer mount` that may be given as options.
-pub const SETTINGS: [&str; 29] = [
+pub const SETTINGS: [&str; 31] = [
     "passphrase-file",
     "passphrase-command",
     "key-file",
@@ -34,6 +34,8 @@ pub const SETTINGS: [&str; 29] = [
     "max-staleness",
     "state-dir",
     "log-file",
+    "log-format",
+    "log-to",
     "endpoint",
     "region",
     "read-timeout",

@@ -8,10 +8,11 @@ use clap::Args;
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::factors::UnlockArgs;
+use super::runtime::{self, Stop};
 use super::store_options::ProviderArgs;
 use super::tree::Tree;
 use super::units::{parse_duration, parse_size};
-use super::{budget, explain, logging, runtime};
+use super::{budget, explain, logging};
 use crate::keys::{self, Factor, Fingerprint, Header};
 use crate::store::fault::FaultPlan;
 use crate::store::{self, Bucket, StoreOptions};
@@ -152,9 +153,19 @@ impl StateArgs {
                 format!("cannot use the state directory {}: {e}", dir.display()),
             )
             .hint("give another one with --state-dir DIR")
+            .maybe_hint(foreign_home())
         })?;
         Ok(dir)
     }
+}
+
+/// What is said where a program that changes users has left the home of the user before.
+fn foreign_home() -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let home = std::env::var_os("HOME").map(PathBuf::from)?;
+    let owner = std::fs::metadata(&home).ok()?.uid();
+    let is_foreign = owner != rustix::process::geteuid().as_raw();
+    is_foreign.then(|| format!("HOME is {}, which is another user's; `sudo -H` sets it", home.display()))
 }
 
 /// Makes sure of a directory that nobody else can put files into.
@@ -253,10 +264,40 @@ pub fn describe(args: &BucketArgs) -> CommandResult<Header> {
 /// # Errors
 /// When the volume cannot be opened; those of `work`.
 pub fn with_tree(source: &SourceArgs, work: impl AsyncFnOnce(Tree) -> CommandResult) -> CommandResult {
-    let factors = obtain_factors(&source.bucket, &source.unlock)?;
-    let state_dir = source.state.directory()?;
-    let memory = source.memory.unwrap_or(MEMORY_BYTES);
-    runtime::block_on(async {
+    let reading = Reading::prepare(source)?;
+    runtime::block_on(reading.run(source, work))
+}
+
+/// The same for work that stops at the first Ctrl-C by itself, and that the second ends with `abrupt`.
+///
+/// # Errors
+/// As [`with_tree`].
+pub fn with_tree_calmly(
+    source: &SourceArgs,
+    abrupt: CommandError,
+    work: impl AsyncFnOnce(Tree, Stop) -> CommandResult,
+) -> CommandResult {
+    let reading = Reading::prepare(source)?;
+    runtime::block_on_calmly(abrupt, async |stop| {
+        reading.run(source, async |tree| work(tree, stop).await).await
+    })
+}
+
+/// What is obtained before there are threads.
+struct Reading {
+    factors: Vec<Factor>,
+    state_dir: PathBuf,
+}
+
+impl Reading {
+    fn prepare(source: &SourceArgs) -> CommandResult<Self> {
+        let factors = obtain_factors(&source.bucket, &source.unlock)?;
+        Ok(Self { factors, state_dir: source.state.directory()? })
+    }
+
+    async fn run(self, source: &SourceArgs, work: impl AsyncFnOnce(Tree) -> CommandResult) -> CommandResult {
+        let Self { factors, state_dir } = self;
+        let memory = source.memory.unwrap_or(MEMORY_BYTES);
         let bucket = source.bucket.open()?;
         let trust = source.trust.options();
         let mut options = OpenOptions { state_dir: Some(state_dir), trust, ..OpenOptions::default() };
@@ -272,5 +313,5 @@ pub fn with_tree(source: &SourceArgs, work: impl AsyncFnOnce(Tree) -> CommandRes
             tracing::debug!(%error, "closing after reading");
         }
         result
-    })
+    }
 }

@@ -1,7 +1,7 @@
 //! Shows how far long work is: a bar on a terminal, a line now and then in a log, objects for programs.
 
 use std::io::IsTerminal;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use super::logging::tell;
 use super::made::Made;
 
 /// How often a line is printed where there is no terminal.
@@ -49,6 +50,17 @@ pub struct ProgressArgs {
 }
 
 static CHOSEN: OnceLock<Show> = OnceLock::new();
+/// The work that was begun last, whose bar may be on the terminal.
+static LATEST: Mutex<Weak<Inner>> = Mutex::new(Weak::new());
+
+/// Says a line to the user, above the bar if there is one.
+pub fn say(line: &str) {
+    let latest = LATEST.lock().upgrade();
+    match latest {
+        Some(inner) => Progress(inner).say(line),
+        None => tell(line),
+    }
+}
 
 impl ProgressArgs {
     /// Has everything that follows in this process shown so. Only the first call has an effect.
@@ -105,8 +117,9 @@ impl Progress {
         let bar = if way == Way::Bar { bar() } else { ProgressBar::hidden() };
         let made = Mutex::new(Made::begun(what.into(), Instant::now()));
         let progress = Self(Arc::new(Inner { way, bar, made, teller: Mutex::default() }));
+        *LATEST.lock() = Arc::downgrade(&progress.0);
         if let Ok(runtime) = Handle::try_current() {
-            *progress.0.teller.lock() = Some(runtime.spawn(tell(Arc::downgrade(&progress.0), way)));
+            *progress.0.teller.lock() = Some(runtime.spawn(watch(Arc::downgrade(&progress.0), way)));
         }
         progress
     }
@@ -126,6 +139,16 @@ impl Progress {
         self.0.made.lock().step = step.into();
     }
 
+    /// A look begins at so many records, in which so many bytes are opened; what an earlier one has done is done again.
+    pub fn begin(&self, records: u64, bytes: u64) {
+        self.0.made.lock().begin(records, bytes, Instant::now());
+    }
+
+    /// So many records are done.
+    pub fn set_records(&self, records: u64) {
+        self.0.made.lock().records = records;
+    }
+
     /// So many bytes are done.
     pub fn set_bytes(&self, bytes: u64) {
         self.0.made.lock().bytes = bytes;
@@ -143,7 +166,7 @@ impl Progress {
 
     /// Prints a line to standard error, above the bar.
     pub fn say(&self, line: &str) {
-        self.0.bar.suspend(|| eprintln!("{line}"));
+        self.0.bar.suspend(|| tell(line));
     }
 
     /// What was done so far, in one phrase: `12 files, 3.4 MiB in 0.8 s`.
@@ -157,7 +180,7 @@ impl Progress {
         if let Some(teller) = self.0.teller.lock().take() {
             teller.abort();
             if self.0.way == Way::Objects {
-                eprintln!("{}", self.0.made.lock().object(Instant::now(), true));
+                tell(&self.0.made.lock().object(Instant::now(), true).to_string());
             }
         }
         self.0.bar.finish_and_clear();
@@ -184,8 +207,8 @@ impl Inner {
                 self.bar.set_position(made.bytes);
                 self.bar.set_message(made.line(now));
             }
-            Way::Lines => eprintln!("{}", made.line(now)),
-            Way::Objects => eprintln!("{}", made.object(now, false)),
+            Way::Lines => tell(&made.line(now)),
+            Way::Objects => tell(&made.object(now, false).to_string()),
             Way::Nothing => {}
         }
     }
@@ -195,12 +218,12 @@ impl Inner {
         let line = self.made.lock().line(Instant::now());
         match self.way {
             Way::Objects => self.show(),
-            _ => self.bar.suspend(|| eprintln!("{line}")),
+            _ => self.bar.suspend(|| tell(&line)),
         }
     }
 }
 
-async fn tell(work: std::sync::Weak<Inner>, way: Way) {
+async fn watch(work: Weak<Inner>, way: Way) {
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + way.every(), way.every());
     let mut asked = signal(SignalKind::user_defined1()).ok();
     loop {

@@ -29,6 +29,7 @@ pub struct Report {
     pub(super) to_recover: u64,
     /// Why keys may be swapped out; `None` if they are locked in memory.
     pub(super) keys_unlocked: Option<String>,
+    pub(super) log: Option<String>,
     pub(super) error: Option<String>,
 }
 

@@ -48,6 +48,7 @@ pub(super) fn lines(report: &Report) -> Vec<(&'static str, String)> {
     lines.extend(cleaning(volume).map(|text| ("cleaning", text)));
     lines.push(("store", requests(store)));
     lines.extend(report.cost.as_ref().map(|cost| ("cost", price(cost))));
+    lines.extend(report.log.clone().map(|place| ("log", place)));
     lines
 }
 

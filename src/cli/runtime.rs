@@ -1,11 +1,14 @@
-//! Builds the tokio runtime, once a command is past the point where it may still fork.
+//! Builds the tokio runtime, once a command is past the point where it may still fork, and ends it when a user wants.
 
 use std::future::Future;
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
+use super::progress;
 
 /// Threads for what blocks: files of a bucket that is a directory, sealing, mount(2). Each keeps some memory for itself,
 /// so that the runtime's own limit of 512 would cost more than any cache. Never fewer than can wait for the mount
@@ -47,6 +50,68 @@ pub fn block_on<T>(future: impl Future<Output = CommandResult<T>>) -> CommandRes
             Ok(()) = tokio::signal::ctrl_c() => Err(CommandError::silent(Exit::Interrupted)),
         }
     })
+}
+
+/// Told to work that can stop half-way and leave things in order.
+#[derive(Clone, Debug)]
+pub struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// Whether it is to stop.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Waits until it is to stop.
+    pub async fn asked(&self) {
+        if self.0.clone().wait_for(|asked| *asked).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+/// Runs `work` to its end. The first Ctrl-C or SIGTERM asks it to stop, which it may take its time for; the second ends it
+/// where it is, with `abrupt`.
+///
+/// # Errors
+/// Those of `work`; `abrupt`.
+pub fn block_on_calmly<T>(
+    abrupt: CommandError,
+    work: impl AsyncFnOnce(Stop) -> CommandResult<T>,
+) -> CommandResult<T> {
+    let runtime = multi_thread()?;
+    let ended = runtime.block_on(async {
+        let on = |kind| signal(kind).map_err(|e| cannot_listen(&e));
+        let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+        let (ask, asked) = watch::channel(false);
+        let work = work(Stop(asked));
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                result = &mut work => return result.map(Some),
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if ask.send_replace(true) {
+                return Ok(None);
+            }
+            progress::say("stopping: what is whole is kept; press Ctrl-C again to end at once");
+        }
+    });
+    match ended {
+        Ok(Some(value)) => Ok(value),
+        Ok(None) => {
+            // Threads that wait for a disk or a store are not waited for.
+            runtime.shutdown_background();
+            Err(abrupt)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn cannot_listen(error: &std::io::Error) -> CommandError {
+    CommandError::new(Exit::Failure, format!("cannot handle signals: {error}"))
 }
 
 fn no_threads(error: &std::io::Error) -> CommandError {

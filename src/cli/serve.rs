@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
 use super::figures::{Figures, Page};
+use super::logging::tell;
 use super::mount::{Front, MountArgs};
 use super::open::greeting;
 use super::progress::Progress;
@@ -101,6 +102,7 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
         socket: PathBuf::new(),
     };
     let shelf = state_dir.map(|state| Shelf::of(&state, opened.volume));
+    let log = front.log().place();
     let kept = move || shelf.as_ref().map_or(0, Shelf::count);
     let ready = format!("Mounted {url} at {}\n{}", point.display(), to_recover(kept()));
     let more = {
@@ -108,6 +110,7 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
         move || {
             let mut more = figures.all(&vfs);
             more.insert("to_recover".to_owned(), kept().into());
+            more.insert("log".to_owned(), log.as_str().into());
             more.insert("keys_unlocked".to_owned(), unlocked_because().into());
             more
         }
@@ -205,7 +208,7 @@ impl Keeper {
             tokio::select! {
                 ended = mounted.ended() => return ended.map_err(|e| explain::mount(&e)),
                 asked = self.signals.next() => match asked {
-                    Ask::Show => eprintln!("{}", log_line(&[Report::of(&live.status())])),
+                    Ask::Show => tell(&log_line(&[Report::of(&live.status())])),
                     asked => {
                         tracing::info!(?asked, "unmounting");
                         break;

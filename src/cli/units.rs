@@ -152,6 +152,12 @@ pub fn show_duration(span: Duration) -> String {
 /// `count` things: `1 file`, `2,048 files`.
 #[must_use]
 pub fn show_count(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", show_number(count), if count == 1 { one } else { many })
+}
+
+/// A number in groups of three digits: `2,048`.
+#[must_use]
+pub fn show_number(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -160,7 +166,7 @@ pub fn show_count(count: u64, one: &str, many: &str) -> String {
         }
         text.push(digit);
     }
-    format!("{text} {}", if count == 1 { one } else { many })
+    text
 }
 
 /// The local time of day to the minute, or to the nanosecond with its zone for machines (`precise`).

@@ -1,14 +1,14 @@
 //! A command's end of the socket.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use super::protocol::{REPLY_BYTES_MAX, Reply};
-use super::{ControlError, MountEntry, Progress, Registry, Request};
+use super::{ControlError, MountEntry, Progress, Request};
 
 /// A connection to a running mount, good for one request.
 #[derive(Debug)]
@@ -18,14 +18,6 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the user's mount at `mountpoint`.
-    ///
-    /// # Errors
-    /// [`ControlError::NotMounted`] if there is none, [`ControlError::Gone`] if its process does not answer.
-    pub async fn find(mountpoint: &Path) -> Result<Self, ControlError> {
-        Self::connect(&Registry::of_user()?.find(mountpoint)?).await
-    }
-
     /// Connects to the mount of `entry`.
     ///
     /// # Errors
@@ -80,6 +72,7 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -89,7 +82,7 @@ mod tests {
 
     use crate::store::{Limits, Timetable};
 
-    use super::super::{Failure, FailureKind, Server, Step, Subject};
+    use super::super::{Failure, FailureKind, Registry, Server, Step, Subject};
     use super::*;
 
     /// A mount that counts what is asked of it.

@@ -20,6 +20,17 @@ pub enum ControlError {
     /// No volume is mounted there, as far as the registry knows.
     #[error("no volume is mounted at {}", .0.display())]
     NotMounted(PathBuf),
+    /// A volume is mounted there by another user.
+    #[error("the volume at {} is mounted by another user (uid {uid})", .point.display())]
+    OfAnother {
+        /// Where.
+        point: PathBuf,
+        /// By whom.
+        uid: u32,
+    },
+    /// A volume is mounted there by this user, and is in no registry that is known.
+    #[error("a volume is mounted at {}, but its control socket is not where this process looks", .0.display())]
+    Unknown(PathBuf),
     /// The mount's process does not answer.
     #[error("the process that serves {} is gone", .0.display())]
     Gone(PathBuf),

@@ -6,6 +6,7 @@
 mod client;
 mod error;
 mod live;
+mod lookup;
 mod path_text;
 mod protocol;
 mod registry;
@@ -14,6 +15,7 @@ mod server;
 pub use client::Client;
 pub use error::ControlError;
 pub use live::Live;
+pub use lookup::{find, mounts};
 pub use protocol::{Failure, FailureKind, Progress, Request, Step};
 pub use registry::{MountEntry, Registry};
 pub use server::{Server, Subject, limits_status};

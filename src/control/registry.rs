@@ -53,8 +53,23 @@ impl Registry {
     /// [`ControlError::NoRuntimeDir`], [`ControlError::UnsafeDir`], or the system's.
     pub fn of_user() -> Result<Self, ControlError> {
         let root = rustix::process::geteuid().is_root();
-        let dir = place(root, |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute()));
+        let dir = places(root, variable).into_iter().next();
         Self::at(dir.ok_or(ControlError::NoRuntimeDir)?)
+    }
+
+    /// The other registries of this user: of sessions, and of what runs outside of one (`sudo -u`, timers). Nothing is made
+    /// there or changed that is not closed to others already.
+    pub(super) fn others_of_user() -> Vec<Self> {
+        let user = rustix::process::geteuid();
+        let session = format!("/run/user/{}/coffer", user.as_raw()).into();
+        let mut dirs = places(user.is_root(), variable);
+        let first = (!dirs.is_empty()).then(|| dirs.remove(0));
+        if !user.is_root() {
+            dirs.push(session);
+        }
+        dirs.retain(|dir| Some(dir) != first.as_ref() && is_closed(dir, user.as_raw()));
+        dirs.dedup();
+        dirs.into_iter().map(Self).collect()
     }
 
     /// A registry in `dir`, which is made if it is not there, and closed to other users.
@@ -114,7 +129,8 @@ impl Registry {
         let entry = read(path)?;
         // Nothing outside the directory is believed, or removed; nor what others put here before it was closed to them.
         let ours = entry.socket == path.with_extension("sock") && is_own(path) && is_own(&entry.socket);
-        if ours && is_running(entry.pid) {
+        // The number may be one of another pid namespace: of a container with which this directory is shared.
+        if ours && (is_running(entry.pid) || is_listened_to(&entry.socket)) {
             return Some(entry);
         }
         let _ = fs::remove_file(path.with_extension("sock"));
@@ -125,11 +141,17 @@ impl Registry {
     /// Picks the place of a new mount's socket. Nothing is there when this returns.
     pub(super) fn new_socket(&self, pid: u32) -> Result<PathBuf, ControlError> {
         static MOUNTS: AtomicU64 = AtomicU64::new(0);
-        let number = MOUNTS.fetch_add(1, Ordering::Relaxed);
-        let socket = self.0.join(format!("{pid}-{number}.sock"));
-        if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
-            return Err(ControlError::PathTooLong(socket));
-        }
+        let socket = loop {
+            let number = MOUNTS.fetch_add(1, Ordering::Relaxed);
+            let socket = self.0.join(format!("{pid}-{number}.sock"));
+            if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+                return Err(ControlError::PathTooLong(socket));
+            }
+            // A process of another pid namespace may have the same number.
+            if !is_listened_to(&socket) {
+                break socket;
+            }
+        };
         // A process that had this number before may have left one.
         match fs::remove_file(&socket) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -182,6 +204,21 @@ fn is_running(pid: u32) -> bool {
     state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
+/// Whether somebody listens at the socket. Waits for nobody: one that has stopped and many want to speak to counts.
+fn is_listened_to(socket: &Path) -> bool {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let Ok(address) = SocketAddrUnix::new(socket) else { return false };
+    socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .is_ok_and(|ours| matches!(connect(&ours, &address), Ok(()) | Err(rustix::io::Errno::AGAIN)))
+}
+
+/// Whether a directory belongs to this user and nobody else can look into it.
+fn is_closed(dir: &Path, user: u32) -> bool {
+    fs::symlink_metadata(dir)
+        .is_ok_and(|about| about.is_dir() && about.uid() == user && about.mode() & 0o077 == 0)
+}
+
 fn read(path: &Path) -> Option<MountEntry> {
     let mut text = Vec::new();
     let file =
@@ -193,15 +230,18 @@ fn read(path: &Path) -> Option<MountEntry> {
     serde_json::from_slice(&text).ok()
 }
 
-fn place(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+fn variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// Where a user's registries may be; a new mount goes into the first.
+fn places(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
     if root {
-        return Some(PathBuf::from("/run/coffer"));
+        return vec![PathBuf::from("/run/coffer")];
     }
-    if let Some(runtime) = variable("XDG_RUNTIME_DIR") {
-        return Some(runtime.join("coffer"));
-    }
-    let state = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")))?;
-    Some(state.join("coffer/run"))
+    let session = variable("XDG_RUNTIME_DIR").map(|dir| dir.join("coffer"));
+    let state = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")));
+    session.into_iter().chain(state.map(|dir| dir.join("coffer/run"))).collect()
 }
 
 #[cfg(test)]
@@ -234,14 +274,15 @@ mod tests {
             }
         };
         let runtime = set(&[("XDG_RUNTIME_DIR", "/run/user/7"), ("HOME", "/h")]);
-        assert_eq!(place(false, runtime), Some("/run/user/7/coffer".into()));
-        assert_eq!(place(true, runtime), Some("/run/coffer".into()));
-        assert_eq!(place(false, set(&[("HOME", "/h")])), Some("/h/.local/state/coffer/run".into()));
-        assert_eq!(
-            place(false, set(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")])),
-            Some("/s/coffer/run".into())
-        );
-        assert_eq!(place(false, set(&[])), None);
+        let place = |root, of: &dyn Fn(&str) -> Option<PathBuf>| {
+            let places = places(root, of);
+            places.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(place(false, &runtime), ["/run/user/7/coffer", "/h/.local/state/coffer/run"]);
+        assert_eq!(place(true, &runtime), ["/run/coffer"]);
+        assert_eq!(place(false, &set(&[("HOME", "/h")])), ["/h/.local/state/coffer/run"]);
+        assert_eq!(place(false, &set(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")])), ["/s/coffer/run"]);
+        assert!(place(false, &set(&[])).is_empty());
     }
 
     #[test]
@@ -288,6 +329,21 @@ mod tests {
         std::mem::forget(registry.publish(&unheard).unwrap());
         assert_eq!(registry.entries(), []);
         assert_eq!(fs::read_dir(&registry.0).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_process_of_another_pid_namespace_is_known_by_its_socket() {
+        let (_dir, registry) = registry();
+        // No process has this number here.
+        let elsewhere = entry(&registry, Path::new("/a"), u32::MAX);
+        let listener = std::os::unix::net::UnixListener::bind(&elsewhere.socket).unwrap();
+        std::mem::forget(registry.publish(&elsewhere).unwrap());
+        assert_eq!(registry.entries(), std::slice::from_ref(&elsewhere));
+        // Nor does one that has it there, too, take its socket away.
+        assert_ne!(registry.new_socket(u32::MAX).unwrap(), elsewhere.socket);
+        assert!(elsewhere.socket.exists());
+        drop(listener);
+        assert_eq!(registry.entries(), []);
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
+/// The type that our mounts have.
+const KIND: &[u8] = b"fuse.coffer";
 
 /// The number of a mounted filesystem's device: unique as long as it is mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +30,8 @@ pub(super) struct Mount {
     pub(super) device: Device,
     pub(super) point: PathBuf,
     pub(super) source: String,
+    /// The user who has mounted it, if it is one of ours.
+    owner: Option<u32>,
 }
 
 /// What is visible at `point`, which must be an absolute path without symbolic links: the last mount there.
@@ -49,9 +53,20 @@ pub fn mount_point_of(path: &Path) -> Option<PathBuf> {
     innermost(&std::fs::read(MOUNTINFO).ok()?, path)
 }
 
+/// The user who has mounted the volume that holds `path`, which must be as for [`mount_point_of`]; `None` if no volume does.
+#[must_use]
+pub fn owner_of(path: &Path) -> Option<u32> {
+    around(&std::fs::read(MOUNTINFO).ok()?, path)?.owner
+}
+
 fn innermost(list: &[u8], path: &Path) -> Option<PathBuf> {
-    let points = list.split(|byte| *byte == b'\n').filter_map(parse).map(|mount| mount.point);
-    points.filter(|point| path.starts_with(point)).max_by_key(|point| point.components().count())
+    around(list, path).map(|mount| mount.point)
+}
+
+/// Of several mounts at one point, the last.
+fn around(list: &[u8], path: &Path) -> Option<Mount> {
+    let mounts = list.split(|byte| *byte == b'\n').filter_map(parse);
+    mounts.filter(|mount| path.starts_with(&mount.point)).max_by_key(|mount| mount.point.components().count())
 }
 
 /// A process in whose mount namespace a filesystem is mounted; `None` if there is none that may be looked at.
@@ -77,9 +92,13 @@ fn parse(line: &[u8]) -> Option<Mount> {
     let (major, minor) = device.split_once(':')?;
     let device = Device { major: major.parse().ok()?, minor: minor.parse().ok()? };
     let point = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
-    // Optional fields of any number end with a lone dash; then come type and source.
-    let source = fields.skip_while(|field| *field != b"-").nth(2)?;
-    Some(Mount { device, point, source: String::from_utf8_lossy(&unescape(source)).into_owned() })
+    // Optional fields of any number end with a lone dash; then come type, source and options.
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let (kind, source) = (fields.next()?, fields.next()?);
+    let options = std::str::from_utf8(fields.next().unwrap_or_default()).unwrap_or_default();
+    let owner = options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok());
+    let owner = owner.filter(|_| kind == KIND);
+    Some(Mount { device, point, source: String::from_utf8_lossy(&unescape(source)).into_owned(), owner })
 }
 
 /// Undoes the kernel's `\ooo` for space, tab, newline and backslash.
@@ -125,6 +144,19 @@ broken line\n";
         assert_eq!(holds("/mnt/a b/c/d"), Some("/mnt/a b".into()));
         assert_eq!(holds("/mnt/a/b"), Some("/mnt/a".into()));
         assert_eq!(holds("/mnt/ab"), Some("/".into()), "no path inside /mnt/a");
+    }
+
+    #[test]
+    fn whose_a_mount_is_says_its_option_user_id() {
+        let first = LIST.split(|b| *b == b'\n').nth(1).unwrap();
+        assert_eq!(around(first, Path::new("/mnt/a b/c")).unwrap().owner, Some(0));
+        assert_eq!(
+            around(LIST, Path::new("/mnt/a b/c")).unwrap().source,
+            "two words",
+            "the last at its point"
+        );
+        let other = b"43 22 0:55 / /o rw - fuse.sshfs x rw,user_id=1000,group_id=0\n";
+        assert_eq!(around(other, Path::new("/o")).unwrap().owner, None);
     }
 
     #[test]

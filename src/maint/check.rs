@@ -45,9 +45,17 @@ impl Default for CheckOptions {
 /// How far a check is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// So many records have been looked at.
+    /// A look begins, perhaps anew. As far as the volume tells, so many inodes and names are to be looked at, and so many
+    /// sealed bytes to be opened.
+    Begun {
+        /// Inodes and names.
+        records: u64,
+        /// Sealed bytes of contents and of metadata objects.
+        bytes: u64,
+    },
+    /// So many inodes and names have been looked at.
     Records(u64),
-    /// So many bytes of contents have been opened.
+    /// So many sealed bytes have been opened.
     Bytes(u64),
 }
 
@@ -201,6 +209,7 @@ async fn without_records(
     let mut findings = Findings::new(options.findings_max);
     findings.add(Subject::Volume, Problem::RecordsUnreadable { why });
     let listing = Listing::take(&volume.vault, &mut Segments::default(), &mut findings).await?;
+    watch(Step::Begun { records: 0, bytes: listing.meta_bytes() });
     listing.check_headers(&volume.vault, &mut findings).await?;
     listing.open_meta(&volume.vault, &mut findings, |bytes| watch(Step::Bytes(bytes))).await?;
     let totals = Totals { objects: listing.objects, object_bytes: listing.bytes, ..Totals::default() };
@@ -245,6 +254,7 @@ impl Survey<'_> {
         self.segments.load(&self.source.engine, &vault, &mut self.findings).await?;
         let listing = Listing::take(&vault, &mut self.segments, &mut self.findings).await?;
         (self.totals.objects, self.totals.object_bytes) = (listing.objects, listing.bytes);
+        self.tell_what_is_to_be_done(options, &listing);
         self.segments.ask(&vault).await?;
         if self.segments.absent().next().is_some()
             && let Some(newest) = newest().await?
@@ -254,6 +264,7 @@ impl Survey<'_> {
         let mut reader = options.read_data.then(|| DataReader::new(vault.clone()));
         Box::pin(self.look_at_inodes(reader.as_mut())).await?;
         self.look_at_entries().await?;
+        (self.watch)(Step::Records(self.records));
         self.look_at_overlaps().await?;
         self.look_for_strays().await?;
         // Once more, for segments that only files know of.
@@ -274,6 +285,19 @@ impl Survey<'_> {
         Ok(())
     }
 
+    /// Tells how much there is to look at and to open.
+    fn tell_what_is_to_be_done(&self, options: &CheckOptions, listing: &Listing) {
+        let inodes = self.superblock.as_ref().map_or(0, |superblock| superblock.files);
+        // Each but the root has a name, and some have several.
+        let records = inodes.saturating_mul(2).saturating_sub(1);
+        let live = self.segments.iter().filter_map(|(_, known)| Some(known.record?.live));
+        let bytes = match options.read_data {
+            true => live.fold(listing.meta_bytes(), u64::saturating_add),
+            false => 0,
+        };
+        (self.watch)(Step::Begun { records, bytes });
+    }
+
     /// The commit that is looked at, and whether somebody holds the volume.
     fn held(&self) -> (u64, bool) {
         let superblock = self.superblock.as_ref();
@@ -288,9 +312,9 @@ impl Survey<'_> {
         listing: &Listing,
         newest: impl AsyncFn() -> Result<Option<Engine>, MaintError>,
     ) -> Result<(), MaintError> {
-        let (mut lost, bytes) = reader.finish().await?;
+        let (mut lost, bytes, opened) = reader.finish().await?;
         self.totals.read_bytes = bytes;
-        self.tell_bytes(bytes);
+        self.tell_bytes(opened);
         if lost.len() > 0
             && let Some(newest) = newest().await?
         {
@@ -305,8 +329,8 @@ impl Survey<'_> {
         lost.tell(&mut self.findings);
         self.look_at_frames().await?;
         let vault = &self.source.vault;
-        let (read, watch) = (self.totals.read_bytes, self.watch);
-        listing.open_meta(vault, &mut self.findings, |more| watch(Step::Bytes(read + more))).await
+        let watch = self.watch;
+        listing.open_meta(vault, &mut self.findings, |more| watch(Step::Bytes(opened + more))).await
     }
 
     /// Heads and footers of all segments: what the cleaner and a salvage go by.

@@ -287,7 +287,7 @@ impl Survey<'_> {
                 let index = base.saturating_add(u64::from(index));
                 reader.push(ino, index, file.size, place, &seal).await?;
             }
-            self.tell_bytes(reader.bytes());
+            self.tell_bytes(reader.opened());
         }
         Ok(())
     }

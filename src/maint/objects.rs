@@ -17,8 +17,8 @@ const OPENED_AT_ONCE: usize = 1;
 pub(super) struct Listing {
     pub(super) objects: u64,
     pub(super) bytes: u64,
-    /// Paths of metadata objects, and what the engine calls them.
-    meta: Vec<(String, String)>,
+    /// Paths of metadata objects, what the engine calls them, and their lengths.
+    meta: Vec<(String, String, u64)>,
     headers: Vec<u64>,
 }
 
@@ -43,7 +43,7 @@ impl Listing {
                     }
                 }
                 "m" => match peek::engine_path(vault, &path) {
-                    Some(name) => listing.meta.push((path, name)),
+                    Some(name) => listing.meta.push((path, name, size)),
                     None => findings.add(Subject::Object(path), Problem::ObjectStray),
                 },
                 "header" => match rest.parse::<u64>() {
@@ -89,22 +89,33 @@ impl Listing {
         Ok(())
     }
 
-    /// Opens every byte of every metadata object. One that went away since it was listed was not needed,
-    /// nor is one that is sealed with a key that was rotated away: the engine's opening has read what is.
+    /// Bytes of all metadata objects.
+    pub(super) fn meta_bytes(&self) -> u64 {
+        self.meta.iter().map(|(_, _, size)| size).sum()
+    }
+
+    /// Opens every byte of every metadata object, and tells how many that were so far. One that went away since it was
+    /// listed was not needed, nor is one that is sealed with a key that was rotated away: the engine's opening has read
+    /// what is.
     pub(super) async fn open_meta(
         &self,
         vault: &Vault,
         findings: &mut Findings,
         tell: impl Fn(u64),
     ) -> Result<(), MaintError> {
-        let mut opened = stream::iter(&self.meta)
-            .map(|(path, name)| async move { (path, name, peek::engine_object(vault, name).await) })
-            .buffer_unordered(OPENED_AT_ONCE);
-        while let Some((path, name, result)) = opened.next().await {
+        let mut opened =
+            stream::iter(&self.meta)
+                .map(|(path, name, size)| async move {
+                    (path, name, size, peek::engine_object(vault, name).await)
+                })
+                .buffer_unordered(OPENED_AT_ONCE);
+        let mut done: u64 = 0;
+        while let Some((path, name, size, result)) = opened.next().await {
+            done = done.saturating_add(*size);
+            tell(done);
             match result {
-                Ok(bytes) => tell(bytes.len() as u64),
                 // Or it is left from before the key was rotated, and waits to be collected.
-                Err(VaultError::Missing(_) | VaultError::OldKey { .. }) => {}
+                Ok(_) | Err(VaultError::Missing(_) | VaultError::OldKey { .. }) => {}
                 Err(VaultError::Damaged(damage)) => {
                     let problem = Problem::MetaObject { name: name.clone(), why: damage.what };
                     findings.add(Subject::Object(path.clone()), problem);

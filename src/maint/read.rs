@@ -51,14 +51,23 @@ struct Batch {
 /// A block that does not read.
 type Bad = (Wanted, LostBecause);
 
+/// A batch that is done with: the bytes that its blocks have, those that were fetched and opened, and what does not read.
+struct Done {
+    blocks: u64,
+    bytes: u64,
+    bad: Vec<Bad>,
+}
+
 /// Gathers blocks into GETs and opens what they bring.
 pub(super) struct DataReader {
     vault: Vault,
     keys: LruCache<SegmentId, Arc<ObjectKey>>,
     batches: VecDeque<Batch>,
-    tasks: JoinSet<Result<(u64, Vec<Bad>), DataError>>,
+    tasks: JoinSet<Result<Done, DataError>>,
     lost: Lost,
     bytes: u64,
+    /// Bytes of blocks whose turn has come and gone; without what lay between them.
+    opened: u64,
 }
 
 impl DataReader {
@@ -70,12 +79,13 @@ impl DataReader {
             tasks: JoinSet::new(),
             lost: Lost::default(),
             bytes: 0,
+            opened: 0,
         }
     }
 
-    /// Bytes that have been opened.
-    pub(super) const fn bytes(&self) -> u64 {
-        self.bytes
+    /// Bytes of the blocks that are done with.
+    pub(super) const fn opened(&self) -> u64 {
+        self.opened
     }
 
     /// Adds block `index` of `ino`.
@@ -117,22 +127,24 @@ impl DataReader {
         Ok(())
     }
 
-    /// Waits for everything; gives what does not read, and how many bytes do.
-    pub(super) async fn finish(mut self) -> Result<(Lost, u64), MaintError> {
+    /// Waits for everything; gives what does not read, how many bytes do, and how many the blocks have.
+    pub(super) async fn finish(mut self) -> Result<(Lost, u64, u64), MaintError> {
         while let Some(batch) = self.batches.pop_front() {
             self.send(batch).await?;
         }
         while !self.tasks.is_empty() {
             self.take_in().await?;
         }
-        Ok((self.lost, self.bytes))
+        Ok((self.lost, self.bytes, self.opened))
     }
 
     async fn send(&mut self, batch: Batch) -> Result<(), MaintError> {
         while self.tasks.len() >= GETS_MAX {
             self.take_in().await?;
         }
-        self.tasks.spawn(carry_out(self.vault.clone(), batch));
+        let blocks: u64 = batch.blocks.iter().map(|wanted| wanted.place.sealed_range().len() as u64).sum();
+        let work = carry_out(self.vault.clone(), batch);
+        self.tasks.spawn(async move { work.await.map(|(bytes, bad)| Done { blocks, bytes, bad }) });
         Ok(())
     }
 
@@ -144,7 +156,8 @@ impl DataReader {
                 return Err(MaintError::Moving);
             }
             Some(Ok(result)) => {
-                let (bytes, bad) = result?;
+                let Done { blocks, bytes, bad } = result?;
+                self.opened += blocks;
                 self.bytes += bytes;
                 for (wanted, because) in bad {
                     let blocks = wanted.index..wanted.index.saturating_add(1);

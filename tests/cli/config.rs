@@ -109,3 +109,30 @@ fn another_file_is_read_instead_if_it_is_named() {
     assert!(String::from_utf8(output.stdout).unwrap().starts_with("photos  "));
     bench.run(&["--config", "none.toml", "config", "list"]).refused(Exit::Usage, "none.toml");
 }
+
+#[test]
+fn options_that_all_commands_have_are_settings_too() {
+    let bench = bench("");
+    let defaults = "[defaults]\nlog-format = \"json\"\nlog-file = \"all.log\"\nprogress = \"none\"\n";
+    bench.secret(FILE, &format!("{defaults}{}", photos(&bench, "log = \"debug\"\n")));
+    bench.run(&["ls", "--passphrase-file", "right", "photos"]).ok();
+    let log = bench.path("home/.config/coffer/all.log");
+    let lines = fs::read_to_string(&log).unwrap();
+    assert!(lines.lines().count() > 0);
+    for line in lines.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(line["target"].is_string() && line["fields"]["message"].is_string(), "{line}");
+    }
+    let shown = bench.run(&["config", "show", "photos"]).ok();
+    for (name, value) in [("log ", "[volume.photos]"), ("log-file", "[defaults]"), ("progress", "none")] {
+        assert!(shown.lines().any(|line| line.starts_with(name) && line.contains(value)), "{name}: {shown}");
+    }
+    // The command line is nearer; and no file says which file is read.
+    let ended = bench.run(&["ls", "--log-format", "text", "--passphrase-file", "right", "photos"]);
+    ended.ok();
+    assert!(!fs::read_to_string(&log).unwrap().ends_with("}\n"));
+    bench.secret(FILE, "[defaults]\nconfig = \"other.toml\"\n");
+    bench.run(&["config", "list"]).refused(Exit::Usage, "there is no setting \"config\"");
+    bench.secret(FILE, &format!("[defaults]\nlog-to = \"moon\"\n{}", photos(&bench, "")));
+    bench.run(&["ls", "photos"]).refused(Exit::Usage, "config.toml:2 [defaults]: log-to = \"moon\"");
+}

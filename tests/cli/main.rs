@@ -12,6 +12,7 @@ mod maintenance;
 mod refusals;
 mod rotation;
 mod snapshot;
+mod stopping;
 mod store;
 mod support;
 mod terminal;

@@ -164,3 +164,23 @@ fn records_that_cannot_be_read_end_with_35_and_name_the_object() {
         fs::write(&object, bytes).unwrap();
     }
 }
+
+#[test]
+fn programs_are_told_how_far_a_check_and_a_repair_are() {
+    let bench = populated();
+    let last = |args: &[&str]| {
+        let ended = bench.on_volume(args[0], &[&args[1..], &["--progress", "json"]].concat());
+        let object: Value = serde_json::from_str(ended.stderr.lines().last().unwrap()).unwrap();
+        assert_eq!((ended.code, &object["is_done"]), (0, &Value::Bool(true)), "{}", ended.stderr);
+        object
+    };
+    let check = last(&["check"]);
+    // Four inodes, three names.
+    assert_eq!((&check["records"], &check["total_records"]), (&7.into(), &7.into()), "{check}");
+    assert_eq!(check["total_bytes"], Value::Null);
+    let check = last(&["check", "--read-data"]);
+    assert!(check["total_bytes"].as_u64() > Some(400_000), "{check}");
+    assert_eq!(check["bytes"], check["total_bytes"]);
+    let repair = last(&["repair", "--yes"]);
+    assert_eq!((&repair["step"], &repair["records"]), (&"look 2".into(), &7.into()), "{repair}");
+}

@@ -13,6 +13,7 @@ mod azure_and_google;
 mod backends;
 mod conformance;
 mod keys;
+mod pages;
 mod races;
 mod requests;
 mod told;

@@ -52,7 +52,7 @@ impl Given {
     }
 }
 
-/// The definition of the command line in which the command at `path` knows what `config` says.
+/// The definition of the command line in which the command at `path`, and options that all have, know what `config` says.
 pub(super) fn apply(
     command: Command,
     path: &[String],
@@ -60,8 +60,25 @@ pub(super) fn apply(
     volume: Option<&Section>,
     given: &Given,
 ) -> Command {
+    let command = command.mut_args(|arg| {
+        let setting = arg.get_long().and_then(|long| config.setting(volume, long));
+        match setting.filter(|_| arg.is_global_set()).map(|setting| setting.value.clone()) {
+            Some(value) => arg.default_value(value),
+            None => arg,
+        }
+    });
+    apply_at(command, path, config, volume, given)
+}
+
+fn apply_at(
+    command: Command,
+    path: &[String],
+    config: &Config,
+    volume: Option<&Section>,
+    given: &Given,
+) -> Command {
     if let Some((name, rest)) = path.split_first() {
-        return command.mut_subcommand(name, |inner| apply(inner, rest, config, volume, given));
+        return command.mut_subcommand(name, |inner| apply_at(inner, rest, config, volume, given));
     }
     let is_secret_nearer =
         given.says_a_secret() || SECRETS.iter().any(|name| std::env::var_os(variable(name)).is_some());

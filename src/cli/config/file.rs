@@ -11,7 +11,7 @@ use clap::{ArgAction, Command, CommandFactory};
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
-use super::settings::is_setting;
+use super::settings::{is_setting, of_mount};
 use crate::cli::args::Cli;
 use crate::cli::error::{CommandError, CommandResult};
 
@@ -146,7 +146,7 @@ impl Config {
         let mut text = String::new();
         file.by_ref().take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(|e| failed(&e))?;
         let document: Document = toml::from_str(&text).map_err(|e| failed(&e.to_string().trim_end()))?;
-        let reader = Reader { path, text: &text, mount: mount_command() };
+        let reader = Reader { path, text: &text, mount: of_mount(&Cli::command()) };
         reader.section("defaults", document.defaults, &mut self.defaults)?;
         for (name, lines) in document.volume {
             let title = format!("volume.{}", name.get_ref());
@@ -245,10 +245,6 @@ impl Reader<'_> {
 fn with_article(kind: &str) -> String {
     let article = if kind.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     format!("{article} {kind}")
-}
-
-fn mount_command() -> Command {
-    Cli::command().find_subcommand("mount").cloned().unwrap_or_default()
 }
 
 fn usual_files() -> Vec<PathBuf> {

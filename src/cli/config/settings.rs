@@ -6,9 +6,11 @@ use clap::{Arg, ArgAction, Command};
 /// What the variables of all settings begin with.
 pub const ENVIRONMENT_PREFIX: &str = "COFFER_";
 
-/// Options of `coffer mount` that somebody has to type each time: they give up a protection, or mean nothing from afar.
-pub const ON_THE_LINE_ONLY: [&str; 10] = [
+/// Options of `coffer mount` that no file can give: somebody has to type them each time, because they give up a protection
+/// or mean nothing from afar, or they say which file it is.
+pub const ON_THE_LINE_ONLY: [&str; 11] = [
     "accept-rollback",
+    "config",
     "fault",
     "forensic",
     "foreground",
@@ -20,7 +22,14 @@ pub const ON_THE_LINE_ONLY: [&str; 10] = [
     "verbose",
 ];
 
-/// Whether `name`, without its dashes, is an option of `coffer mount` that may come from elsewhere than the command line.
+/// `coffer mount` with the options that all commands have, of the whole `definition`.
+#[must_use]
+pub(super) fn of_mount(definition: &Command) -> Command {
+    let mount = definition.find_subcommand("mount").cloned().unwrap_or_default();
+    mount.args(definition.get_arguments().filter(|arg| arg.is_global_set()).cloned())
+}
+
+/// Whether `name`, without its dashes, is an option of [`of_mount`] that may come from elsewhere than the command line.
 #[must_use]
 pub fn is_setting(mount: &Command, name: &str) -> bool {
     !ON_THE_LINE_ONLY.contains(&name) && mount.get_arguments().any(|arg| arg.get_long() == Some(name))
@@ -69,10 +78,10 @@ mod tests {
     #[test]
     fn every_option_of_mount_has_its_variable() {
         let definition = definition();
-        let mount = definition.find_subcommand("mount").unwrap();
-        for arg in mount.get_arguments() {
+        for arg in of_mount(&definition).get_arguments() {
             let Some(long) = arg.get_long() else { continue };
-            let expected = (!ON_THE_LINE_ONLY.contains(&long)).then(|| variable(long));
+            let is_setting = !ON_THE_LINE_ONLY.contains(&long) || long == "config";
+            let expected = is_setting.then(|| variable(long));
             assert_eq!(arg.get_env().map(|name| name.to_str().unwrap().to_owned()), expected, "--{long}");
         }
     }
@@ -93,8 +102,8 @@ mod tests {
     #[test]
     fn what_must_be_typed_each_time_still_exists() {
         let definition = definition();
-        let mount = definition.find_subcommand("mount").unwrap();
-        for name in ON_THE_LINE_ONLY.iter().filter(|name| !["help", "verbose"].contains(name)) {
+        let mount = of_mount(&definition);
+        for name in ON_THE_LINE_ONLY.iter().filter(|name| **name != "help") {
             assert!(mount.get_arguments().any(|arg| arg.get_long() == Some(name)), "--{name}");
         }
     }

@@ -136,11 +136,8 @@ fn in_force(config: &Config, name: Option<&str>, volume: Option<&Section>) -> Co
             super::Refusal::Config(error) => error,
             super::Refusal::Clap(error) => CommandError::usage(error.to_string().trim_end().to_owned()),
         })?;
-    let (Some(mount), Some(given)) =
-        (definition.find_subcommand("mount"), matches.subcommand_matches("mount"))
-    else {
-        return Ok(Vec::new());
-    };
+    let mount = settings::of_mount(&definition);
+    let Some(given) = matches.subcommand_matches("mount") else { return Ok(Vec::new()) };
     let mut lines = Vec::new();
     for name in ["url", "mountpoint"] {
         if let Some(setting) = volume.and_then(|section| section.get(name)) {
@@ -149,7 +146,7 @@ fn in_force(config: &Config, name: Option<&str>, volume: Option<&Section>) -> Co
         }
     }
     for arg in mount.get_arguments() {
-        if let Some(long) = arg.get_long().filter(|long| is_setting(mount, long)) {
+        if let Some(long) = arg.get_long().filter(|long| is_setting(&mount, long)) {
             lines.push(line(arg, long, given, config, volume));
         }
     }

@@ -1,0 +1,51 @@
+//! Finds the mounts of a user wherever they are known, and says whose a mount is that is not.
+
+use std::path::{Path, PathBuf};
+
+use super::{ControlError, MountEntry, Registry};
+use crate::fuse::owner_of;
+
+/// All running mounts of the user who runs this process.
+///
+/// # Errors
+/// As [`Registry::of_user`], if there is no registry of another kind either.
+pub fn mounts() -> Result<Vec<MountEntry>, ControlError> {
+    Ok(registries()?.iter().flat_map(Registry::entries).collect())
+}
+
+/// The user's mount at `path`, or the one that `path` is in.
+///
+/// # Errors
+/// [`ControlError::NotMounted`], [`ControlError::OfAnother`] or [`ControlError::Unknown`].
+pub fn find(path: &Path) -> Result<MountEntry, ControlError> {
+    let found = registries()?.iter().find_map(|registry| registry.find(path).ok());
+    found.ok_or_else(|| explain(path))
+}
+
+fn registries() -> Result<Vec<Registry>, ControlError> {
+    let others = Registry::others_of_user();
+    match Registry::of_user() {
+        Ok(first) => Ok(std::iter::once(first).chain(others).collect()),
+        Err(_) if !others.is_empty() => Ok(others),
+        Err(error) => Err(error),
+    }
+}
+
+/// Why there is nothing to be found.
+fn explain(path: &Path) -> ControlError {
+    let point = path.to_owned();
+    let user = rustix::process::geteuid().as_raw();
+    match full(path).and_then(|full| owner_of(&full)) {
+        None => ControlError::NotMounted(point),
+        Some(uid) if uid == user => ControlError::Unknown(point),
+        Some(uid) => ControlError::OfAnother { point, uid },
+    }
+}
+
+/// The path without links; of a mount point itself, which may be closed to this user, those of its directory.
+fn full(path: &Path) -> Option<PathBuf> {
+    path.canonicalize().ok().or_else(|| {
+        let path = std::path::absolute(path).ok()?;
+        Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
+    })
+}
