@@ -46,7 +46,7 @@ const fn store_exit(error: &StoreError) -> Exit {
     match error {
         StoreError::BadUrl { .. } | StoreError::Settings { .. } => Exit::Usage,
         StoreError::NoBucket { .. } => Exit::BucketMissing,
-        StoreError::NotFound { .. } => Exit::Tampered,
+        StoreError::NotFound { .. } | StoreError::Unfit { .. } => Exit::Tampered,
         StoreError::Denied { .. } => Exit::AccessDenied,
         StoreError::Unavailable { .. } => Exit::StoreUnreachable,
         StoreError::IgnoresPreconditions { .. } | StoreError::Misbehaves { .. } => Exit::StoreUnfit,

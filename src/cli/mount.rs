@@ -172,7 +172,7 @@ pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
         factors,
     };
     if foreground {
-        return runtime::multi_thread()?.block_on(serve::run(plan, Front::Terminal));
+        return runtime::block_on_patiently(serve::run(plan, Front::Terminal));
     }
     match daemon::split()? {
         Side::Front(child) => {
@@ -193,7 +193,7 @@ fn background(mut plan: Plan, readiness: Readiness, log_file: Option<Arc<File>>)
     after_fork();
     plan.factors = plan.factors.into_iter().map(Factor::moved).collect();
     let front = Front::Waiting(Some(readiness), log_file);
-    runtime::multi_thread()?.block_on(serve::run(plan, front))
+    runtime::block_on_patiently(serve::run(plan, front))
 }
 
 /// Who is told that the mount is ready.

@@ -64,6 +64,14 @@ pub enum StoreError {
         /// The object's path in the bucket.
         object: String,
     },
+    /// What lies in the object's place cannot be one.
+    #[error("the object {object} cannot be read: {what}")]
+    Unfit {
+        /// The object's path in the bucket.
+        object: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The store overwrites objects although told not to.
     #[error(
         "the bucket {bucket} ignores the condition «only if absent» when writing, so that two writers would \
@@ -99,6 +107,7 @@ impl StoreError {
         match classify(error) {
             Trouble::Missing => Self::NotFound { object },
             Trouble::Exists => Self::AlreadyExists { object },
+            Trouble::Unfit => Self::Unfit { object, what: unfit(error).unwrap_or_default() },
             Trouble::NoBucket => Self::NoBucket { bucket: object },
             Trouble::Denied => Self::Denied { object, detail: detail(error) },
             Trouble::Transient => Self::Unavailable { object, detail: detail(error) },
@@ -107,6 +116,11 @@ impl StoreError {
     }
 }
 
+/// What lies in an object's place, of which the store can say that it is no object. Not a fault of the store.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Unfit(pub(super) &'static str);
+
 /// What an error of the object store asks of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
@@ -114,6 +128,8 @@ pub(crate) enum Trouble {
     Missing,
     /// The object is there already, or a condition failed: an answer, not a fault.
     Exists,
+    /// Something lies in the object's place that can be none: an answer, not a fault.
+    Unfit,
     /// The bucket itself is absent.
     NoBucket,
     /// Credentials are missing, wrong, or lack a permission.
@@ -129,7 +145,7 @@ pub(crate) enum Trouble {
 impl Trouble {
     /// Whether the store answered, so that the error says nothing about its health.
     pub(crate) const fn is_answer(self) -> bool {
-        matches!(self, Self::Missing | Self::Exists | Self::Rejected | Self::Final)
+        matches!(self, Self::Missing | Self::Exists | Self::Unfit | Self::Rejected | Self::Final)
     }
 }
 
@@ -180,10 +196,14 @@ pub(crate) fn classify(error: &RawError) -> Trouble {
 }
 
 fn classify_unnamed(error: &RawError) -> Trouble {
+    if unfit(error).is_some() {
+        return Trouble::Unfit;
+    }
     if let Some(kind) = io_kind(error) {
         return match kind {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Trouble::Denied,
             io::ErrorKind::NotFound => Trouble::Missing,
+            io::ErrorKind::IsADirectory => Trouble::Unfit,
             _ => Trouble::Transient,
         };
     }
@@ -203,6 +223,15 @@ fn classify_unnamed(error: &RawError) -> Trouble {
 fn mentions(error: &RawError, words: &[&str]) -> bool {
     let text = error.to_string();
     words.iter().any(|word| text.contains(word))
+}
+
+/// What is wrong with the object itself, if that is why it was not had.
+pub(super) fn unfit(error: &RawError) -> Option<String> {
+    if io_kind(error) == Some(io::ErrorKind::IsADirectory) {
+        return Some("it is a directory and no file".to_owned());
+    }
+    let RawError::Generic { source, .. } = error else { return None };
+    source.downcast_ref::<Unfit>().map(ToString::to_string)
 }
 
 fn io_kind(error: &RawError) -> Option<io::ErrorKind> {

@@ -197,6 +197,11 @@ impl Bucket {
         error::classify(error) == error::Trouble::Rejected
     }
 
+    /// What is wrong with the object itself, if that is what `error` means.
+    pub(crate) fn unfit(error: &object_store::Error) -> Option<String> {
+        error::unfit(error)
+    }
+
     /// The storage class of segments, if they have one of their own.
     pub(crate) fn segment_class(&self) -> Option<&str> {
         self.segment_class.as_deref()
