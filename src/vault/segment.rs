@@ -89,7 +89,8 @@ impl Vault {
         }
     }
 
-    /// The length of segment `id`, asked of the object itself; `None` if it is not there.
+    /// The length of segment `id`, asked of the object itself; `None` if it is not there, none at all if something else
+    /// lies in its place.
     ///
     /// # Errors
     /// The bucket does not answer in time, or refuses.
@@ -99,6 +100,7 @@ impl Vault {
             Ok(meta) => Ok(Some(meta.size)),
             Err(error) => match VaultError::from(self.bucket().error(path.as_ref(), &error)) {
                 VaultError::Missing(_) => Ok(None),
+                VaultError::Damaged(_) => Ok(Some(0)),
                 error => Err(error),
             },
         }
