@@ -78,6 +78,14 @@ impl Place {
         }
     }
 
+    /// The directory that it is, by its own name.
+    pub(super) fn directory(&self) -> Option<Arc<FilePath>> {
+        match self {
+            Self::Local(directory) => directory.canonicalize().ok().map(Into::into),
+            _ => None,
+        }
+    }
+
     /// Whether objects of `class` must be brought back by hand, within hours, before they can be read.
     fn is_offline(&self, class: &str) -> bool {
         match self {
@@ -182,8 +190,14 @@ mod tests {
 
     #[test]
     fn a_bad_url_is_refused_and_its_secret_not_repeated() {
-        for text in ["", "s3:bucket", "s3:///p", "ftp://h/p", "s3://key:secret@b/p", "s3://b/p?token=secret"]
-        {
+        for text in [
+            "",
+            "s3:bucket",
+            "s3:///p",
+            "ftp://h/p",
+            "s3://key:secret@b/p",
+            "s3://b/p?token=secret",
+        ] {
             let error = Place::parse(text).expect_err(text).to_string();
             assert!(!error.contains("secret"), "{error}");
         }

@@ -27,6 +27,11 @@ fn path(id: SegmentId) -> Path {
     Path::from_iter([DIRECTORY, text.get(..2).unwrap_or_default(), &text])
 }
 
+/// Whether a segment can be called so.
+pub(super) fn is_segment(path: &Path) -> bool {
+    id_of(path).is_some()
+}
+
 fn id_of(path: &Path) -> Option<SegmentId> {
     let id = SegmentId::parse(path.filename()?)?;
     (self::path(id) == *path).then_some(id)

@@ -8,6 +8,7 @@
 //! Writing and deleting are left to it.
 
 mod read;
+pub(super) mod staged;
 mod turns;
 mod walk;
 

@@ -121,6 +121,8 @@ mod tests {
             drop(release);
             assert_eq!(turns.run(&hung, || Ok(9)).await.unwrap(), 9);
         });
+        // The end of the runtime is that of its threads.
+        drop(runtime);
         assert!(turns.0.busy.lock().is_empty());
     }
 }
