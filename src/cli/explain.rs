@@ -47,7 +47,7 @@ const fn store_exit(error: &StoreError) -> Exit {
         StoreError::BadUrl { .. } | StoreError::Settings { .. } => Exit::Usage,
         StoreError::NoBucket { .. } => Exit::BucketMissing,
         StoreError::NotFound { .. } | StoreError::Unfit { .. } => Exit::Tampered,
-        StoreError::Denied { .. } => Exit::AccessDenied,
+        StoreError::Denied { .. } | StoreError::Credentials { .. } => Exit::AccessDenied,
         StoreError::Unavailable { .. } => Exit::StoreUnreachable,
         StoreError::IgnoresPreconditions { .. } | StoreError::Misbehaves { .. } => Exit::StoreUnfit,
         StoreError::AlreadyExists { .. } | StoreError::Other { .. } => Exit::Failure,

@@ -27,6 +27,14 @@ pub enum StoreError {
         /// Which setting or credential, and why.
         what: String,
     },
+    /// There are no credentials, or they can be none.
+    #[error("the bucket {url} cannot be opened: {what}")]
+    Credentials {
+        /// The bucket's URL.
+        url: String,
+        /// What is wrong with which of them, in words without secrets.
+        what: String,
+    },
     /// The bucket, container or directory is not there.
     #[error("the bucket {bucket} does not exist; create it first or check its name and region")]
     NoBucket {

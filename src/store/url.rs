@@ -66,6 +66,9 @@ impl Place {
         if bucket.contains(['@', ':', '?', '#']) || prefix.contains(['?', '#']) {
             return Err(bad("only a bucket and a prefix belong here; credentials go into the environment"));
         }
+        if !bucket.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '$')) {
+            return Err(bad("the name of the bucket has characters that none has"));
+        }
         let prefix = Path::parse(prefix.trim_matches('/')).map_err(|error| bad(&error.to_string()))?;
         if prefix.as_ref().len() > PREFIX_BYTES_MAX {
             return Err(bad(&format!("the prefix is longer than {PREFIX_BYTES_MAX} bytes")));
@@ -194,6 +197,8 @@ mod tests {
             "",
             "s3:bucket",
             "s3:///p",
+            "s3://a b",
+            "s3://b\n/p",
             "ftp://h/p",
             "s3://key:secret@b/p",
             "s3://b/p?token=secret",
