@@ -48,7 +48,7 @@ const fn store_exit(error: &StoreError) -> Exit {
         StoreError::NoBucket { .. } => Exit::BucketMissing,
         StoreError::NotFound { .. } | StoreError::Unfit { .. } => Exit::Tampered,
         StoreError::Denied { .. } | StoreError::Credentials { .. } => Exit::AccessDenied,
-        StoreError::Unavailable { .. } => Exit::StoreUnreachable,
+        StoreError::Unavailable { .. } | StoreError::Full { .. } => Exit::StoreUnreachable,
         StoreError::IgnoresPreconditions { .. } | StoreError::Misbehaves { .. } => Exit::StoreUnfit,
         StoreError::AlreadyExists { .. } | StoreError::Other { .. } => Exit::Failure,
     }

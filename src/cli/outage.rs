@@ -42,6 +42,7 @@ async fn watch(meter: &Meter, waiting: impl Fn() -> u64, mut tell: impl FnMut(St
 fn lasts(kind: Option<OutageKind>, time: Duration, waiting: u64, words: Option<&str>) -> String {
     let what = match kind {
         Some(OutageKind::Denied) => "has refused requests",
+        Some(OutageKind::Full) => "has been full",
         _ => "has not answered",
     };
     let (time, waiting) = (span(time.as_secs_f64()), show_size(waiting));

@@ -66,6 +66,14 @@ pub enum StoreError {
         /// The last fault.
         detail: String,
     },
+    /// There is no space left.
+    #[error("there is no space left for {object}: {detail}; make room there, and what waits is written")]
+    Full {
+        /// What was to be written to.
+        object: String,
+        /// The words of the system.
+        detail: String,
+    },
     /// An object of that name is there already.
     #[error("the object {object} exists already")]
     AlreadyExists {
@@ -118,6 +126,7 @@ impl StoreError {
             Trouble::Unfit => Self::Unfit { object, what: unfit(error).unwrap_or_default() },
             Trouble::NoBucket => Self::NoBucket { bucket: object },
             Trouble::Denied => Self::Denied { object, detail: detail(error) },
+            Trouble::Transient if is_full(error) => Self::Full { object, detail: detail(error) },
             Trouble::Transient => Self::Unavailable { object, detail: detail(error) },
             Trouble::Rejected | Trouble::Final => Self::Other { object, detail: detail(error) },
         }
@@ -242,6 +251,11 @@ pub(super) fn unfit(error: &RawError) -> Option<String> {
     source.downcast_ref::<Unfit>().map(ToString::to_string)
 }
 
+/// Whether there is no space left where the object was to be written.
+pub(super) fn is_full(error: &RawError) -> bool {
+    matches!(io_kind(error), Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+}
+
 fn io_kind(error: &RawError) -> Option<io::ErrorKind> {
     let mut source: Option<&(dyn StdError + 'static)> = error.source();
     while let Some(current) = source {
@@ -310,6 +324,17 @@ mod tests {
             ),
         ] {
             assert_eq!(classify(&error), trouble, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_an_outage_of_its_own_kind_and_is_waited_for() {
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+            let full = RawError::Generic { store: "L", source: Box::new(io::Error::from(kind)) };
+            assert_eq!(classify(&full), Trouble::Transient);
+            let meter = crate::store::Meter::default();
+            meter.note::<()>(&Err(full));
+            assert_eq!(meter.outage(), Some(crate::store::OutageKind::Full));
         }
     }
 

@@ -258,6 +258,7 @@ impl Bucket {
         match StoreError::from_raw(path, error) {
             StoreError::NoBucket { .. } => StoreError::NoBucket { bucket: self.url.to_string() },
             StoreError::Denied { detail, .. } => StoreError::Denied { object: self.url.to_string(), detail },
+            StoreError::Full { detail, .. } => StoreError::Full { object: self.url.to_string(), detail },
             StoreError::Unavailable { detail, .. } => {
                 StoreError::Unavailable { object: self.url.to_string(), detail }
             }
