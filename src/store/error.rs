@@ -271,6 +271,10 @@ fn io_kind(error: &RawError) -> Option<io::ErrorKind> {
 pub(crate) fn detail(error: &RawError) -> String {
     const CHARS_MAX: usize = 300;
     let mut text = error.to_string();
+    // What lies at the bottom tells most, and not every error repeats it: «connection refused», «unknown host».
+    if let Some(root) = root(error).filter(|root| !text.contains(root.as_str())) {
+        text = format!("{text}: {root}");
+    }
     if mentions(error, &SKEWED) {
         text.insert_str(0, "this machine's clock is wrong, says the provider: ");
     }
@@ -280,6 +284,14 @@ pub(crate) fn detail(error: &RawError) -> String {
         line.push('…');
     }
     line
+}
+
+fn root(error: &RawError) -> Option<String> {
+    let mut root = error.source()?;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    Some(root.to_string())
 }
 
 #[cfg(test)]
@@ -336,6 +348,18 @@ mod tests {
             meter.note::<()>(&Err(full));
             assert_eq!(meter.outage(), Some(crate::store::OutageKind::Full));
         }
+    }
+
+    #[test]
+    fn the_cause_at_the_bottom_is_told() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("error sending request")]
+        struct Outer(#[source] io::Error);
+        let refused = Outer(io::Error::from(io::ErrorKind::ConnectionRefused));
+        let error = RawError::Generic { store: "S3", source: Box::new(refused) };
+        let told = detail(&error);
+        assert!(told.ends_with("error sending request: connection refused"), "{told}");
+        assert_eq!(detail(&generic("once")).matches("once").count(), 1);
     }
 
     #[test]
