@@ -90,7 +90,8 @@ fn open(file: &FilePath, location: &Path, seen: &Metadata) -> RawResult<(File, M
 
 /// What we may not read though it is ours is that object's fault; what belongs to others is a matter of access to the bucket.
 fn denied_by_mode(error: &io::Error, is_own: bool) -> Option<&'static str> {
-    (error.kind() == io::ErrorKind::PermissionDenied && is_own).then_some("its mode lets nobody read it")
+    (error.kind() == io::ErrorKind::PermissionDenied && is_own)
+        .then_some("its mode does not let its owner read it")
 }
 
 /// What there is in the place of a file.
