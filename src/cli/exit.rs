@@ -104,7 +104,7 @@ impl Exit {
         (Self::HeaderDamaged, "the volume's header is damaged"),
         (Self::VolumeExists, "a volume already exists there"),
         (Self::BucketMissing, "the bucket or directory does not exist"),
-        (Self::AccessDenied, "the store refuses the credentials"),
+        (Self::AccessDenied, "no credentials, or the store refuses them"),
         (Self::StoreUnreachable, "the store does not answer"),
         (Self::VolumeInUse, "another mount is writing to the volume"),
         (Self::BadMountPoint, "the directory cannot be mounted on"),

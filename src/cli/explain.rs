@@ -48,9 +48,9 @@ const fn store_exit(error: &StoreError) -> Exit {
     match error {
         StoreError::BadUrl { .. } | StoreError::Settings { .. } => Exit::Usage,
         StoreError::NoBucket { .. } => Exit::BucketMissing,
-        StoreError::NotFound { .. } => Exit::Tampered,
-        StoreError::Denied { .. } => Exit::AccessDenied,
-        StoreError::Unavailable { .. } => Exit::StoreUnreachable,
+        StoreError::NotFound { .. } | StoreError::Unfit { .. } => Exit::Tampered,
+        StoreError::Denied { .. } | StoreError::Credentials { .. } => Exit::AccessDenied,
+        StoreError::Unavailable { .. } | StoreError::Full { .. } => Exit::StoreUnreachable,
         StoreError::IgnoresPreconditions { .. } | StoreError::Misbehaves { .. } => Exit::StoreUnfit,
         StoreError::AlreadyExists { .. } | StoreError::Other { .. } => Exit::Failure,
     }

@@ -66,6 +66,7 @@ impl Figures {
             "outage": counted.outage.map(|kind| match kind {
                 OutageKind::Denied => "denied",
                 OutageKind::Unavailable => "unreachable",
+                OutageKind::Full => "full",
             }),
             "outage_age": counted.outage_since.map(|since| since.as_secs_f64()),
             "last_error": counted.last_error,

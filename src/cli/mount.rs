@@ -167,7 +167,7 @@ pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
         factors,
     };
     if foreground {
-        return runtime::multi_thread()?.block_on(serve::run(plan, Front::Terminal(log)));
+        return runtime::block_on_patiently(serve::run(plan, Front::Terminal(log)));
     }
     match daemon::split()? {
         Side::Front(child) => {
@@ -188,7 +188,7 @@ fn background(mut plan: Plan, readiness: Readiness, log: Log) -> CommandResult {
     after_fork();
     plan.factors = plan.factors.into_iter().map(Factor::moved).collect();
     let front = Front::Waiting(Some(readiness), log);
-    runtime::multi_thread()?.block_on(serve::run(plan, front))
+    runtime::block_on_patiently(serve::run(plan, front))
 }
 
 /// Who is told that the mount is ready.

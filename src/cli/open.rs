@@ -12,7 +12,7 @@ use super::runtime::{self, Stop};
 use super::store_options::ProviderArgs;
 use super::tree::Tree;
 use super::units::{parse_duration, parse_size};
-use super::{budget, explain, logging};
+use super::{budget, explain, logging, outage};
 use crate::keys::{self, Factor, Fingerprint, Header};
 use crate::store::fault::FaultPlan;
 use crate::store::{self, Bucket, StoreOptions};
@@ -254,7 +254,7 @@ pub fn obtain_factors(bucket: &BucketArgs, unlock: &UnlockArgs) -> CommandResult
 pub fn describe(args: &BucketArgs) -> CommandResult<Header> {
     runtime::block_on_alone(async {
         let bucket = args.open()?;
-        let (_, bytes) = args.read_header(&bucket).await?;
+        let (_, bytes) = outage::told(&bucket, args.read_header(&bucket)).await?;
         keys::describe(&bytes).map_err(|e| explain::keys(&e, &[]))
     })
 }
@@ -304,11 +304,11 @@ impl Reading {
         options.vfs.read_only = true;
         budget::apply(&mut options, Some(memory), None, None)?;
         let trust = options.trust.clone();
-        let opened =
-            volume::open(bucket, &factors, options).await.map_err(|e| explain::volume(&e, &factors))?;
+        let opening = volume::open(bucket.clone(), &factors, options);
+        let opened = outage::told(&bucket, opening).await.map_err(|e| explain::volume(&e, &factors))?;
         drop(factors);
         eprint!("{}", greeting(&opened, &trust));
-        let result = work(Tree { vfs: opened.vfs.clone() }).await;
+        let result = outage::told(&bucket, work(Tree { vfs: opened.vfs.clone() })).await;
         if let Err(error) = opened.close().await {
             tracing::debug!(%error, "closing after reading");
         }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use super::report::span;
 use super::units::show_size;
-use crate::store::{Meter, OutageKind};
+use crate::store::{Bucket, Meter, OutageKind};
 use crate::vfs::Vfs;
 
 /// What ends before is no outage, but a request that failed once.
@@ -18,6 +18,30 @@ const AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// Watches until it is dropped.
 pub async fn keep_log(meter: Meter, vfs: Arc<Vfs>) {
     watch(&meter, || vfs.dirty_bytes(), |line| tracing::warn!("{line}")).await;
+}
+
+/// Does `work`, for which a person waits, and says on the terminal what it waits for once that lasts.
+pub async fn told<T>(bucket: &Bucket, work: impl Future<Output = T>) -> T {
+    let tell = |line: &str| eprintln!("{line}");
+    tokio::pin!(work);
+    tokio::select! {
+        biased;
+        result = &mut work => return result,
+        () = tell_waiting(bucket.meter(), bucket.display_url(), tell) => {}
+    }
+    work.await
+}
+
+/// Tells of each outage that lasts. Ends when it is dropped.
+async fn tell_waiting(meter: &Meter, url: &str, tell: impl Fn(&str)) {
+    loop {
+        meter.until_outage(true).await;
+        if timeout(TOLD_AFTER, meter.until_outage(false)).await.is_err() {
+            let words = meter.snapshot().last_error.unwrap_or_else(|| "no answer".to_owned());
+            tell(&format!("waiting for {url}: {words}"));
+            meter.until_outage(false).await;
+        }
+    }
 }
 
 async fn watch(meter: &Meter, waiting: impl Fn() -> u64, mut tell: impl FnMut(String)) {
@@ -42,6 +66,7 @@ async fn watch(meter: &Meter, waiting: impl Fn() -> u64, mut tell: impl FnMut(St
 fn lasts(kind: Option<OutageKind>, time: Duration, waiting: u64, words: Option<&str>) -> String {
     let what = match kind {
         Some(OutageKind::Denied) => "has refused requests",
+        Some(OutageKind::Full) => "has been full",
         _ => "has not answered",
     };
     let (time, waiting) = (span(time.as_secs_f64()), show_size(waiting));
@@ -53,6 +78,28 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_person_is_told_once_what_is_waited_for_and_of_nothing_that_passes() {
+        let meter = Meter::default();
+        let (tell, told) = channel();
+        let watched = meter.clone();
+        let task = tokio::spawn(async move {
+            tell_waiting(&watched, "s3://b", |line| tell.send(line.to_owned()).unwrap()).await;
+        });
+        let pass = |secs| tokio::time::sleep(Duration::from_secs(secs));
+        pass(1).await;
+        meter.failed(OutageKind::Unavailable, "once".into());
+        pass(2).await;
+        meter.answered();
+        pass(60).await;
+        assert_eq!(told.try_iter().count(), 0);
+        meter.failed(OutageKind::Unavailable, "connection refused".into());
+        pass(600).await;
+        let lines: Vec<_> = told.try_iter().collect();
+        assert_eq!(lines, ["waiting for s3://b: connection refused"]);
+        task.abort();
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_log_is_told_of_what_lasts_and_of_its_end() {

@@ -47,7 +47,7 @@ pub struct ProbeArgs {
 /// # Errors
 /// It cannot be reached, or lacks what a volume needs.
 pub fn run(args: &ProbeArgs) -> CommandResult {
-    let (bucket, found, cleaned) = runtime::multi_thread()?.block_on(async {
+    let (bucket, found, cleaned) = runtime::block_on_patiently(async {
         let bucket = args.bucket.open()?;
         let surveyor = Surveyor::new(bucket.clone(), &OsEntropy);
         let found = tokio::select! {

@@ -173,6 +173,7 @@ impl Report {
         };
         let outage = self.store.outage.as_deref().map(|kind| match kind {
             "denied" => ", and the store refuses the credentials",
+            "full" => ", and the store is full",
             _ => ", and the store does not answer",
         });
         let paused = if self.limits.is_paused { ", and uploads are paused" } else { "" };

@@ -1,6 +1,7 @@
 //! Builds the tokio runtime, once a command is past the point where it may still fork, and ends it when a user wants.
 
 use std::future::Future;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,11 +16,12 @@ use super::progress;
 /// itself, which are three, and one more to serve them.
 const BLOCKING_THREADS_MAX: usize = 8;
 
+/// How long the end waits for calls to the system that nobody waits for any more. On a bucket whose disk hangs they may
+/// never return; the process must end all the same.
+const STRAGGLERS: Duration = Duration::from_secs(2);
+
 /// The runtime of a command: as many threads as cores, but two at least.
-///
-/// # Errors
-/// When the system gives no threads.
-pub fn multi_thread() -> CommandResult<Runtime> {
+fn multi_thread() -> CommandResult<Runtime> {
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let built = Builder::new_multi_thread()
         .worker_threads(cores.max(2))
@@ -30,13 +32,21 @@ pub fn multi_thread() -> CommandResult<Runtime> {
     built.map_err(|e| no_threads(&e))
 }
 
+/// Runs `future` to its end.
+///
+/// # Errors
+/// Those of `future`, or when the system gives no threads.
+pub fn block_on_patiently<T>(future: impl Future<Output = CommandResult<T>>) -> CommandResult<T> {
+    to_the_end(multi_thread()?, future)
+}
+
 /// Runs `future` in a runtime of its own that leaves no thread behind, so that the process may fork afterwards.
 ///
 /// # Errors
 /// Those of `future`, or when there is no runtime to be had.
 pub fn block_on_alone<T>(future: impl Future<Output = CommandResult<T>>) -> CommandResult<T> {
     let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| no_threads(&e))?;
-    runtime.block_on(future)
+    to_the_end(runtime, future)
 }
 
 /// Runs `future` to its end or to the first Ctrl-C, which drops it.
@@ -44,7 +54,7 @@ pub fn block_on_alone<T>(future: impl Future<Output = CommandResult<T>>) -> Comm
 /// # Errors
 /// Those of `future`; a silent one with [`Exit::Interrupted`] after Ctrl-C.
 pub fn block_on<T>(future: impl Future<Output = CommandResult<T>>) -> CommandResult<T> {
-    multi_thread()?.block_on(async {
+    block_on_patiently(async {
         tokio::select! {
             result = future => result,
             Ok(()) = tokio::signal::ctrl_c() => Err(CommandError::silent(Exit::Interrupted)),
@@ -99,15 +109,23 @@ pub fn block_on_calmly<T>(
             progress::say("stopping: what is whole is kept; press Ctrl-C again to end at once");
         }
     });
-    match ended {
-        Ok(Some(value)) => Ok(value),
-        Ok(None) => {
+    match ended.transpose() {
+        Some(result) => {
+            runtime.shutdown_timeout(STRAGGLERS);
+            result
+        }
+        None => {
             // Threads that wait for a disk or a store are not waited for.
             runtime.shutdown_background();
             Err(abrupt)
         }
-        Err(error) => Err(error),
     }
+}
+
+fn to_the_end<T>(runtime: Runtime, future: impl Future<Output = CommandResult<T>>) -> CommandResult<T> {
+    let result = runtime.block_on(future);
+    runtime.shutdown_timeout(STRAGGLERS);
+    result
 }
 
 fn cannot_listen(error: &std::io::Error) -> CommandError {
@@ -116,4 +134,27 @@ fn cannot_listen(error: &std::io::Error) -> CommandError {
 
 fn no_threads(error: &std::io::Error) -> CommandError {
     CommandError::new(Exit::Failure, format!("cannot start worker threads: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_call_that_does_not_return_does_not_keep_a_command_from_its_end() {
+        let (release, held) = channel::<()>();
+        let ended = block_on_patiently(async {
+            let (begin, begun) = tokio::sync::oneshot::channel();
+            tokio::task::spawn_blocking(move || {
+                let _ = begin.send(());
+                let _ = held.recv();
+            });
+            begun.await.map_err(|_| CommandError::silent(Exit::Failure))
+        });
+        assert!(ended.is_ok());
+        // Only now does the call return: the end did not wait for it.
+        assert!(release.send(()).is_ok());
+    }
 }

@@ -1,6 +1,6 @@
 //! The life of a mount in its process: open, mount, serve, and end only when everything is in the bucket.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +64,9 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
     // Before anything is opened: a port that somebody else has is no reason to open a volume and close it again.
     let door = args.http.as_deref().map(|place| hold_door(place, args.http_anywhere)).transpose()?;
     let bucket = args.bucket.open()?;
+    if let Some(directory) = bucket.directory() {
+        refuse_to_hide(directory, &point)?;
+    }
     let url = bucket.display_url().to_owned();
     if kernel.source_name == fuse::MountOptions::default().source_name {
         kernel.source_name.clone_from(&url);
@@ -151,6 +154,23 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
     saved?;
     tracing::info!(point = %point.display(), "unmounted; everything is in the bucket");
     ended
+}
+
+/// A mount over its own bucket would hide it from itself; one within it would list itself.
+fn refuse_to_hide(bucket: &Path, point: &Path) -> CommandResult {
+    let found = point.canonicalize();
+    let point = found.as_deref().unwrap_or(point);
+    let why = if bucket == point {
+        "it is the bucket's own directory"
+    } else if bucket.starts_with(point) {
+        "the bucket's directory lies below it and would be hidden"
+    } else if point.starts_with(bucket) {
+        "it lies in the bucket's directory"
+    } else {
+        return Ok(());
+    };
+    let message = format!("cannot mount {} at {}: {why}", bucket.display(), point.display());
+    Err(CommandError::new(Exit::BadMountPoint, message).hint("choose a directory apart from the bucket"))
 }
 
 /// Holds the port that figures are to be shown at.
@@ -295,6 +315,23 @@ async fn unmount(mounted: &Mounted) -> CommandResult {
             // Whoever sent the signal wants an end: files still open there fail from now on.
             tracing::warn!("{}; taking it away nevertheless", sentence(&error));
             mounted.unmount(Unmount::Detach).await.map_err(|e| explain::mount(&e))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_mount_hides_its_bucket_or_lies_in_it() {
+        let bucket = Path::new("/none/srv/bucket");
+        for point in ["/none/srv/bucket", "/none/srv", "/", "/none/srv/bucket/d/mnt"] {
+            let error = refuse_to_hide(bucket, Path::new(point)).unwrap_err();
+            assert_eq!(error.exit(), Exit::BadMountPoint, "{point}");
+        }
+        for point in ["/none/srv/bucket2", "/none/mnt", "/none/srv/mnt"] {
+            assert!(refuse_to_hide(bucket, Path::new(point)).is_ok(), "{point}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Everything in the bucket: whose each object is, and whether headers and metadata objects are whole.
 
+use std::time::Duration;
+
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::MaintError;
@@ -9,6 +11,8 @@ use crate::base::SegmentId;
 use crate::keys;
 use crate::vault::{Vault, VaultError, header, peek};
 
+/// A file that nobody has written to for so long is left over.
+const LEFT_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// Metadata objects opened at once; each is at most 64 MiB.
 const OPENED_AT_ONCE: usize = 1;
 
@@ -53,6 +57,11 @@ impl Listing {
                 "probe" if rest == "kept" => {}
                 _ => findings.add(Subject::Object(path), Problem::ObjectStray),
             }
+        }
+        for file in vault.staged().await? {
+            // What was written to within a day may be on its way still.
+            let is_held = file.age < LEFT_AFTER;
+            findings.add(Subject::Object(file.path), Problem::Leftover { bytes: file.bytes, is_held });
         }
         listing.headers.sort_unstable();
         Ok(listing)

@@ -21,9 +21,10 @@ impl Environment {
         std::env::vars_os().filter_map(text).collect()
     }
 
-    /// The value of `name`, unless it is empty.
+    /// The value of `name`, unless it is empty. Blanks around it, such as the end of the line that `$(cat FILE)` kept, are
+    /// none of it: the tools of AWS take them away, too.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
     /// The first of `names` that has a value.
@@ -33,8 +34,8 @@ impl Environment {
 
     /// All whose names begin with `prefix`.
     pub(crate) fn starting_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let all = self.0.iter().filter(move |(name, value)| name.starts_with(prefix) && !value.is_empty());
-        all.map(|(name, value)| (name.as_str(), value.as_str()))
+        let all = self.0.keys().filter(move |name| name.starts_with(prefix));
+        all.filter_map(|name| Some((name.as_str(), self.get(name)?)))
     }
 
     /// `path`, with a leading `~/` replaced by the user's home.
@@ -70,9 +71,10 @@ mod tests {
 
     #[test]
     fn an_empty_variable_is_none_and_no_value_is_shown() {
-        let table = [("AWS_PROFILE", ""), ("AWS_SECRET_ACCESS_KEY", "hunter2"), ("HOME", "/home/me")];
+        let table = [("AWS_PROFILE", " \n"), ("AWS_SECRET_ACCESS_KEY", "hunter2\n"), ("HOME", "/home/me")];
         let environment = Environment::from_iter(table);
         assert_eq!(environment.get("AWS_PROFILE"), None);
+        assert_eq!(environment.get("AWS_SECRET_ACCESS_KEY"), Some("hunter2"));
         assert_eq!(environment.starting_with("AWS_").count(), 1);
         assert_eq!(environment.below_home("~/.aws/config"), PathBuf::from("/home/me/.aws/config"));
         assert_eq!(environment.below_home("/etc/aws"), PathBuf::from("/etc/aws"));

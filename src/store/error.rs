@@ -27,6 +27,14 @@ pub enum StoreError {
         /// Which setting or credential, and why.
         what: String,
     },
+    /// There are no credentials, or they can be none.
+    #[error("the bucket {url} cannot be opened: {what}")]
+    Credentials {
+        /// The bucket's URL.
+        url: String,
+        /// What is wrong with which of them, in words without secrets.
+        what: String,
+    },
     /// The bucket, container or directory is not there.
     #[error("the bucket {bucket} does not exist; create it first or check its name and region")]
     NoBucket {
@@ -58,11 +66,27 @@ pub enum StoreError {
         /// The last fault.
         detail: String,
     },
+    /// There is no space left.
+    #[error("there is no space left for {object}: {detail}; make room there, and what waits is written")]
+    Full {
+        /// What was to be written to.
+        object: String,
+        /// The words of the system.
+        detail: String,
+    },
     /// An object of that name is there already.
     #[error("the object {object} exists already")]
     AlreadyExists {
         /// The object's path in the bucket.
         object: String,
+    },
+    /// What lies in the object's place cannot be one.
+    #[error("the object {object} cannot be read: {what}")]
+    Unfit {
+        /// The object's path in the bucket.
+        object: String,
+        /// What is wrong with it.
+        what: String,
     },
     /// The store overwrites objects although told not to.
     #[error(
@@ -99,13 +123,20 @@ impl StoreError {
         match classify(error) {
             Trouble::Missing => Self::NotFound { object },
             Trouble::Exists => Self::AlreadyExists { object },
+            Trouble::Unfit => Self::Unfit { object, what: unfit(error).unwrap_or_default() },
             Trouble::NoBucket => Self::NoBucket { bucket: object },
             Trouble::Denied => Self::Denied { object, detail: detail(error) },
+            Trouble::Transient if is_full(error) => Self::Full { object, detail: detail(error) },
             Trouble::Transient => Self::Unavailable { object, detail: detail(error) },
             Trouble::Rejected | Trouble::Final => Self::Other { object, detail: detail(error) },
         }
     }
 }
+
+/// What lies in an object's place, of which the store can say that it is no object. Not a fault of the store.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Unfit(pub(super) &'static str);
 
 /// What an error of the object store asks of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +145,8 @@ pub(crate) enum Trouble {
     Missing,
     /// The object is there already, or a condition failed: an answer, not a fault.
     Exists,
+    /// Something lies in the object's place that can be none: an answer, not a fault.
+    Unfit,
     /// The bucket itself is absent.
     NoBucket,
     /// Credentials are missing, wrong, or lack a permission.
@@ -129,7 +162,7 @@ pub(crate) enum Trouble {
 impl Trouble {
     /// Whether the store answered, so that the error says nothing about its health.
     pub(crate) const fn is_answer(self) -> bool {
-        matches!(self, Self::Missing | Self::Exists | Self::Rejected | Self::Final)
+        matches!(self, Self::Missing | Self::Exists | Self::Unfit | Self::Rejected | Self::Final)
     }
 }
 
@@ -180,10 +213,14 @@ pub(crate) fn classify(error: &RawError) -> Trouble {
 }
 
 fn classify_unnamed(error: &RawError) -> Trouble {
+    if unfit(error).is_some() {
+        return Trouble::Unfit;
+    }
     if let Some(kind) = io_kind(error) {
         return match kind {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Trouble::Denied,
             io::ErrorKind::NotFound => Trouble::Missing,
+            io::ErrorKind::IsADirectory => Trouble::Unfit,
             _ => Trouble::Transient,
         };
     }
@@ -205,6 +242,20 @@ fn mentions(error: &RawError, words: &[&str]) -> bool {
     words.iter().any(|word| text.contains(word))
 }
 
+/// What is wrong with the object itself, if that is why it was not had.
+pub(super) fn unfit(error: &RawError) -> Option<String> {
+    if io_kind(error) == Some(io::ErrorKind::IsADirectory) {
+        return Some("it is a directory and no file".to_owned());
+    }
+    let RawError::Generic { source, .. } = error else { return None };
+    source.downcast_ref::<Unfit>().map(ToString::to_string)
+}
+
+/// Whether there is no space left where the object was to be written.
+pub(super) fn is_full(error: &RawError) -> bool {
+    matches!(io_kind(error), Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+}
+
 fn io_kind(error: &RawError) -> Option<io::ErrorKind> {
     let mut source: Option<&(dyn StdError + 'static)> = error.source();
     while let Some(current) = source {
@@ -220,6 +271,10 @@ fn io_kind(error: &RawError) -> Option<io::ErrorKind> {
 pub(crate) fn detail(error: &RawError) -> String {
     const CHARS_MAX: usize = 300;
     let mut text = error.to_string();
+    // What lies at the bottom tells most, and not every error repeats it: «connection refused», «unknown host».
+    if let Some(root) = root(error).filter(|root| !text.contains(root.as_str())) {
+        text = format!("{text}: {root}");
+    }
     if mentions(error, &SKEWED) {
         text.insert_str(0, "this machine's clock is wrong, says the provider: ");
     }
@@ -229,6 +284,14 @@ pub(crate) fn detail(error: &RawError) -> String {
         line.push('…');
     }
     line
+}
+
+fn root(error: &RawError) -> Option<String> {
+    let mut root = error.source()?;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    Some(root.to_string())
 }
 
 #[cfg(test)]
@@ -274,6 +337,29 @@ mod tests {
         ] {
             assert_eq!(classify(&error), trouble, "{error}");
         }
+    }
+
+    #[test]
+    fn a_full_disk_is_an_outage_of_its_own_kind_and_is_waited_for() {
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+            let full = RawError::Generic { store: "L", source: Box::new(io::Error::from(kind)) };
+            assert_eq!(classify(&full), Trouble::Transient);
+            let meter = crate::store::Meter::default();
+            meter.note::<()>(&Err(full));
+            assert_eq!(meter.outage(), Some(crate::store::OutageKind::Full));
+        }
+    }
+
+    #[test]
+    fn the_cause_at_the_bottom_is_told() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("error sending request")]
+        struct Outer(#[source] io::Error);
+        let refused = Outer(io::Error::from(io::ErrorKind::ConnectionRefused));
+        let error = RawError::Generic { store: "S3", source: Box::new(refused) };
+        let told = detail(&error);
+        assert!(told.ends_with("error sending request: connection refused"), "{told}");
+        assert_eq!(detail(&generic("once")).matches("once").count(), 1);
     }
 
     #[test]

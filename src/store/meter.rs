@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::error::{Trouble, classify, detail};
+use super::error::{Trouble, classify, detail, is_full};
 use super::rate::Rate;
 use crate::base::{Histogram, HistogramSnapshot};
 
@@ -21,6 +21,8 @@ pub enum OutageKind {
     Unavailable,
     /// It refuses our credentials, or the bucket is gone: waiting alone will not help.
     Denied,
+    /// There is no space left in it.
+    Full,
 }
 
 #[derive(Clone, Debug)]
@@ -265,6 +267,7 @@ impl Meter {
             Err(error) => match classify(error) {
                 trouble if trouble.is_answer() => self.answered(),
                 Trouble::Denied | Trouble::NoBucket => self.failed(OutageKind::Denied, detail(error)),
+                _ if is_full(error) => self.failed(OutageKind::Full, detail(error)),
                 _ => self.failed(OutageKind::Unavailable, detail(error)),
             },
         }

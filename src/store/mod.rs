@@ -23,6 +23,8 @@ mod timetable;
 mod url;
 
 use std::fmt;
+use std::io;
+use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +36,7 @@ pub use connect::CredentialKind;
 pub use environment::Environment;
 pub use error::StoreError;
 pub use limited::{Limits, LimitsSnapshot};
+pub use local::staged::Staged;
 pub use meter::{Meter, MeterSnapshot, OutageKind, Verb, VerbSnapshot};
 pub use options::{Addressing, StoreOptions};
 pub use price::{Cost, PRICES_AS_OF, Prices};
@@ -67,6 +70,7 @@ pub struct Bucket {
     read_timeout: Duration,
     credentials: Option<CredentialKind>,
     segment_class: Option<Arc<str>>,
+    directory: Option<Arc<FilePath>>,
 }
 
 /// Opens the bucket at `url`: `file:///directory`, a bare path, `memory:`, `s3://bucket/prefix`,
@@ -77,11 +81,13 @@ pub struct Bucket {
 /// The URL names no bucket, the directory is missing, or settings contradict each other.
 pub fn open(url: &str, options: &StoreOptions) -> Result<Bucket, StoreError> {
     let shown = url::shown(url);
-    let Connected { mut store, credentials } = url::Place::parse(url)?.connect(&shown, options)?;
+    let place = url::Place::parse(url)?;
+    let Connected { mut store, credentials } = place.connect(&shown, options)?;
     if let Some(plan) = &options.faults {
         store = Arc::new(FaultStore::new(store, plan.clone(), Arc::new(SystemClock::default())));
     }
-    Ok(Bucket { credentials: Some(credentials), ..Bucket::with_options(store, &shown, options) })
+    let directory = place.directory();
+    Ok(Bucket { credentials: Some(credentials), directory, ..Bucket::with_options(store, &shown, options) })
 }
 
 impl Bucket {
@@ -122,6 +128,7 @@ impl Bucket {
             read_timeout: options.read_timeout,
             credentials: None,
             segment_class: options.storage_class.as_deref().map(Into::into),
+            directory: None,
         }
     }
 
@@ -192,9 +199,43 @@ impl Bucket {
         probe::prove_create_only(self, entropy).await
     }
 
+    /// The directory that it is, if it is one.
+    #[must_use]
+    pub fn directory(&self) -> Option<&FilePath> {
+        self.directory.as_deref()
+    }
+
+    /// Files of a local bucket that a write has left half done, or is about to make objects.
+    pub(crate) async fn staged(&self) -> Result<Vec<Staged>, StoreError> {
+        match self.directory.clone() {
+            Some(root) => self.on_disk(move || local::staged::list(&root)).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Removes one of them.
+    pub(crate) async fn remove_staged(&self, staged: &Staged) -> Result<(), StoreError> {
+        let Some(root) = self.directory.clone() else { return Ok(()) };
+        let staged = staged.clone();
+        self.on_disk(move || local::staged::remove(&root, &staged)).await
+    }
+
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten();
+        done.map_err(|error| StoreError::Other { object: self.url.to_string(), detail: error.to_string() })
+    }
+
     /// Whether `error` may mean that a range lies past the object's end.
     pub(crate) fn is_rejected(error: &object_store::Error) -> bool {
         error::classify(error) == error::Trouble::Rejected
+    }
+
+    /// What is wrong with the object itself, if that is what `error` means.
+    pub(crate) fn unfit(error: &object_store::Error) -> Option<String> {
+        error::unfit(error)
     }
 
     /// The storage class of segments, if they have one of their own.
@@ -217,6 +258,7 @@ impl Bucket {
         match StoreError::from_raw(path, error) {
             StoreError::NoBucket { .. } => StoreError::NoBucket { bucket: self.url.to_string() },
             StoreError::Denied { detail, .. } => StoreError::Denied { object: self.url.to_string(), detail },
+            StoreError::Full { detail, .. } => StoreError::Full { object: self.url.to_string(), detail },
             StoreError::Unavailable { detail, .. } => {
                 StoreError::Unavailable { object: self.url.to_string(), detail }
             }

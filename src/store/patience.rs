@@ -139,7 +139,7 @@ impl Core {
                 self.meter.failed(OutageKind::Denied, detail(&error));
             }
             let pause_max = match trouble {
-                Trouble::Missing | Trouble::Exists | Trouble::Final => return Err(error),
+                Trouble::Missing | Trouble::Exists | Trouble::Unfit | Trouble::Final => return Err(error),
                 Trouble::Transient => BACKOFF_MAX,
                 Trouble::Denied | Trouble::NoBucket | Trouble::Rejected if deadline.is_some() => {
                     return Err(error);

@@ -66,6 +66,9 @@ impl Place {
         if bucket.contains(['@', ':', '?', '#']) || prefix.contains(['?', '#']) {
             return Err(bad("only a bucket and a prefix belong here; credentials go into the environment"));
         }
+        if !bucket.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '$')) {
+            return Err(bad("the name of the bucket has characters that none has"));
+        }
         let prefix = Path::parse(prefix.trim_matches('/')).map_err(|error| bad(&error.to_string()))?;
         if prefix.as_ref().len() > PREFIX_BYTES_MAX {
             return Err(bad(&format!("the prefix is longer than {PREFIX_BYTES_MAX} bytes")));
@@ -75,6 +78,14 @@ impl Place {
             "az" => Ok(Self::Azure(bucket.to_owned(), prefix)),
             "gs" => Ok(Self::Google(bucket.to_owned(), prefix)),
             other => Err(bad(&format!("the scheme `{other}` is not known"))),
+        }
+    }
+
+    /// The directory that it is, by its own name.
+    pub(super) fn directory(&self) -> Option<Arc<FilePath>> {
+        match self {
+            Self::Local(directory) => directory.canonicalize().ok().map(Into::into),
+            _ => None,
         }
     }
 
@@ -182,8 +193,16 @@ mod tests {
 
     #[test]
     fn a_bad_url_is_refused_and_its_secret_not_repeated() {
-        for text in ["", "s3:bucket", "s3:///p", "ftp://h/p", "s3://key:secret@b/p", "s3://b/p?token=secret"]
-        {
+        for text in [
+            "",
+            "s3:bucket",
+            "s3:///p",
+            "s3://a b",
+            "s3://b\n/p",
+            "ftp://h/p",
+            "s3://key:secret@b/p",
+            "s3://b/p?token=secret",
+        ] {
             let error = Place::parse(text).expect_err(text).to_string();
             assert!(!error.contains("secret"), "{error}");
         }

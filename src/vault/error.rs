@@ -93,6 +93,7 @@ impl From<StoreError> for VaultError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NotFound { object } => Self::Missing(object),
+            StoreError::Unfit { object, what } => Self::Damaged(Damage { object, what }),
             other => Self::Store(other),
         }
     }

@@ -18,6 +18,11 @@ fn path(number: u64) -> Path {
     Path::from(DIRECTORY).join(number.to_string())
 }
 
+/// Whether a header can be called so.
+pub(super) fn is_header(object: &Path) -> bool {
+    object.filename().and_then(|name| name.parse().ok()).is_some_and(|number| *object == path(number))
+}
+
 /// The numbers of all headers in the bucket, ascending.
 ///
 /// # Errors

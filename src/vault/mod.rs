@@ -10,6 +10,7 @@ pub mod peek;
 mod sealed;
 mod sealer;
 mod segment;
+mod staged;
 pub mod stream;
 #[cfg(test)]
 mod tests;

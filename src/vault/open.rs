@@ -15,6 +15,7 @@ use super::chunks::ChunkCache;
 use super::geometry::{Geometry, PIECE_BYTES, SPAN_CHUNKS, chunk_range, place_in_chunk};
 use super::{Vault, VaultError, names};
 use crate::crypto::{HEAD_BYTES, ObjectHead, ObjectKey, ObjectKind, TAG_BYTES};
+use crate::store::Bucket;
 
 /// Objects whose keys are kept.
 const KEYS_MAX: usize = 4096;
@@ -146,8 +147,10 @@ impl Reader {
     async fn read_opened(&self, plain: &Path, opened: &Opened, range: Range<u64>) -> Result<Bytes, RawError> {
         let len = range.end.saturating_sub(range.start);
         if len > READ_BYTES_MAX {
-            let source = format!("{len} bytes of {plain} are more than are read at once").into();
-            return Err(RawError::NotSupported { source });
+            return Err(damaged(
+                &names::seal(self.vault.ring(), plain),
+                format!("{len} bytes are more than it can have"),
+            ));
         }
         if len == 0 {
             return Ok(Bytes::new());
@@ -236,7 +239,7 @@ impl Reader {
             }
             Err(error) => match self.vault.len_after_refusal(sealed, &error).await {
                 Some(len) if len <= start => Err(self.cut_short(sealed)),
-                _ => Err(error),
+                _ => Err(of_object(sealed, error)),
             },
         }
     }
@@ -305,6 +308,14 @@ fn trim(out: &mut Vec<u8>, begun: usize, skip: u64, keep: u64) {
     let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(out.len() - begun);
     if skip > 0 {
         out.drain(begun..begun + skip);
+    }
+}
+
+/// `error`, or that the object is damaged if it tells of the object alone.
+pub(super) fn of_object(sealed: &Path, error: RawError) -> RawError {
+    match Bucket::unfit(&error) {
+        Some(what) => damaged(sealed, what),
+        None => error,
     }
 }
 

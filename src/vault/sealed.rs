@@ -16,7 +16,7 @@ use object_store::{
 
 use super::geometry::Geometry;
 use super::names::{self, Opener};
-use super::open::{Opened, Reader, damaged, split};
+use super::open::{Opened, Reader, damaged, of_object, split};
 use super::sealer::Sealer;
 use super::{Vault, VaultError};
 use crate::crypto::ObjectKind;
@@ -162,7 +162,8 @@ async fn put(reader: &Reader, path: &Path, sealer: Sealer, mode: PutMode) -> Raw
     let is_table = !matches!(mode, PutMode::Create);
     let opts = PutOptions { mode, ..PutOptions::default() };
     let payload = PutPayload::from_bytes(bytes.clone());
-    reader.vault.bucket().objects.put_opts(&sealed, payload, opts).await?;
+    let written = reader.vault.bucket().objects.put_opts(&sealed, payload, opts).await;
+    written.map_err(|error| of_object(&sealed, error))?;
     let object_len = bytes.len() as u64;
     let geometry = Geometry::of_sealed(object_len).ok_or_else(|| damaged(&sealed, "its own length"))?;
     let last_modified = chrono::DateTime::from(std::time::SystemTime::now());

@@ -27,6 +27,11 @@ fn path(id: SegmentId) -> Path {
     Path::from_iter([DIRECTORY, text.get(..2).unwrap_or_default(), &text])
 }
 
+/// Whether a segment can be called so.
+pub(super) fn is_segment(path: &Path) -> bool {
+    id_of(path).is_some()
+}
+
 fn id_of(path: &Path) -> Option<SegmentId> {
     let id = SegmentId::parse(path.filename()?)?;
     (self::path(id) == *path).then_some(id)
@@ -90,7 +95,8 @@ impl Vault {
         }
     }
 
-    /// The length of segment `id`, asked of the object itself; `None` if it is not there.
+    /// The length of segment `id`, asked of the object itself; `None` if it is not there, none at all if something else
+    /// lies in its place.
     ///
     /// # Errors
     /// The bucket does not answer in time, or refuses.
@@ -100,6 +106,7 @@ impl Vault {
             Ok(meta) => Ok(Some(meta.size)),
             Err(error) => match VaultError::from(self.bucket().error(path.as_ref(), &error)) {
                 VaultError::Missing(_) => Ok(None),
+                VaultError::Damaged(_) => Ok(Some(0)),
                 error => Err(error),
             },
         }

@@ -376,3 +376,51 @@ async fn a_segment_cut_in_a_local_directory_is_damaged_at_once() {
         assert!(matches!(error, Err(VaultError::Damaged(_))), "{range:?}: {error:?}");
     }
 }
+
+#[tokio::test]
+async fn what_lies_in_an_objects_place_and_is_none_is_damage_of_that_object() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let url = directory.path().to_str().expect("utf-8");
+    let bucket = crate::store::open(url, &crate::store::StoreOptions::default()).expect("opens");
+    let vault = Vault::new(bucket.clone(), bench().vault.ring().clone(), Arc::new(SeededEntropy::new(5)));
+    let (hurt, sound) = (SegmentId([1; 16]), SegmentId([2; 16]));
+    for id in [hurt, sound] {
+        vault.put_segment(id, random(1, KIB).into()).await.expect("put");
+    }
+    let (pipe, folder, long) = (Path::from("pipe"), Path::from("folder"), Path::from("long"));
+    for path in [&pipe, &folder, &long] {
+        vault.meta_store(MIB as u64).put(path, random(2, 2 * MIB).into()).await.expect("put");
+    }
+    header::write(&bucket, 1, Bytes::from_static(b"x")).await.expect("put");
+
+    let at = |path: &Path| directory.path().join(path.as_ref());
+    let make_pipe = |path: &std::path::Path| {
+        std::fs::remove_file(path).expect("removed");
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).expect("made");
+    };
+    let text = hurt.to_string();
+    make_pipe(&directory.path().join("d").join(&text[..2]).join(&text));
+    make_pipe(&directory.path().join("header/1"));
+    let sealed = |path: &Path| names::seal(vault.ring(), path);
+    make_pipe(&at(&sealed(&pipe)));
+    std::fs::remove_file(at(&sealed(&folder))).expect("removed");
+    std::fs::create_dir(at(&sealed(&folder))).expect("made");
+    let enlarged = std::fs::OpenOptions::new().write(true).open(at(&sealed(&long))).expect("opens");
+    enlarged.set_len(1 << 40).expect("enlarged");
+
+    assert!(vault.get_segment(hurt, 0..10).await.is_err_and(|error| error.is_damage()));
+    assert_eq!(vault.segment_len(hurt).await.expect("asked"), Some(0));
+    assert_eq!(vault.get_segment(sound, 0..10).await.expect("reads"), random(1, KIB)[..10]);
+    assert!(header::read(&bucket, 1).await.is_err_and(|error| error.is_damage()));
+    for path in [&pipe, &folder, &long] {
+        let cold: Arc<dyn ObjectStore> = vault.meta_store(MIB as u64);
+        let error = read(&cold, path.as_ref()).await.expect_err("damaged");
+        assert!(is_damage(&error), "{path}: {error}");
+        assert!(error.to_string().contains(sealed(path).as_ref()), "{error}");
+        let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let error = cold.put_opts(path, PutPayload::from_static(b"x"), create).await.expect_err("taken");
+        assert!(is_damage(&error) || matches!(error, RawError::AlreadyExists { .. }), "{path}: {error}");
+    }
+    assert_eq!(bucket.meter().outage(), None, "the bucket answers");
+}

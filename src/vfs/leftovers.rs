@@ -110,10 +110,16 @@ impl Vfs {
     /// Gives every leftover a record, with the next commit; it is deleted when that has aged.
     pub(super) async fn note_leftovers(&self) -> Result<Amount, VfsError> {
         let begun = self.clock.now();
-        let listing = self.list().await?;
+        let mut listing = self.list().await?;
+        let staged_until = self.remove_staged().await;
+        listing.is_cut |= staged_until.is_some();
         let found = self.clock.now();
         let mut state = self.state.lock();
         state.check_writable()?;
+        if let Some(wait) = staged_until {
+            let again = self.clock.elapsed().saturating_add(wait);
+            state.list_again_at = Some(state.list_again_at.map_or(again, |at| at.min(again)));
+        }
         let mut amount = Amount::default();
         if let Some(Some(Record::Leftover(due))) = state.overlay.get(&UNLISTED)
             && !listing.is_cut
@@ -127,6 +133,30 @@ impl Vfs {
         }
         self.note_change(&mut state);
         Ok(amount)
+    }
+
+    /// Removes files that a write has left half done and that nobody has written to for as long as leftovers wait: nobody
+    /// refers to them, so that no record is needed. Gives how long the others are to be waited for.
+    async fn remove_staged(&self) -> Option<Duration> {
+        let grace = self.options.clean.leftover_grace;
+        let staged = self.vault.staged().await;
+        let staged = staged.inspect_err(|error| tracing::warn!(%error, "unfinished files stay for now"));
+        let mut longest = None;
+        for file in staged.unwrap_or_default() {
+            if file.age < grace {
+                longest = longest.max(Some(grace.saturating_sub(file.age)));
+                continue;
+            }
+            match self.vault.remove_staged(&file).await {
+                Ok(()) => {
+                    let mut state = self.state.lock();
+                    state.cleaned.deleted_count += 1;
+                    state.cleaned.deleted_bytes += file.bytes;
+                }
+                Err(error) => tracing::warn!(file = file.path, %error, "an unfinished file stays for now"),
+            }
+        }
+        longest
     }
 
     /// Gives a segment of which no record knows, or may know, one of its own.

@@ -92,6 +92,11 @@ impl Vfs {
             ..Reclaimable::default()
         };
         listing.unknown.iter().for_each(|(_, bytes)| found.leftovers.add(*bytes));
+        let staged = self.vault.staged().await.map_err(|error| {
+            let source = Some(std::sync::Arc::new(error));
+            VfsError::Data(crate::data::DataError::Unavailable { segment: SegmentId([0; 16]), source })
+        })?;
+        staged.iter().for_each(|file| found.leftovers.add(file.bytes));
         for pick in ledger.plan(self.cleaning_room()) {
             let amount = match pick.reason {
                 Reason::Sparse => &mut found.sparse,

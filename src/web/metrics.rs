@@ -160,10 +160,16 @@ fn store(text: &mut Exposition, sample: &Sample) {
         "Requests under way.",
         meter.in_flight as f64,
     );
-    let help = "For how long the bucket has not answered, or has refused the credentials; 0 if it answers.";
+    let help =
+        "For how long the bucket has not answered, has refused the credentials or was full; 0 if it answers.";
     text.family("coffer_store_outage_seconds", Kind::Gauge, help);
     let since = meter.outage_since.map_or(0.0, |since| since.as_secs_f64());
-    for (kind, word) in [(OutageKind::Unavailable, "unreachable"), (OutageKind::Denied, "denied")] {
+    let kinds = [
+        (OutageKind::Unavailable, "unreachable"),
+        (OutageKind::Denied, "denied"),
+        (OutageKind::Full, "full"),
+    ];
+    for (kind, word) in kinds {
         let secs = if meter.outage == Some(kind) { since } else { 0.0 };
         text.sample("coffer_store_outage_seconds", &[("kind", word)], secs);
     }

@@ -67,6 +67,38 @@ async fn what_only_a_listing_shows_waits_a_day_and_is_deleted_by_its_record() {
     assert_eq!((plan.noted_leftovers.count, plan.segments.count), (0, 1));
 }
 
+#[tokio::test]
+async fn what_a_killed_write_left_in_a_directory_goes_when_nobody_has_written_to_it_for_a_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::in_directory(VfsOptions::default(), folder.path().to_owned()).await;
+    let opened = world.mount().await;
+    let ino = make(&opened.vfs, "a", &pattern(1, 4 * BLOCK)).await;
+    opened.vfs.sync_all().await.unwrap();
+    let list = opened.vfs.reclaimable().await.unwrap();
+    assert_eq!((list.segments.count, list.leftovers.count), (1, 0));
+
+    let below = |path: &std::path::Path| std::fs::read_dir(path).unwrap().next().unwrap().unwrap().path();
+    let segment = below(&below(&folder.path().join("d"))).to_str().unwrap().to_owned();
+    let stranger = segment.replace(&segment[segment.len() - 26..], "stranger#1");
+    for (path, age) in [
+        (format!("{segment}#1"), DAY),
+        (format!("{segment}#2"), DAY - Duration::from_secs(3600)),
+        (stranger.clone(), DAY),
+    ] {
+        std::fs::write(&path, [0; 1000]).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - age).unwrap();
+    }
+    assert_eq!(opened.vfs.reclaimable().await.unwrap().leftovers.count, 2, "what is no segment is not ours");
+    let done = opened.vfs.reclaim().await.unwrap();
+    assert_eq!((done.deleted.count, done.deleted.bytes), (1, 1000));
+    let is_there = |path: &str| std::path::Path::new(path).exists();
+    assert!(!is_there(&format!("{segment}#1")));
+    assert!(is_there(&format!("{segment}#2")) && is_there(&stranger) && is_there(&segment));
+    assert_eq!(contents(&opened.vfs, ino).await, pattern(1, 4 * BLOCK));
+    opened.close().await.unwrap();
+}
+
 /// The owner of a store hides the newest records, so that a writer takes the segments of the newer
 /// state for leftovers and deletes what the store itself may not.
 #[tokio::test]

@@ -30,6 +30,8 @@ pub struct World {
     pub entropy: Arc<dyn Entropy>,
     pub vfs: VfsOptions,
     pub state_dir: Option<PathBuf>,
+    /// The bucket is there instead of in memory.
+    pub directory: Option<PathBuf>,
 }
 
 impl World {
@@ -37,7 +39,15 @@ impl World {
         Self::with(vfs, Compression::None).await
     }
 
-    pub async fn with(mut vfs: VfsOptions, compression: Compression) -> Self {
+    pub async fn with(vfs: VfsOptions, compression: Compression) -> Self {
+        Self::made(vfs, compression, None).await
+    }
+
+    pub async fn in_directory(vfs: VfsOptions, directory: PathBuf) -> Self {
+        Self::made(vfs, Compression::None, Some(directory)).await
+    }
+
+    async fn made(mut vfs: VfsOptions, compression: Compression, directory: Option<PathBuf>) -> Self {
         vfs.clean.is_automatic = false;
         let now = SystemClock::default().now();
         let world = Self {
@@ -47,6 +57,7 @@ impl World {
             entropy: Arc::new(SeededEntropy::new(11)),
             vfs,
             state_dir: None,
+            directory,
         };
         let header = NewVolume { compression, kdf_cost: KdfCost::Fixed { log_n: 15 } };
         let spec = NewVolumeSpec { header, quota_bytes: 0, owner: (0, 0) };
@@ -56,7 +67,10 @@ impl World {
     }
 
     pub fn bucket(&self) -> Bucket {
-        Bucket::from_store(Arc::clone(&self.store) as _)
+        match &self.directory {
+            Some(directory) => coffer::store::open(directory.to_str().unwrap(), &Default::default()).unwrap(),
+            None => Bucket::from_store(Arc::clone(&self.store) as _),
+        }
     }
 
     pub async fn mount(&self) -> Opened {

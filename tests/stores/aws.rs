@@ -67,7 +67,7 @@ fn keys_of_a_profile_let_us_in_and_wrong_ones_are_refused_without_being_shown() 
     );
     user.probe(&server.url, &[]).lets_in("profile `default` of the shared AWS files: keys");
     user.probe(&server.url, &["--aws-profile", "old"]).fails(16, "denied");
-    user.probe(&server.url, &["--aws-profile", "none"]).fails(2, "there is no profile `none`");
+    user.probe(&server.url, &["--aws-profile", "none"]).fails(16, "there is no profile `none`");
     user.set("AWS_PROFILE", "old");
     user.probe(&server.url, &[]).fails(16, "denied");
     // Keys in variables go before a profile in a variable; a flag goes before both.
@@ -128,7 +128,7 @@ fn a_role_is_taken_with_the_keys_of_another_profile() {
     user.probe(&server.url, &[]).lets_in("profile `default` of the shared AWS files: a role");
     assert_eq!(sts.seen().len(), 1, "credentials that live for an hour are asked for once");
     user.probe(&server.url, &["--aws-profile", "bad"]).fails(16, "refuses with status 403 (AccessDenied)");
-    user.probe(&server.url, &["--aws-profile", "round"]).fails(2, "takes too many roles");
+    user.probe(&server.url, &["--aws-profile", "round"]).fails(16, "takes too many roles");
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn the_role_of_an_instance_lets_us_in() {
     user.probe(&server.url, &[]).lets_in("the role of this instance");
     assert_eq!(metadata.seen().len(), 3);
     user.set("AWS_EC2_METADATA_DISABLED", "true");
-    user.probe(&server.url, &[]).fails(2, "no credentials");
+    user.probe(&server.url, &[]).fails(16, "no credentials");
 }
 
 /// The bucket goes on with what the program says later, and with another file.

@@ -179,9 +179,9 @@ fn the_file_of_a_service_account_lets_us_in() {
     let endpoint = relay.url();
     user.probe(&server.url, &["--endpoint", &endpoint]).fits("the service account in ");
     user.file("account.json", &format!("{{\"type\": \"service_account\", \"private_key\": {}", json!(key)));
-    user.probe(&server.url, &["--endpoint", &endpoint]).fails(2, "are no JSON");
+    user.probe(&server.url, &["--endpoint", &endpoint]).fails(16, "are no JSON");
     user.file("account.json", r#"{"type": "external_account"}"#);
-    user.probe(&server.url, &["--endpoint", &endpoint]).fails(2, "not supported yet");
+    user.probe(&server.url, &["--endpoint", &endpoint]).fails(16, "not supported yet");
 }
 
 /// `gcloud auth application-default login`: Google's own server is played behind a proxy, in TLS by `--ca-file`.

@@ -69,7 +69,9 @@ impl User {
         for secret in &self.secrets {
             assert!(!stdout.contains(secret) && !stderr.contains(secret), "{secret} is shown: {ended}");
         }
-        let says_nothing = ended.code() == 2 || !url.contains("://");
+        // What is refused before the first request leaves nothing to be logged.
+        let is_refused = stderr.contains("cannot be opened") || ended.code() == 2;
+        let says_nothing = is_refused || !url.contains("://");
         assert!(stderr.contains("DEBUG") || says_nothing, "nothing was logged: {ended}");
         Told { code: ended.code(), json: serde_json::from_str(&stdout).unwrap_or_default(), stderr }
     }

@@ -3,7 +3,10 @@
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::path::Path;
 
-use super::{CLIENT, Connected, CredentialKind, client, failed, is_plain_http, no_retries, unusable};
+use super::{
+    CLIENT, Connected, CredentialKind, check_endpoint, client, failed, fit, is_plain_http, no_entry,
+    no_retries,
+};
 use crate::store::error::StoreError;
 use crate::store::options::StoreOptions;
 
@@ -31,18 +34,20 @@ pub(in crate::store) fn azure(
         .with_container_name(container)
         .with_retry(no_retries());
     if let Some(text) = environment.get(CONNECTION_STRING) {
-        for (key, value) in connection_string(text).map_err(|what| unusable(url, what))? {
+        for (key, value) in
+            connection_string(fit(url, CONNECTION_STRING, text)?).map_err(|what| no_entry(url, what))?
+        {
             builder = builder.with_config(key, value);
         }
     }
     for (name, key) in ALIASES {
         if let Some(value) = environment.get(name) {
-            builder = builder.with_config(key, value);
+            builder = builder.with_config(key, fit(url, name, value)?);
         }
     }
     for (name, value) in environment.starting_with("AZURE_") {
         if let Ok(key) = name.to_ascii_lowercase().parse() {
-            builder = builder.with_config(key, value);
+            builder = builder.with_config(key, fit(url, name, value)?);
         }
     }
     if let Some(address) = environment.get("IDENTITY_ENDPOINT") {
@@ -55,6 +60,7 @@ pub(in crate::store) fn azure(
         builder = builder.with_endpoint(endpoint.clone());
     }
     let endpoint = builder.get_config_value(&AzureConfigKey::Endpoint);
+    check_endpoint(url, endpoint.as_deref())?;
     if is_plain_http(endpoint.as_deref()) {
         builder = builder.with_allow_http(true);
     }

@@ -4,7 +4,10 @@ use object_store::ClientConfigKey;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path;
 
-use super::{CLIENT, Connected, CredentialKind, client, failed, is_plain_http, no_retries, unusable};
+use super::{
+    CLIENT, Connected, CredentialKind, check_endpoint, client, failed, fit, is_plain_http, no_entry,
+    no_retries,
+};
 use crate::store::environment::Environment;
 use crate::store::error::StoreError;
 use crate::store::options::StoreOptions;
@@ -36,7 +39,7 @@ pub(in crate::store) fn google(
     }
     for (name, value) in environment.starting_with("GOOGLE_") {
         if let Ok(key) = name.to_ascii_lowercase().parse() {
-            builder = builder.with_config(key, value);
+            builder = builder.with_config(key, fit(url, name, value)?);
         }
     }
     for (key, value) in CLIENT {
@@ -47,6 +50,7 @@ pub(in crate::store) fn google(
         builder = builder.with_base_url(address);
     }
     let endpoint = builder.get_config_value(&GoogleConfigKey::BaseUrl);
+    check_endpoint(url, endpoint.as_deref())?;
     if is_plain_http(endpoint.as_deref()) {
         builder = builder.with_config(GoogleConfigKey::Client(ClientConfigKey::AllowHttp), "true");
     }
@@ -89,7 +93,7 @@ fn kind(
     } else if value(Key::ServiceAccountKey).is_some() {
         "a service account in the environment".to_owned()
     } else if let Some(file) = value(Key::ApplicationCredentials) {
-        format!("{} in {file}", file_kind(&file).map_err(|what| unusable(url, what))?)
+        format!("{} in {file}", file_kind(&file).map_err(|what| no_entry(url, what))?)
     } else {
         "application default credentials, else the metadata server of this machine".to_owned()
     };

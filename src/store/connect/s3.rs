@@ -6,7 +6,9 @@ use object_store::ClientOptions;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
 
-use super::{CLIENT, Connected, client, failed, is_plain_http, no_retries, unusable};
+use super::{
+    CLIENT, Connected, check_endpoint, check_region, client, failed, fit, is_plain_http, no_entry, no_retries,
+};
 use crate::store::aws::{self, Found, Http};
 use crate::store::error::StoreError;
 use crate::store::options::{Addressing, StoreOptions};
@@ -25,8 +27,8 @@ pub(in crate::store) fn s3(
     let ca_file = options.ca_file.clone().or_else(|| environment.get("AWS_CA_BUNDLE").map(Into::into));
     let client = client(url, ca_file.as_deref())?;
     let found = aws::find(environment, options.aws_profile.as_deref(), Http::new(&client));
-    let found = found.map_err(|what| unusable(url, what))?;
-    let mut builder = settings(bucket, client, &found, options);
+    let found = found.map_err(|what| no_entry(url, what))?;
+    let mut builder = settings(bucket, url, client, &found, options)?;
     if let Some(provider) = found.provider {
         builder = builder.with_credentials(Arc::new(provider));
     }
@@ -35,14 +37,20 @@ pub(in crate::store) fn s3(
 }
 
 /// The client's settings: flags before variables, variables before the profile.
-fn settings(bucket: &str, client: ClientOptions, found: &Found, options: &StoreOptions) -> AmazonS3Builder {
+fn settings(
+    bucket: &str,
+    url: &str,
+    client: ClientOptions,
+    found: &Found,
+    options: &StoreOptions,
+) -> Result<AmazonS3Builder, StoreError> {
     use AmazonS3ConfigKey as Key;
     let environment = &options.environment;
     let mut builder =
         AmazonS3Builder::new().with_client_options(client).with_bucket_name(bucket).with_retry(no_retries());
     for (name, value) in environment.starting_with("AWS_") {
         if let Ok(key) = name.to_ascii_lowercase().parse() {
-            builder = builder.with_config(key, value);
+            builder = builder.with_config(key, fit(url, name, value)?);
         }
     }
     for (key, value) in CLIENT {
@@ -50,6 +58,7 @@ fn settings(bucket: &str, client: ClientOptions, found: &Found, options: &StoreO
     }
     let variable = builder.get_config_value(&Key::Region);
     if let Some(region) = options.region.as_ref().or(variable.as_ref()).or(found.region.as_ref()) {
+        check_region(url, Some(region))?;
         builder = builder.with_region(region);
     }
     if options.unsigned_payload {
@@ -59,6 +68,7 @@ fn settings(bucket: &str, client: ClientOptions, found: &Found, options: &StoreO
     let endpoint = endpoint.or_else(|| builder.get_config_value(&Key::S3Endpoint));
     let endpoint = endpoint.or_else(|| builder.get_config_value(&Key::Endpoint));
     let mut endpoint = endpoint.or_else(|| found.endpoint.clone());
+    check_endpoint(url, endpoint.as_deref())?;
     if let Some(addressing) = options.addressing {
         let is_virtual = addressing == Addressing::Virtual;
         builder = builder.with_virtual_hosted_style_request(is_virtual);
@@ -71,7 +81,7 @@ fn settings(bucket: &str, client: ClientOptions, found: &Found, options: &StoreO
             builder = builder.with_allow_http(true);
         }
     }
-    builder
+    Ok(builder)
 }
 
 /// `endpoint` with the bucket's name before the host's, unless it is there.
@@ -98,7 +108,7 @@ mod tests {
         let found =
             Found { provider: None, kind, region: Some("of-the-profile".to_owned()), endpoint: named };
         let setting = |options: &StoreOptions, key: AmazonS3ConfigKey| {
-            settings("b", ClientOptions::new(), &found, options).get_config_value(&key)
+            settings("b", "s3://b", ClientOptions::new(), &found, options).unwrap().get_config_value(&key)
         };
         let endpoint = |options: &StoreOptions| setting(options, AmazonS3ConfigKey::S3Endpoint);
         assert_eq!(setting(&options, AmazonS3ConfigKey::Region).as_deref(), Some("of-the-profile"));

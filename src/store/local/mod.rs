@@ -2,16 +2,23 @@
 //!
 //! Writing makes missing directories. Without this check a bucket on a disk that is unplugged would go
 //! on as a new, empty one beneath the mount point, and reads would call every object missing.
+//!
+//! Reading and listing are ours, because whoever can write to the directory can put there what is no file:
+//! opening it may block a thread for ever, and a name that no object can have ends a listing of `object_store`.
+//! Writing and deleting are left to it.
+
+mod read;
+pub(super) mod staged;
+mod turns;
+mod walk;
 
 use std::fmt;
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
@@ -20,6 +27,8 @@ use object_store::{
     CopyOptions, Error as RawError, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as RawResult,
 };
+
+use turns::Turns;
 
 /// A directory by path and identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +61,7 @@ impl Root {
 pub(super) struct LocalStore {
     inner: Arc<LocalFileSystem>,
     root: Root,
+    turns: Turns,
 }
 
 impl LocalStore {
@@ -61,7 +71,7 @@ impl LocalStore {
         let root = directory.canonicalize().and_then(|path| Root::of(&path));
         let root =
             root.map_err(|error| RawError::Generic { store: "local directory", source: Box::new(error) })?;
-        Ok(Self { inner, root })
+        Ok(Self { inner, root, turns: Turns::default() })
     }
 }
 
@@ -96,11 +106,9 @@ impl ObjectStore for LocalStore {
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> RawResult<GetResult> {
-        checked!(self, self.inner.get_opts(path, options))
-    }
-
-    async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> RawResult<Vec<Bytes>> {
-        checked!(self, self.inner.get_ranges(path, ranges))
+        let (file, location) = (self.inner.path_to_filesystem(path)?, path.clone());
+        let get = self.turns.run(path, move || read::get(&file, location, &options));
+        checked!(self, get)
     }
 
     fn delete_stream(
@@ -116,11 +124,13 @@ impl ObjectStore for LocalStore {
         let root = self.root.clone();
         let last = stream::once(async move { root.check() });
         let last = last.filter_map(|checked| futures::future::ready(checked.err().map(Err)));
-        self.inner.list(prefix).chain(last).boxed()
+        walk::list(&self.root.path, prefix).chain(last).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> RawResult<ListResult> {
-        checked!(self, self.inner.list_with_delimiter(prefix))
+        let (root, prefix) = (self.root.path.clone(), prefix.cloned());
+        let listed = tokio::task::spawn_blocking(move || walk::list_one(&root, prefix.as_ref()));
+        checked!(self, listed).map_err(|source| RawError::JoinError { source })?
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> RawResult<()> {
@@ -134,6 +144,71 @@ mod tests {
 
     use super::*;
     use crate::store::error::{Trouble, classify};
+
+    fn bucket() -> (tempfile::TempDir, LocalStore) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(folder.path()).unwrap();
+        (folder, store)
+    }
+
+    async fn listed(store: &LocalStore) -> Vec<(String, u64)> {
+        let listed: Vec<_> = store.list(None).try_collect().await.unwrap();
+        let mut listed: Vec<_> =
+            listed.into_iter().map(|object| (object.location.to_string(), object.size)).collect();
+        listed.sort_unstable();
+        listed
+    }
+
+    #[tokio::test]
+    async fn what_is_no_file_is_refused_without_being_opened() {
+        let (folder, store) = bucket();
+        let at = |name: &str| folder.path().join(name);
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        std::fs::create_dir(at("folder")).unwrap();
+        std::fs::write(at("file"), b"sound").unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        std::os::unix::fs::symlink("loop", at("loop")).unwrap();
+        for name in ["pipe", "socket", "folder", "link", "loop", "file/below", "loop/below"] {
+            let path = Path::from(name);
+            for error in [store.get(&path).await.unwrap_err(), store.head(&path).await.unwrap_err()] {
+                assert_eq!(classify(&error), Trouble::Unfit, "{name}: {error}");
+            }
+        }
+        assert_eq!(store.get(&Path::from("file")).await.unwrap().bytes().await.unwrap(), "sound");
+        let there = [("file", 5), ("link", 0), ("loop", 0), ("pipe", 0), ("socket", 0)];
+        assert_eq!(listed(&store).await, there.map(|(name, size)| (name.to_owned(), size)));
+    }
+
+    #[tokio::test]
+    async fn names_that_no_object_can_have_are_passed_over() {
+        use std::os::unix::ffi::OsStrExt;
+        let (folder, store) = bucket();
+        store.put(&Path::from("d/ab/sound"), "sound".into()).await.unwrap();
+        for name in [&b"\xFFbytes"[..], b"new\nline", b"d/ab/staged#1", b"d/ab/\xFF"] {
+            std::fs::write(folder.path().join(std::ffi::OsStr::from_bytes(name)), b"x").unwrap();
+        }
+        std::fs::create_dir(folder.path().join(std::ffi::OsStr::from_bytes(b"\xFE"))).unwrap();
+        std::fs::write(folder.path().join(std::ffi::OsStr::from_bytes(b"\xFE/below")), b"x").unwrap();
+        assert_eq!(listed(&store).await, [("d/ab/sound".to_owned(), 5)]);
+        let below = store.list_with_delimiter(Some(&Path::from("d"))).await.unwrap();
+        assert_eq!((below.common_prefixes, below.objects.len()), (vec![Path::from("d/ab")], 0));
+        let none: Vec<_> = store.list(Some(&Path::from("none"))).try_collect().await.unwrap();
+        assert!(none.is_empty());
+    }
+
+    #[tokio::test]
+    async fn parts_of_a_file_are_read_as_they_were_asked_for() {
+        let (_folder, store) = bucket();
+        let path = Path::from("a");
+        store.put(&path, "0123456789".into()).await.unwrap();
+        assert_eq!(store.get_range(&path, 3..5).await.unwrap(), "34");
+        assert_eq!(store.get_range(&path, 8..20).await.unwrap(), "89");
+        assert_eq!(store.get_ranges(&path, &[0..1, 9..10]).await.unwrap(), ["0", "9"]);
+        assert_eq!(classify(&store.get_range(&path, 10..11).await.unwrap_err()), Trouble::Rejected);
+        assert_eq!(classify(&store.get(&Path::from("b")).await.unwrap_err()), Trouble::Missing);
+    }
 
     #[tokio::test]
     async fn a_directory_that_goes_away_is_an_outage_and_is_not_made_anew() {

@@ -1,0 +1,132 @@
+//! Lists the objects of a directory, and passes over what no object can be called.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::path::{Path as FilePath, PathBuf};
+
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{Error as RawError, ListResult, ObjectMeta, Result as RawResult};
+use rustix::io::Errno;
+use walkdir::{DirEntry, WalkDir};
+
+use super::read::meta;
+
+/// Entries that are looked at before the first of them is given.
+const ENTRIES_AT_ONCE: usize = 1024;
+
+/// What a directory holds.
+enum Found {
+    Object(ObjectMeta),
+    Directory(Path),
+}
+
+/// All objects below `prefix` of the bucket at `root`.
+pub(super) fn list(root: &FilePath, prefix: Option<&Path>) -> BoxStream<'static, RawResult<ObjectMeta>> {
+    let entries = entries(root, prefix, usize::MAX).filter_map(|found| match found {
+        Ok(Found::Object(object)) => Some(Ok(object)),
+        Ok(Found::Directory(_)) => None,
+        Err(error) => Some(Err(error)),
+    });
+    stream::try_unfold((entries, VecDeque::new()), |(mut entries, mut batch)| async move {
+        if batch.is_empty() {
+            let more = tokio::task::spawn_blocking(move || {
+                batch.extend(entries.by_ref().take(ENTRIES_AT_ONCE));
+                (entries, batch)
+            });
+            (entries, batch) = more.await.map_err(|source| RawError::JoinError { source })?;
+        }
+        let next: Option<ObjectMeta> = batch.pop_front().transpose()?;
+        Ok(next.map(|object| (object, (entries, batch))))
+    })
+    .into_stream()
+    .boxed()
+}
+
+/// What lies directly below `prefix`.
+pub(super) fn list_one(root: &FilePath, prefix: Option<&Path>) -> RawResult<ListResult> {
+    let (mut objects, mut common_prefixes) = (Vec::new(), Vec::new());
+    for found in entries(root, prefix, 1) {
+        match found? {
+            Found::Object(object) => objects.push(object),
+            Found::Directory(directory) => common_prefixes.push(directory),
+        }
+    }
+    common_prefixes.sort_unstable();
+    Ok(ListResult { common_prefixes, objects, extensions: Default::default() })
+}
+
+fn entries(
+    root: &FilePath,
+    prefix: Option<&Path>,
+    depth_max: usize,
+) -> impl Iterator<Item = RawResult<Found>> + Send + 'static + use<> {
+    let root = root.to_owned();
+    let top = prefix.map_or_else(|| root.clone(), |prefix| root.join(prefix.as_ref()));
+    let walk = WalkDir::new(top).min_depth(1).max_depth(depth_max).follow_links(true).into_iter();
+    let walk = walk.filter_entry(|entry| entry.depth() == 0 || can_be_ours(entry.file_name()));
+    walk.filter_map(move |entry| match entry {
+        Ok(entry) => of_entry(&root, &entry).transpose(),
+        Err(error) => of_error(&root, error).transpose(),
+    })
+}
+
+/// Whether an object or a directory of objects can be called so.
+fn can_be_ours(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| Path::parse(name).is_ok() && !is_staged(name))
+}
+
+/// Whether this is the name of a file that is being written: `OBJECT#N`.
+pub(super) fn is_staged(name: &str) -> bool {
+    let number = name.split_once('#').map_or("", |(_, number)| number);
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn of_entry(root: &FilePath, entry: &DirEntry) -> RawResult<Option<Found>> {
+    let Some(location) = location(root, entry.path()) else { return Ok(None) };
+    if entry.file_type().is_dir() {
+        return Ok(Some(Found::Directory(location)));
+    }
+    if entry.path_is_symlink() {
+        return as_it_is(location, entry.path().to_owned());
+    }
+    match entry.metadata() {
+        Ok(metadata) => Ok(Some(Found::Object(meta(location, &metadata)))),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// What cannot be followed is no reason to give up the rest: a link that leads nowhere is an object that does not open.
+fn of_error(root: &FilePath, error: walkdir::Error) -> RawResult<Option<Found>> {
+    let is_below = error.depth() > 0;
+    let is_loop = error.loop_ancestor().is_some()
+        || error.io_error().and_then(Errno::from_io_error) == Some(Errno::LOOP);
+    match error.path() {
+        Some(path) if is_below && (is_loop || is_gone(&error)) => match location(root, path) {
+            Some(location) => as_it_is(location, path.to_owned()),
+            None => Ok(None),
+        },
+        _ if is_gone(&error) => Ok(None),
+        _ => Err(failed(error)),
+    }
+}
+
+/// A link as an object without a length; nothing if it is no link, or gone.
+fn as_it_is(location: Path, path: PathBuf) -> RawResult<Option<Found>> {
+    let link = path.symlink_metadata().ok().filter(std::fs::Metadata::is_symlink);
+    Ok(link.map(|link| Found::Object(meta(location, &link))))
+}
+
+fn is_gone(error: &walkdir::Error) -> bool {
+    error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
+fn location(root: &FilePath, path: &FilePath) -> Option<Path> {
+    Path::parse(path.strip_prefix(root).ok()?.to_str()?).ok()
+}
+
+fn failed(error: walkdir::Error) -> RawError {
+    RawError::Generic { store: "local directory", source: Box::new(error) }
+}
