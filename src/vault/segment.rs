@@ -27,6 +27,12 @@ fn path(id: SegmentId) -> Path {
     Path::from_iter([DIRECTORY, text.get(..2).unwrap_or_default(), &text])
 }
 
+/// The segment's name in the bucket.
+#[must_use]
+pub fn segment_name(id: SegmentId) -> String {
+    path(id).to_string()
+}
+
 fn id_of(path: &Path) -> Option<SegmentId> {
     let id = SegmentId::parse(path.filename()?)?;
     (self::path(id) == *path).then_some(id)
