@@ -77,6 +77,7 @@ pub fn keys(error: &KeyError, given: &[Factor]) -> CommandError {
         KeyError::NotAdmin
         | KeyError::LastAdminSlot
         | KeyError::NoSuchSlot(_)
+        | KeyError::OpensAlready(_)
         | KeyError::SlotsFull
         | KeyError::BadLabel => (Exit::SlotRefused, None),
         KeyError::BadRecoveryCode(_) => (Exit::WrongKey, None),

@@ -201,7 +201,7 @@ fn passwd(args: &PasswdArgs) -> CommandResult {
         let bytes = unlocked.change_factors(slot, &new, args.cost.cost(), &OsEntropy, now);
         Ok((bytes.map_err(|e| explain::keys(&e, &[]))?, Some(slot)))
     })?;
-    eprintln!("Changed key {number}. The old one opens the volume no more.");
+    eprintln!("Changed key {number}. It opens with the new one only.");
     Ok(())
 }
 
