@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::error::CommandResult;
 use super::explain;
 use super::progress::Progress;
-use crate::control::{Client, MountEntry, Registry, Request, Step};
+use crate::control::{Client, ControlError, MountEntry, Registry, Request, Step};
 
 /// The mounts at `points` or around them, or all of this user's if none is given.
 ///
@@ -21,6 +21,33 @@ pub fn mounts(points: &[PathBuf]) -> CommandResult<Vec<MountEntry>> {
         return Ok(entries);
     }
     points.iter().map(|point| registry.find(point).map_err(|e| explain::control(&e))).collect()
+}
+
+/// As [`mounts`], with those whose process has died: they are still listed, and nobody serves them.
+///
+/// # Errors
+/// As [`mounts`], but not for those.
+pub fn mounts_and_dead(points: &[PathBuf]) -> CommandResult<(Vec<MountEntry>, Vec<ControlError>)> {
+    let registry = Registry::of_user().map_err(|e| explain::control(&e))?;
+    if points.is_empty() {
+        let mut dead = registry.look().1;
+        dead.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
+        let died = |entry: MountEntry| ControlError::Died {
+            point: entry.mountpoint,
+            pid: entry.pid,
+            url: entry.url,
+        };
+        return Ok((mounts(points)?, dead.into_iter().map(died).collect()));
+    }
+    let (mut running, mut dead) = (Vec::new(), Vec::new());
+    for point in points {
+        match registry.find(point) {
+            Ok(entry) => running.push(entry),
+            Err(error @ ControlError::Died { .. }) => dead.push(error),
+            Err(error) => return Err(explain::control(&error)),
+        }
+    }
+    Ok((running, dead))
 }
 
 /// Sends `request` to the mount of `entry`, and returns what came of it.

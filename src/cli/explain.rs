@@ -258,7 +258,7 @@ fn with_hint(error: CommandError) -> CommandError {
 pub fn mount(error: &MountError) -> CommandError {
     let (exit, hint) = match error {
         MountError::Dead(path) => {
-            (Exit::BadMountPoint, Some(format!("`coffer umount {}` removes it too", path.display())))
+            (Exit::BadMountPoint, Some(format!("take it away with `coffer umount {}`", path.display())))
         }
         MountError::Missing(path) => {
             (Exit::BadMountPoint, Some(format!("create it with `mkdir -p {}`", path.display())))
@@ -286,6 +286,8 @@ pub fn control(error: &ControlError) -> CommandError {
         ControlError::NotMounted(_) => plain(Exit::NotMounted).hint("`coffer status` lists your mounts"),
         ControlError::Gone(point) => plain(Exit::NotMounted)
             .hint(format!("if the mount is still listed, `coffer umount {}` removes it", point.display())),
+        ControlError::Died { point, .. } => plain(Exit::NotMounted)
+            .hint(format!("`coffer umount {}` takes the dead mount away", point.display())),
         ControlError::Stranger { .. } => plain(Exit::AccessDenied),
         ControlError::NoRuntimeDir | ControlError::UnsafeDir(_) | ControlError::PathTooLong(_) => {
             plain(Exit::StateDir)

@@ -23,6 +23,16 @@ pub enum ControlError {
     /// The mount's process does not answer.
     #[error("the process that serves {} is gone", .0.display())]
     Gone(PathBuf),
+    /// The mount is still listed, and nobody serves it any more.
+    #[error("the process that served {} has died ({pid}); what it had not sent may be lost", .point.display())]
+    Died {
+        /// The mount point.
+        point: PathBuf,
+        /// The number that the process had.
+        pid: u32,
+        /// What it served.
+        url: String,
+    },
     /// The socket is served by somebody who is neither this user nor root.
     #[error("the socket of {} is served by another user (uid {uid})", .point.display())]
     Stranger {
