@@ -14,6 +14,7 @@ use rustix::fs::{CWD, RenameFlags};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::deep::Near;
 use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
 use super::explain;
@@ -103,7 +104,7 @@ impl Extraction {
                 self.copy_one(attr, to).await;
                 continue;
             }
-            if let Err(error) = make_directory(&to) {
+            if let Err(error) = Near::of(&to).and_then(|near| make_directory(near.path())) {
                 self.shared.fail(&to, &error.into());
                 continue;
             }
@@ -143,7 +144,11 @@ impl Extraction {
         while self.tasks.try_join_next().is_some() {}
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
-            match shared.copy_file(&attr, &to).await {
+            let copied = match tokio::task::block_in_place(|| Near::of(&to)) {
+                Ok(near) => shared.copy_file(&attr, near.path(), &to).await,
+                Err(error) => Err(error.into()),
+            };
+            match copied {
                 Ok(()) => shared.progress.add_file(),
                 Err(error) => shared.fail(&to, &error),
             }
@@ -165,7 +170,10 @@ impl Extraction {
         }
         for (path, attr) in self.directories.iter().rev() {
             match self.shared.xattrs(attr).await {
-                Ok(xattrs) => self.shared.dress(path, attr, &xattrs),
+                Ok(xattrs) => match Near::of(path) {
+                    Ok(near) => self.shared.dress(near.path(), path, attr, &xattrs),
+                    Err(error) => self.shared.fail(path, &error.into()),
+                },
                 Err(error) => self.shared.fail(path, &error),
             }
         }
@@ -193,7 +201,8 @@ impl Shared {
         self.progress.say(&format!("error: {}: {}", path.display(), sentence(error)));
     }
 
-    async fn copy_file(&self, attr: &Attr, to: &Path) -> Result<(), FileError> {
+    /// Copies a file to `to`, which is the way to `shown`.
+    async fn copy_file(&self, attr: &Attr, to: &Path, shown: &Path) -> Result<(), FileError> {
         let xattrs = self.xattrs(attr).await?;
         let partial = self.partial(to);
         match attr.kind {
@@ -205,7 +214,7 @@ impl Shared {
             _ => local::make_special(&partial.0, attr.kind, attr.rdev)?,
         }
         tokio::task::block_in_place(|| {
-            self.dress(&partial.0, attr, &xattrs);
+            self.dress(&partial.0, shown, attr, &xattrs);
             partial.become_whole(to, self.options.replace)
         })?;
         Ok(())
@@ -252,9 +261,9 @@ impl Shared {
         Ok(self.tree.xattrs(attr.ino).await?)
     }
 
-    fn dress(&self, path: &Path, attr: &Attr, xattrs: &[Xattr]) {
+    fn dress(&self, path: &Path, shown: &Path, attr: &Attr, xattrs: &[Xattr]) {
         for problem in local::apply(path, attr, xattrs, self.options.keep) {
-            self.progress.say(&format!("warning: {}: cannot keep {problem}", path.display()));
+            self.progress.say(&format!("warning: {}: cannot keep {problem}", shown.display()));
         }
     }
 
@@ -300,6 +309,8 @@ fn make_directory(path: &Path) -> io::Result<()> {
 }
 
 fn make_link(first: &Path, link: &Path, replace: bool) -> io::Result<()> {
+    let (first, link) = (Near::of(first)?, Near::of(link)?);
+    let (first, link) = (first.path(), link.path());
     match std::fs::hard_link(first, link) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && replace => {
             std::fs::remove_file(link)?;
