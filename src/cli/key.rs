@@ -9,6 +9,7 @@ use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::factors::{NewKeyArgs, UnlockArgs};
 use super::init::{CostArgs, hand_over};
+use super::ls::printable;
 use super::open::{BucketArgs, StateArgs, describe, obtain_factors};
 use super::units::show_time;
 use super::{explain, runtime};
@@ -242,7 +243,7 @@ fn table(header: &Header) -> String {
             "{:>4}  {role:<5}  {:<22}  {changed}  {}\n",
             slot.id,
             opens_with(slot),
-            slot.label
+            printable(slot.label.as_bytes())
         ));
     }
     text
