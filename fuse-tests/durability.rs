@@ -8,7 +8,7 @@ use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use rustix::process::Signal;
 
-use crate::support::command::{command, run, run_ok, wait_until};
+use crate::support::command::{Finished, command, run, run_ok, wait_until};
 use crate::support::manifest::Manifest;
 use crate::support::mount::Mount;
 use crate::support::seed;
@@ -130,4 +130,57 @@ fn a_killed_mount_leaves_no_lock_for_its_own_machine() {
     assert_eq!(fs::read(mount.path("file")).unwrap(), b"x");
     mount.unmount();
     volume.mount_spec().state_dir(&state_dir).mount().unmount();
+}
+
+/// The kernel goes on answering for the root of a mount whose process has died, for as long as it remembers its
+/// attributes. What it asks of nobody must not pass for life.
+#[test]
+fn a_mount_whose_process_has_died_is_told_though_the_kernel_remembers_its_root() {
+    let volume = Volume::local();
+    let mount = volume.mount();
+    fs::write(mount.path("file"), "x").unwrap();
+    mount.sync();
+    let (dir, state_dir) = (mount.dir.clone(), mount.state_dir.clone());
+    assert!(fs::read_dir(&dir).unwrap().count() == 1 && fs::metadata(&dir).unwrap().is_dir());
+    mount.signal(Signal::KILL);
+    mount.wait_until_gone();
+    println!("the kernel remembers the root: {}", fs::metadata(&dir).is_ok());
+
+    let words =
+        |finished: &Finished| String::from_utf8_lossy(&finished.stdout).into_owned() + &finished.stderr;
+    let all = run(volume.coffer(["status"]));
+    for status in [
+        &all,
+        &volume.try_verb("status", &dir, &[]),
+        &volume.try_verb("status", &dir, &["--watch=1s", "--until-safe"]),
+    ] {
+        assert_eq!(status.status.code(), Some(23), "{status}");
+        let said = words(status);
+        assert!(said.starts_with("Not safe yet. ") || said.contains("  Not safe yet. "), "{said}");
+        assert!(
+            said.contains(&format!("{}: nothing is known of it: its process has died", dir.display())),
+            "{said}"
+        );
+        assert!(said.contains("what it had not sent may be lost"), "{said}");
+    }
+    let synced = volume.try_verb("sync", &dir, &[]);
+    assert_eq!(synced.status.code(), Some(24), "{synced}");
+    assert!(words(&synced).contains("has died"), "{synced}");
+
+    let mut again = volume.coffer(["mount"]);
+    again.arg(&volume.url).arg(&dir).arg("--passphrase-file").arg(volume.passphrase_file());
+    again.arg("--state-dir").arg(&state_dir);
+    let again = run(again);
+    assert_eq!(again.status.code(), Some(19), "{again}");
+    assert!(words(&again).contains("a mount whose process has died is still at"), "{again}");
+
+    let removed = volume.try_verb("umount", &dir, &[]);
+    assert_eq!(removed.status.code(), Some(31), "{removed}");
+    assert!(
+        words(&removed).contains("has died") && words(&removed).contains("the mount was removed"),
+        "{removed}"
+    );
+    assert!(!mount.is_mounted());
+    assert_eq!(volume.try_verb("status", &dir, &[]).status.code(), Some(24));
+    volume.mount_spec().state_dir(&state_dir).args(&["--takeover"]).mount().unmount();
 }

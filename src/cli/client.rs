@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::error::CommandResult;
 use super::explain;
 use super::progress::Progress;
-use crate::control::{self, Client, MountEntry, Request, Step};
+use crate::control::{self, Client, ControlError, MountEntry, Request, Step};
 
 /// The mounts at `points` or around them, or all of this user's if none is given.
 ///
@@ -20,6 +20,28 @@ pub fn mounts(points: &[PathBuf]) -> CommandResult<Vec<MountEntry>> {
         return Ok(entries);
     }
     points.iter().map(|point| control::find(point).map_err(|e| explain::control(&e))).collect()
+}
+
+/// As [`mounts`], with those whose process has died: they are still listed, and nobody serves them.
+///
+/// # Errors
+/// As [`mounts`], but not for those.
+pub fn mounts_and_dead(points: &[PathBuf]) -> CommandResult<(Vec<MountEntry>, Vec<ControlError>)> {
+    if points.is_empty() {
+        let (mut running, mut dead) = control::look().map_err(|e| explain::control(&e))?;
+        running.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
+        dead.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
+        return Ok((running, dead.into_iter().map(ControlError::died).collect()));
+    }
+    let (mut running, mut dead) = (Vec::new(), Vec::new());
+    for point in points {
+        match control::find(point) {
+            Ok(entry) => running.push(entry),
+            Err(error @ ControlError::Died { .. }) => dead.push(error),
+            Err(error) => return Err(explain::control(&error)),
+        }
+    }
+    Ok((running, dead))
 }
 
 /// Sends `request` to the mount of `entry`, and returns what came of it.

@@ -55,13 +55,18 @@ pub fn completions(args: &CompletionsArgs) -> CommandResult {
 pub fn man(args: &ManArgs) -> CommandResult {
     match &args.dir {
         Some(dir) => write_all(dir),
-        None => print(&page(config::definition()).1),
+        None => print(&page(described()).1),
     }
+}
+
+/// The commands as they may be typed: a volume of a configuration file brings its mount point along.
+fn described() -> clap::Command {
+    config::definition().mut_subcommand("mount", |mount| mount.mut_arg("dir", |dir| dir.required(false)))
 }
 
 fn write_all(dir: &Path) -> CommandResult {
     std::fs::create_dir_all(dir).map_err(|e| CommandError::writing(dir, &e))?;
-    let mut command = config::definition();
+    let mut command = described();
     command.build();
     let mut waiting = vec![command];
     while let Some(command) = waiting.pop() {
@@ -85,4 +90,17 @@ fn page(command: clap::Command) -> (String, Vec<u8>) {
 fn print(text: &[u8]) -> CommandResult {
     let mut out = io::stdout().lock();
     out.write_all(text).and_then(|()| out.flush()).map_err(|e| stdout_error(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_mount_says_that_the_mount_point_may_be_left_out() {
+        let command = described();
+        let mount = command.find_subcommand("mount").unwrap().clone();
+        let text = String::from_utf8(page(mount).1).unwrap();
+        assert!(text.contains("<\\fIURL\\fR>") && text.contains("[\\fIDIR\\fR]"), "{text}");
+    }
 }

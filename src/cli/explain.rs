@@ -84,6 +84,7 @@ pub fn keys(error: &KeyError, given: &[Factor]) -> CommandError {
         KeyError::NotAdmin
         | KeyError::LastAdminSlot
         | KeyError::NoSuchSlot(_)
+        | KeyError::OpensAlready(_)
         | KeyError::SlotsFull
         | KeyError::BadLabel => (Exit::SlotRefused, None),
         KeyError::BadRecoveryCode(_) => (Exit::WrongKey, None),
@@ -272,7 +273,7 @@ fn with_hint(error: CommandError) -> CommandError {
 pub fn mount(error: &MountError) -> CommandError {
     let (exit, hint) = match error {
         MountError::Dead(path) => {
-            (Exit::BadMountPoint, Some(format!("`coffer umount {}` removes it too", path.display())))
+            (Exit::BadMountPoint, Some(format!("take it away with `coffer umount {}`", path.display())))
         }
         MountError::Missing(path) => {
             (Exit::BadMountPoint, Some(format!("create it with `mkdir -p {}`", path.display())))
@@ -323,6 +324,8 @@ pub fn control(error: &ControlError) -> CommandError {
         ControlError::Unknown(_) => plain(Exit::NotMounted).hint(UNKNOWN),
         ControlError::Gone(point) => plain(Exit::NotMounted)
             .hint(format!("if the mount is still listed, `coffer umount {}` removes it", point.display())),
+        ControlError::Died { point, .. } => plain(Exit::NotMounted)
+            .hint(format!("`coffer umount {}` takes the dead mount away", point.display())),
         ControlError::Stranger { .. } => plain(Exit::AccessDenied),
         ControlError::NoRuntimeDir | ControlError::UnsafeDir(_) | ControlError::PathTooLong(_) => {
             plain(Exit::StateDir)

@@ -14,6 +14,7 @@ use rustix::fs::{CWD, RenameFlags};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::deep::Near;
 use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
 use super::explain;
@@ -116,7 +117,7 @@ impl Extraction {
                 self.copy_one(attr, to).await;
                 continue;
             }
-            if let Err(error) = make_directory(&to) {
+            if let Err(error) = Near::of(&to).and_then(|near| make_directory(near.path())) {
                 self.shared.fail(&to, &error.into());
                 continue;
             }
@@ -159,9 +160,12 @@ impl Extraction {
         while self.tasks.try_join_next().is_some() {}
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
-            let copied = tokio::select! {
-                copied = shared.copy_file(&attr, &to) => copied,
-                () = shared.options.stop.asked() => Err(FileError::Stopped),
+            let copied = match tokio::task::block_in_place(|| Near::of(&to)) {
+                Ok(near) => tokio::select! {
+                    copied = shared.copy_file(&attr, near.path(), &to) => copied,
+                    () = shared.options.stop.asked() => Err(FileError::Stopped),
+                },
+                Err(error) => Err(error.into()),
             };
             match copied {
                 Ok(()) => shared.progress.add_file(),
@@ -192,7 +196,10 @@ impl Extraction {
                 break;
             }
             match self.shared.xattrs(attr).await {
-                Ok(xattrs) => self.shared.dress(path, attr, &xattrs),
+                Ok(xattrs) => match Near::of(path) {
+                    Ok(near) => self.shared.dress(near.path(), path, attr, &xattrs),
+                    Err(error) => self.shared.fail(path, &error.into()),
+                },
                 Err(error) => self.shared.fail(path, &error),
             }
         }
@@ -233,7 +240,8 @@ impl Shared {
         self.progress.say(&format!("error: {}: {}", path.display(), sentence(error)));
     }
 
-    async fn copy_file(&self, attr: &Attr, to: &Path) -> Result<(), FileError> {
+    /// Copies a file to `to`, which is the way to `shown`.
+    async fn copy_file(&self, attr: &Attr, to: &Path, shown: &Path) -> Result<(), FileError> {
         let xattrs = self.xattrs(attr).await?;
         let partial = self.partial(to);
         match attr.kind {
@@ -245,7 +253,7 @@ impl Shared {
             _ => local::make_special(&partial.0, attr.kind, attr.rdev)?,
         }
         tokio::task::block_in_place(|| {
-            self.dress(&partial.0, attr, &xattrs);
+            self.dress(&partial.0, shown, attr, &xattrs);
             partial.become_whole(to, self.options.replace)
         })?;
         Ok(())
@@ -292,9 +300,9 @@ impl Shared {
         Ok(self.tree.xattrs(attr.ino).await?)
     }
 
-    fn dress(&self, path: &Path, attr: &Attr, xattrs: &[Xattr]) {
+    fn dress(&self, path: &Path, shown: &Path, attr: &Attr, xattrs: &[Xattr]) {
         for problem in local::apply(path, attr, xattrs, self.options.keep) {
-            self.progress.say(&format!("warning: {}: cannot keep {problem}", path.display()));
+            self.progress.say(&format!("warning: {}: cannot keep {problem}", shown.display()));
         }
     }
 
@@ -340,6 +348,8 @@ fn make_directory(path: &Path) -> io::Result<()> {
 }
 
 fn make_link(first: &Path, link: &Path, replace: bool) -> io::Result<()> {
+    let (first, link) = (Near::of(first)?, Near::of(link)?);
+    let (first, link) = (first.path(), link.path());
     match std::fs::hard_link(first, link) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && replace => {
             std::fs::remove_file(link)?;

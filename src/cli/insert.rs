@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, block_in_place};
 
+use super::deep::Near;
 use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
 use super::local::{self, Xattr};
@@ -107,7 +108,8 @@ impl Insertion {
         self.directories.push((from.to_owned(), to));
         let mut waiting = vec![(from.to_owned(), to)];
         while let Some((from, to)) = waiting.pop() {
-            let entries = block_in_place(|| std::fs::read_dir(&from)?.collect::<Result<Vec<_>, _>>());
+            let entries =
+                block_in_place(|| std::fs::read_dir(Near::of(&from)?.path())?.collect::<Result<Vec<_>, _>>());
             let entries = match entries {
                 Ok(entries) => entries,
                 Err(error) => {
@@ -119,8 +121,8 @@ impl Insertion {
                 if self.shared.is_to_stop() {
                     return;
                 }
-                let (path, name) = (entry.path(), entry.file_name().as_bytes().to_vec());
-                match block_in_place(|| path.symlink_metadata()) {
+                let (path, name) = (from.join(entry.file_name()), entry.file_name().as_bytes().to_vec());
+                match block_in_place(|| entry.metadata()) {
                     Err(error) => self.shared.fail(&path, &SourceError::from(error).into()),
                     Ok(about) if about.is_dir() => match self.shared.make_directory(to, &name).await {
                         Ok(dir) => {
@@ -148,7 +150,11 @@ impl Insertion {
         while self.tasks.try_join_next().is_some() {}
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
-            match shared.copy_file(&path, &about, dir, &name).await {
+            let copied = match block_in_place(|| Near::of(&path)) {
+                Ok(near) => shared.copy_file(near.path(), &about, dir, &name).await,
+                Err(error) => Err(SourceError::from(error).into()),
+            };
+            match copied {
                 Ok(()) => shared.progress.add_file(),
                 Err(CopyError::Stopped) => {}
                 Err(error) => shared.fail(&path, &error),
@@ -331,9 +337,10 @@ impl Shared {
     }
 
     async fn dress_directory(&self, path: &Path, ino: Ino) -> Result<(), CopyError> {
-        let about = block_in_place(|| path.metadata()).map_err(SourceError::from)?;
+        let near = block_in_place(|| Near::of(path)).map_err(SourceError::from)?;
+        let about = block_in_place(|| near.path().metadata()).map_err(SourceError::from)?;
         let attr = self.tree.vfs.getattr(ino).await?;
-        self.dress(path, &about, &attr).await
+        self.dress(near.path(), &about, &attr).await
     }
 
     /// Gives a file of the volume the attributes of the local one, as far as it does not have them.

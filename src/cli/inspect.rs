@@ -11,6 +11,7 @@ use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::factors::UnlockArgs;
 use super::key::{opens_with, role_word};
+use super::ls::printable;
 use super::open::{BucketArgs, obtain_factors};
 use super::units::{show_count, show_size, show_time};
 use super::{explain, inspect_records, runtime};
@@ -179,7 +180,7 @@ fn push_slots(text: &mut String, header: &Header) {
             text,
             "  slot {:<6}  {} ({}), {}{}",
             slot.id,
-            slot.label,
+            printable(slot.label.as_bytes()),
             role_word(slot.role),
             opens_with(slot),
             cost.unwrap_or_default()

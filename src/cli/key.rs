@@ -9,6 +9,7 @@ use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::factors::{NewKeyArgs, UnlockArgs};
 use super::init::{CostArgs, hand_over};
+use super::ls::printable;
 use super::open::{BucketArgs, StateArgs, describe, obtain_factors};
 use super::units::show_time;
 use super::{explain, rotate, runtime};
@@ -214,7 +215,7 @@ fn passwd(args: &PasswdArgs) -> CommandResult {
         let bytes = unlocked.change_factors(slot, &new, args.cost.cost(), &OsEntropy, now);
         Ok((bytes.map_err(|e| explain::keys(&e, &[]))?, Some(slot)))
     })?;
-    eprintln!("Changed key {number}. The old one opens the volume no more.");
+    eprintln!("Changed key {number}. It opens with the new one only.");
     Ok(())
 }
 
@@ -257,7 +258,7 @@ fn table(header: &Header) -> String {
             "{:>4}  {role:<5}  {:<22}  {changed}  {}\n",
             slot.id,
             opens_with(slot),
-            slot.label
+            printable(slot.label.as_bytes())
         ));
     }
     text

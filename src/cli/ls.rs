@@ -145,7 +145,7 @@ pub fn printable(name: &[u8]) -> String {
     let mut text = String::new();
     for chunk in name.utf8_chunks() {
         for character in chunk.valid().chars() {
-            if character.is_control() {
+            if character.is_control() || turns_text(character) {
                 text.extend(character.escape_default());
             } else {
                 text.push(character);
@@ -156,6 +156,11 @@ pub fn printable(name: &[u8]) -> String {
         }
     }
     text
+}
+
+/// Whether it has what comes after it shown in another order, so that a name looks like another one.
+const fn turns_text(character: char) -> bool {
+    matches!(character, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Kind and permissions in the ten characters of `ls -l`.
@@ -233,6 +238,7 @@ mod tests {
     #[test]
     fn a_name_cannot_drive_the_terminal() {
         assert_eq!(printable("naïve 日本".as_bytes()), "naïve 日本");
+        assert_eq!(printable("a\u{202E}fdp.exe".as_bytes()), "a\\u{202e}fdp.exe");
         assert_eq!(printable(b"a\x1b[2Jb\n\xff\xc2\x9b"), "a\\u{1b}[2Jb\\n\\xff\\u{9b}");
     }
 }

@@ -9,6 +9,7 @@ pub mod completions;
 pub mod config;
 pub mod cp;
 pub mod daemon;
+pub mod deep;
 pub mod error;
 pub mod exit;
 pub mod explain;

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
+use super::units::show_count;
 use super::{sys, terminal};
 use crate::crypto::equal;
 use crate::keys::{KEY_FILE_BYTES_MAX, Secret};
@@ -141,8 +142,8 @@ pub fn ask_new(prompt: &str) -> CommandResult<Secret> {
 pub fn warn_if_weak(passphrase: &[u8]) {
     if passphrase.len() < PASSPHRASE_BYTES_WEAK {
         eprintln!(
-            "warning: a passphrase of {} characters can be guessed by whoever holds the bucket; several words are safer",
-            String::from_utf8_lossy(passphrase).chars().count()
+            "warning: a passphrase of {} can be guessed by whoever holds the bucket; several words are safer",
+            show_count(String::from_utf8_lossy(passphrase).chars().count() as u64, "character", "characters")
         );
     }
 }

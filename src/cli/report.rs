@@ -68,10 +68,27 @@ pub struct Volume {
     pub(super) cache_hits: u64,
     pub(super) cache_misses: u64,
     pub(super) lost_files: u64,
+    pub(super) damage: Damage,
     pub(super) waiting: Amount,
     pub(super) dead_bytes: Option<u64>,
     pub(super) cleaned: Cleaned,
     pub(super) rescue: Option<Rescue>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Damage {
+    pub(super) count: u64,
+    pub(super) more: u64,
+    pub(super) objects: Vec<Damaged>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Damaged {
+    pub(super) object: String,
+    pub(super) what: String,
+    pub(super) file: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -181,15 +198,29 @@ impl Report {
     }
 }
 
-/// Whether everything is safe, and what is not, in one line.
+/// What a mount has met of damage, in one clause.
+fn damage(report: &Report) -> Option<String> {
+    let Damage { count, more, .. } = report.volume.damage;
+    let or_more = if more > 0 { " or more" } else { "" };
+    let objects = if count == 1 { "object is" } else { "objects are" };
+    let point = &report.mount.mountpoint;
+    (count > 0).then(|| format!("{point}: {count}{or_more} {objects} damaged in the bucket"))
+}
+
+/// Whether everything is safe, and what is not, in one line; then what was found damaged, which is another matter.
 #[must_use]
 pub fn first_line(reports: &[Report]) -> String {
     let worries: Vec<String> =
         reports.iter().filter(|report| !report.volume.is_safe).map(Report::worry).collect();
-    match (reports, worries.as_slice()) {
+    let first = match (reports, worries.as_slice()) {
         ([], _) => "No volume is mounted.".to_owned(),
         (_, []) => "Safe: everything written is in the bucket.".to_owned(),
         (_, worries) => format!("Not safe yet. {}", worries.join("; ")),
+    };
+    match reports.iter().filter_map(damage).collect::<Vec<_>>().join("; ") {
+        damage if damage.is_empty() => first,
+        damage if worries.is_empty() => format!("{first} {damage}."),
+        damage => format!("{first}. {damage}."),
     }
 }
 
@@ -247,6 +278,13 @@ mod tests {
         assert_eq!(first(&[safe(), dirty]), want);
         let fenced = report(json!({ "state": "fenced" }), json!({}));
         assert_eq!(first(&[fenced]), "Not safe yet. /m: another mount took the volume over");
+        let damaged = |volume: Value| report(volume, json!({}));
+        let two = damaged(json!({ "is_safe": true, "damage": { "count": 2 } }));
+        let want = "Safe: everything written is in the bucket. /m: 2 objects are damaged in the bucket.";
+        assert_eq!(first(&[safe(), two]), want);
+        let one = damaged(json!({ "dirty_bytes": 2048, "damage": { "count": 1 } }));
+        let want = "Not safe yet. /m: 2.0 KiB not in the bucket. /m: 1 object is damaged in the bucket.";
+        assert_eq!(first(&[one]), want);
         let silent = Report::of(&json!({ "mount": { "mountpoint": "/m" }, "error": "it does not answer" }));
         assert_eq!(first(&[silent]), "Not safe yet. /m: nothing is known of it: it does not answer");
     }

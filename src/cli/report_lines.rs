@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use super::explain;
 use super::ls::printable;
-use super::report::{Cost, Memory, Queue, Report, Rescue, Store, Volume, span};
+use super::report::{Cost, Damage, Memory, Queue, Report, Rescue, Store, Volume, span};
 use super::units::{show_count, show_duration, show_size};
 use crate::base::{Clock, SystemClock};
+
+/// Damaged objects that are shown by name.
+const DAMAGED_SHOWN: usize = 5;
 
 /// Each with its name.
 pub(super) fn lines(report: &Report) -> Vec<(&'static str, String)> {
@@ -45,6 +48,7 @@ pub(super) fn lines(report: &Report) -> Vec<(&'static str, String)> {
         let mounts = show_count(report.to_recover, "mount", "mounts");
         lines.push(("recover", format!("changes of {mounts} are kept here; {}", explain::TAKEN_OVER)));
     }
+    lines.extend(damage(&volume.damage).map(|text| ("damaged", text)));
     lines.extend(cleaning(volume).map(|text| ("cleaning", text)));
     lines.push(("store", requests(store)));
     lines.extend(report.cost.as_ref().map(|cost| ("cost", price(cost))));
@@ -166,6 +170,18 @@ fn rescued(rescue: &Rescue) -> Vec<String> {
     lines
 }
 
+/// Objects that are not what was written, as many as fit on a page.
+fn damage(damage: &Damage) -> impl Iterator<Item = String> {
+    let told = damage.objects.iter().take(DAMAGED_SHOWN).map(|met| {
+        let file = met.file.map_or_else(String::new, |ino| format!(" (inode {ino})"));
+        format!("{}: {}{file}", printable(met.object.as_bytes()), met.what)
+    });
+    let left = damage.count.saturating_sub(DAMAGED_SHOWN as u64);
+    let more = (left > 0)
+        .then(|| format!("and {} more; `coffer check` finds all", show_count(left, "object", "objects")));
+    told.chain(more)
+}
+
 /// What could be given back, and what was; nothing if there is nothing to tell.
 fn cleaning(volume: &Volume) -> Option<String> {
     let segments = |count| show_count(count, "segment", "segments");
@@ -223,6 +239,20 @@ mod tests {
         }));
         let want = "2.0 KiB not in use, 3 segments to be deleted, 1 segment rewritten, 1 segment damaged and left alone";
         assert_eq!(cleaning(&busy).as_deref(), Some(want));
+    }
+
+    #[test]
+    fn damaged_objects_are_told_by_name_and_many_by_their_number() {
+        let objects = |count: u64| {
+            let objects: Vec<Value> =
+                (0..count).map(|n| json!({ "object": format!("d/{n}"), "what": "w", "file": n })).collect();
+            report(json!({ "damage": { "count": count, "objects": objects } }), json!({})).volume.damage
+        };
+        let told = |count| damage(&objects(count)).collect::<Vec<_>>();
+        assert!(told(0).is_empty());
+        assert_eq!(told(2), ["d/0: w (inode 0)", "d/1: w (inode 1)"]);
+        assert_eq!(told(9).len(), DAMAGED_SHOWN + 1);
+        assert_eq!(told(9)[DAMAGED_SHOWN], "and 4 objects more; `coffer check` finds all");
     }
 
     #[test]

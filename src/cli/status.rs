@@ -7,19 +7,19 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::client::{ask_quietly, mounts};
+use super::client::{ask_quietly, mounts_and_dead};
 use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::report::{Report, log_line, show};
 use super::runtime;
 use super::units::{parse_duration, show_time};
 use crate::base::{Clock, SystemClock};
-use crate::control::{MountEntry, Request};
+use crate::control::{ControlError, MountEntry, Request};
 
 /// Shown at the end of `coffer status --help`.
 pub const EXAMPLES: &str = "\
 The first line says whether everything written so far is in the bucket, and so does the exit code: 0 if it is, 23 if it is \
-not yet, 24 if no volume is mounted. Without DIR, all of your mounts are shown. DIR may be anything inside a mount.
+not yet or a mount's process has died, 24 if no volume is mounted. Without DIR, all of your mounts are shown. DIR may be anything inside a mount.
 
 With --watch it shows again and again: in place on a terminal, elsewhere a line each time (with --json an object). It ends \
 with Ctrl-C, or with --until-safe as soon as everything is in the bucket.
@@ -62,6 +62,7 @@ pub struct StatusArgs {
 struct Seen {
     answers: Vec<Value>,
     reports: Vec<Report>,
+    are_all_dead: bool,
 }
 
 /// Shows.
@@ -109,7 +110,7 @@ async fn watch(args: &StatusArgs, every: Option<Duration>) -> CommandResult {
             }
         })?;
         // There is nothing left to watch, or nothing left to wait for.
-        if seen.reports.is_empty() || (args.until_safe && seen.is_safe()) {
+        if seen.reports.is_empty() || (args.until_safe && (seen.is_safe() || seen.are_all_dead)) {
             return seen.end();
         }
     }
@@ -117,16 +118,17 @@ async fn watch(args: &StatusArgs, every: Option<Duration>) -> CommandResult {
 
 impl Seen {
     async fn now(points: &[PathBuf]) -> CommandResult<Self> {
-        let entries = tokio::task::block_in_place(|| mounts(points))?;
+        let (entries, dead) = tokio::task::block_in_place(|| mounts_and_dead(points))?;
         let ask =
             async |entry: &MountEntry| match timeout(PATIENCE, ask_quietly(entry, &Request::Status)).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(error)) => no_answer(entry, &error.to_string()),
                 Err(_) => no_answer(entry, "it does not answer"),
             };
-        let answers = futures::future::join_all(entries.iter().map(ask)).await;
+        let mut answers = futures::future::join_all(entries.iter().map(ask)).await;
+        answers.extend(dead.iter().filter_map(died));
         let reports = answers.iter().map(Report::of).collect();
-        Ok(Self { answers, reports })
+        Ok(Self { answers, reports, are_all_dead: entries.is_empty() && !dead.is_empty() })
     }
 
     fn is_safe(&self) -> bool {
@@ -149,6 +151,14 @@ impl Seen {
 fn no_answer(entry: &MountEntry, why: &str) -> Value {
     let mountpoint = entry.mountpoint.to_string_lossy();
     json!({ "mount": { "mountpoint": mountpoint, "url": entry.url, "pid": entry.pid }, "error": why })
+}
+
+/// What there is to say of a mount whose process has died.
+fn died(error: &ControlError) -> Option<Value> {
+    let ControlError::Died { point, pid, url } = error else { return None };
+    let why =
+        "its process has died, and what it had not sent may be lost; `coffer umount` takes the mount away";
+    Some(json!({ "mount": { "mountpoint": point.to_string_lossy(), "url": url, "pid": pid }, "error": why }))
 }
 
 fn print(text: &str) -> CommandResult {

@@ -14,7 +14,8 @@ use super::client::{ask, mounts};
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::runtime;
-use crate::control::{MountEntry, Request};
+use crate::control::{MountEntry, Registry, Request};
+use crate::fuse::is_dead;
 
 /// Shown at the end of `coffer umount --help`.
 pub const EXAMPLES: &str = "\
@@ -47,8 +48,9 @@ pub struct UmountArgs {
 /// # Errors
 /// When no volume is mounted there, files are in use, or something could not be saved.
 pub fn run(args: &UmountArgs) -> CommandResult {
-    // A dead mount is known by its error, not by the registry, which forgets those whose process is gone.
-    if let Some(dead) = args.points.iter().find(|point| is_dead(point)) {
+    // A dead mount need not be one that the registry knows; one that is running need not be asked.
+    let serves = |point: &Path| Registry::of_user().is_ok_and(|registry| registry.find(point).is_ok());
+    if let Some(dead) = args.points.iter().find(|point| !serves(point) && is_dead(point)) {
         return Err(remove_dead(dead));
     }
     let entries = match mounts(&args.points) {
@@ -76,10 +78,6 @@ fn plainly(args: &UmountArgs) -> CommandResult {
     Ok(())
 }
 
-fn is_dead(point: &Path) -> bool {
-    point.metadata().is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
-}
-
 /// Takes a mount off the tree whose process has died. It answers nobody, so nothing is lost by that.
 fn remove_dead(point: &Path) -> CommandError {
     let removed = match rustix::mount::unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
@@ -93,7 +91,8 @@ fn remove_dead(point: &Path) -> CommandError {
     };
     let done = if removed { "the mount was removed" } else { "the mount could not be removed" };
     let point = point.display();
-    let message = format!("the process that served {point} died before it could save everything; {done}");
+    let message =
+        format!("the process that served {point} has died, and what it had not sent may be lost; {done}");
     CommandError::new(Exit::NotUnmounted, message)
         .hint("all up to its last commit is in the bucket; mount again to see it")
 }

@@ -12,6 +12,7 @@ use futures::stream::FuturesUnordered;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::client::mounts;
+use super::deep::Near;
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::progress::Progress;
@@ -137,7 +138,7 @@ impl Shared {
     /// Lists a directory and looks at each of its entries.
     fn list(&self, path: &Path) -> io::Result<Vec<Job>> {
         let mut more = Vec::new();
-        for entry in fs::read_dir(path)? {
+        for entry in fs::read_dir(Near::of(path)?.path())? {
             if self.is_over.load(Ordering::Relaxed) {
                 break;
             }
@@ -147,9 +148,9 @@ impl Shared {
                 continue;
             }
             if meta.is_dir() {
-                more.push(Job::Directory(entry.path()));
+                more.push(Job::Directory(path.join(entry.file_name())));
             } else if meta.is_file() && self.contents {
-                more.push(Job::File(entry.path()));
+                more.push(Job::File(path.join(entry.file_name())));
                 continue;
             }
             self.progress.add_file();
@@ -158,7 +159,7 @@ impl Shared {
     }
 
     fn read(&self, path: &Path) -> io::Result<()> {
-        let mut file = File::open(path)?;
+        let mut file = File::open(Near::of(path)?.path())?;
         let mut chunk = vec![0; if self.contents { CHUNK_BYTES } else { 0 }];
         while !self.is_over.load(Ordering::Relaxed) {
             match file.read(&mut chunk)? {

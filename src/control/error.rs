@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::MountEntry;
 use super::protocol::Failure;
 
 /// What went wrong between a command and a mount.
@@ -34,6 +35,16 @@ pub enum ControlError {
     /// The mount's process does not answer.
     #[error("the process that serves {} is gone", .0.display())]
     Gone(PathBuf),
+    /// The mount is still listed, and nobody serves it any more.
+    #[error("the process that served {} has died ({pid}); what it had not sent may be lost", .point.display())]
+    Died {
+        /// The mount point.
+        point: PathBuf,
+        /// The number that the process had.
+        pid: u32,
+        /// What it served.
+        url: String,
+    },
     /// The socket is served by somebody who is neither this user nor root.
     #[error("the socket of {} is served by another user (uid {uid})", .point.display())]
     Stranger {
@@ -67,6 +78,12 @@ pub enum ControlError {
 }
 
 impl ControlError {
+    /// That the process of a mount has died.
+    #[must_use]
+    pub fn died(entry: MountEntry) -> Self {
+        Self::Died { point: entry.mountpoint, pid: entry.pid, url: entry.url }
+    }
+
     pub(super) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { what, path, source }

@@ -10,16 +10,38 @@ use crate::fuse::owner_of;
 /// # Errors
 /// As [`Registry::of_user`], if there is no registry of another kind either.
 pub fn mounts() -> Result<Vec<MountEntry>, ControlError> {
-    Ok(registries()?.iter().flat_map(Registry::entries).collect())
+    look().map(|(running, _)| running)
+}
+
+/// The same, and those that are still listed though their process has died.
+///
+/// # Errors
+/// As [`mounts`].
+pub fn look() -> Result<(Vec<MountEntry>, Vec<MountEntry>), ControlError> {
+    let (mut running, mut dead) = (Vec::new(), Vec::new());
+    for registry in registries()? {
+        let (here, dead_here) = registry.look();
+        running.extend(here);
+        dead.extend(dead_here);
+    }
+    dead.retain(|entry| running.iter().all(|other: &MountEntry| other.mountpoint != entry.mountpoint));
+    Ok((running, dead))
 }
 
 /// The user's mount at `path`, or the one that `path` is in.
 ///
 /// # Errors
-/// [`ControlError::NotMounted`], [`ControlError::OfAnother`] or [`ControlError::Unknown`].
+/// [`ControlError::Died`], [`ControlError::NotMounted`], [`ControlError::OfAnother`] or [`ControlError::Unknown`].
 pub fn find(path: &Path) -> Result<MountEntry, ControlError> {
-    let found = registries()?.iter().find_map(|registry| registry.find(path).ok());
-    found.ok_or_else(|| explain(path))
+    let mut died = None;
+    for registry in registries()? {
+        match registry.find(path) {
+            Ok(entry) => return Ok(entry),
+            Err(error @ ControlError::Died { .. }) => died = Some(error),
+            Err(_) => {}
+        }
+    }
+    Err(died.unwrap_or_else(|| explain(path)))
 }
 
 fn registries() -> Result<Vec<Registry>, ControlError> {

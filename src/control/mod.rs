@@ -15,7 +15,7 @@ mod server;
 pub use client::Client;
 pub use error::ControlError;
 pub use live::Live;
-pub use lookup::{find, mounts};
+pub use lookup::{find, look, mounts};
 pub use protocol::{Failure, FailureKind, Progress, Request, Step};
 pub use registry::{MountEntry, Registry};
 pub use server::{Server, Subject, limits_status};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::{ControlError, path_text};
-use crate::fuse::mount_point_of;
+use crate::fuse::{is_dead, mount_point_of};
 
 /// Longest entry that is read; more cannot be one of ours.
 const ENTRY_BYTES_MAX: u64 = 64 * 1024;
@@ -93,48 +93,58 @@ impl Registry {
         Ok(Self(dir))
     }
 
-    /// The running mounts. Entries whose process or socket is gone are removed on the way.
+    /// The running mounts. Entries of which nothing is left are removed on the way.
     #[must_use]
     pub fn entries(&self) -> Vec<MountEntry> {
+        self.look().0
+    }
+
+    /// The running mounts, and those that are still listed though their process has died.
+    #[must_use]
+    pub fn look(&self) -> (Vec<MountEntry>, Vec<MountEntry>) {
         let Ok(files) = fs::read_dir(&self.0) else {
-            return Vec::new();
+            return (Vec::new(), Vec::new());
         };
-        files
-            .take(ENTRIES_MAX)
-            .filter_map(|file| Some(file.ok()?.path()))
+        let paths = files.take(ENTRIES_MAX).filter_map(|file| Some(file.ok()?.path()));
+        let ours = paths
             .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-            .filter_map(|path| self.alive(&path))
-            .collect()
+            .filter_map(|path| Some((self.known(&path)?, path)));
+        // The number may be one of another pid namespace: of a container with which this directory is shared.
+        let (running, ended): (Vec<_>, Vec<_>) =
+            ours.partition(|(entry, _)| is_running(entry.pid) || is_listened_to(&entry.socket));
+        let running: Vec<_> = running.into_iter().map(|(entry, _)| entry).collect();
+        // Asked only where no process of ours would have to answer.
+        let is_left = |entry: &MountEntry| {
+            running.iter().all(|other| other.mountpoint != entry.mountpoint) && is_dead(&entry.mountpoint)
+        };
+        let (dead, gone): (Vec<_>, Vec<_>) = ended.into_iter().partition(|(entry, _)| is_left(entry));
+        gone.iter().for_each(|(_, path)| remove(path));
+        (running, dead.into_iter().map(|(entry, _)| entry).collect())
     }
 
     /// The mount at `path`, or the one that `path` is in. A mount point itself is not touched if its directory already
     /// tells which it is.
     ///
     /// # Errors
-    /// [`ControlError::NotMounted`].
+    /// [`ControlError::NotMounted`], [`ControlError::Died`].
     pub fn find(&self, path: &Path) -> Result<MountEntry, ControlError> {
-        let entries = self.entries();
-        let at = |point: &Path| entries.iter().find(|entry| entry.mountpoint == point).cloned();
-        let beside = || {
-            let full = std::path::absolute(path).ok()?;
-            let point = full.parent()?.canonicalize().ok()?.join(full.file_name()?);
-            at(&point)
-        };
-        let through = || at(&path.canonicalize().ok()?);
-        let around = || at(&mount_point_of(&path.canonicalize().ok()?)?);
-        beside().or_else(through).or_else(around).ok_or_else(|| ControlError::NotMounted(path.to_owned()))
+        let (running, dead) = self.look();
+        if let Some(entry) = choose(&running, path) {
+            return Ok(entry.clone());
+        }
+        Err(match choose(&dead, path) {
+            Some(entry) => ControlError::died(entry.clone()),
+            None => ControlError::NotMounted(path.to_owned()),
+        })
     }
 
-    fn alive(&self, path: &Path) -> Option<MountEntry> {
+    fn known(&self, path: &Path) -> Option<MountEntry> {
         let entry = read(path)?;
         // Nothing outside the directory is believed, or removed; nor what others put here before it was closed to them.
-        let ours = entry.socket == path.with_extension("sock") && is_own(path) && is_own(&entry.socket);
-        // The number may be one of another pid namespace: of a container with which this directory is shared.
-        if ours && (is_running(entry.pid) || is_listened_to(&entry.socket)) {
+        if entry.socket == path.with_extension("sock") && is_own(path) && is_own(&entry.socket) {
             return Some(entry);
         }
-        let _ = fs::remove_file(path.with_extension("sock"));
-        let _ = fs::remove_file(path);
+        remove(path);
         None
     }
 
@@ -187,6 +197,25 @@ impl Drop for Published {
         let _ = fs::remove_file(&self.0);
         let _ = fs::remove_file(self.0.with_extension("sock"));
     }
+}
+
+/// The mount at `path`, or around it.
+fn choose<'a>(entries: &'a [MountEntry], path: &Path) -> Option<&'a MountEntry> {
+    let at = |point: &Path| entries.iter().find(|entry| entry.mountpoint == point);
+    let beside = || {
+        let full = std::path::absolute(path).ok()?;
+        let point = full.parent()?.canonicalize().ok()?.join(full.file_name()?);
+        at(&point)
+    };
+    let through = || at(&path.canonicalize().ok()?);
+    let around = || at(&mount_point_of(&path.canonicalize().ok()?)?);
+    if entries.is_empty() { None } else { beside().or_else(through).or_else(around) }
+}
+
+/// Removes an entry and its socket.
+fn remove(path: &Path) {
+    let _ = fs::remove_file(path.with_extension("sock"));
+    let _ = fs::remove_file(path);
 }
 
 /// Whether it is there and belongs to the user of this process.

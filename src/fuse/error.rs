@@ -24,7 +24,7 @@ pub enum MountError {
         source_name: String,
     },
     /// The process behind a FUSE mount there is gone.
-    #[error("a mount whose process has died is still at {path}; remove it with: fusermount3 -u {path}", path = .0.display())]
+    #[error("a mount whose process has died is still at {path}; what it had not sent may be lost", path = .0.display())]
     Dead(PathBuf),
     /// The kernel has no FUSE, or it may not be used here.
     #[error("cannot open /dev/fuse (is the fuse module loaded?)")]

@@ -31,6 +31,6 @@ pub use counted::Operations;
 pub use error::MountError;
 #[doc(hidden)]
 pub use mount::mount_for_comparison;
-pub use mount::{KernelCache, Mounted, Unmount, check_mount_point, mount};
+pub use mount::{KernelCache, Mounted, Unmount, check_mount_point, is_dead, mount};
 pub use mountinfo::{Device, mount_point_of, owner_of};
 pub use options::MountOptions;

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use fuser::{Config, Filesystem, INodeNo, Notifier, Session};
+use rustix::io::Errno;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -174,12 +175,22 @@ pub fn check_mount_point(path: &Path, nonempty: bool) -> Result<PathBuf, MountEr
         return Err(MountError::NotDirectory(point));
     }
     if let Some(mount) = mountinfo::mounted_at(&point).map_err(explain)? {
+        if is_dead(&point) {
+            return Err(MountError::Dead(point));
+        }
         return Err(MountError::AlreadyMounted { path: point, source_name: mount.source });
     }
     if !nonempty && point.read_dir().map_err(explain)?.next().is_some() {
         return Err(MountError::NotEmpty(point));
     }
     Ok(point)
+}
+
+/// Whether the process of the FUSE mount at `point` has died. Its attributes, its opening and its list the kernel answers
+/// for as long as it remembers them; how much room there is it always asks. A mount that lives is asked, and waited for.
+#[must_use]
+pub fn is_dead(point: &Path) -> bool {
+    rustix::fs::statvfs(point).is_err_and(|error| error == Errno::NOTCONN)
 }
 
 impl Mounted {

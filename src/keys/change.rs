@@ -3,6 +3,7 @@
 use super::frame::{self, Frame};
 use super::header::{Role, SLOTS_MAX, Slot, is_label};
 use super::slot::{self, Keys, Wanted};
+use super::unlock::opened_by;
 use super::{Factor, Header, KeyError, Unlocked};
 use crate::base::{Entropy, Time};
 use crate::crypto::{AdminKey, KdfCost, KeyRing, SIGNATURE_BYTES, ScryptParams};
@@ -52,7 +53,8 @@ impl Unlocked {
     /// Adds a slot. Its number is one above the highest in use.
     ///
     /// # Errors
-    /// [`KeyError::NotAdmin`], [`KeyError::SlotsFull`], [`KeyError::BadLabel`], or factors that cannot make a slot.
+    /// [`KeyError::NotAdmin`], [`KeyError::SlotsFull`], [`KeyError::BadLabel`], [`KeyError::OpensAlready`], or factors
+    /// that cannot make a slot.
     pub fn add_slot(&self, new: &NewSlot<'_>, entropy: &dyn Entropy, now: Time) -> Result<Vec<u8>, KeyError> {
         let keys = self.keys()?;
         if self.header.slots.len() >= SLOTS_MAX {
@@ -64,6 +66,7 @@ impl Unlocked {
         let highest = self.header.slots.iter().map(|slot| slot.id).max().unwrap_or_default();
         let id = highest.checked_add(1).ok_or(KeyError::SlotsFull)?;
         let NewSlot { label, role, factors, kdf_cost } = *new;
+        self.nothing_else_opens_with(factors, None)?;
         let kdf_floor = floor_of(&self.header.slots, kdf_cost);
         let wanted = Wanted { id, label, role, factors, kdf_cost, kdf_floor };
         let slot = slot::make(keys, &wanted, entropy, now)?;
@@ -87,7 +90,8 @@ impl Unlocked {
     /// Gives a slot other factors; label and role stay. Passphrases are never stretched less than before.
     ///
     /// # Errors
-    /// [`KeyError::NotAdmin`], [`KeyError::NoSuchSlot`], or factors that cannot make a slot.
+    /// [`KeyError::NotAdmin`], [`KeyError::NoSuchSlot`], [`KeyError::OpensAlready`] for another slot, or factors that
+    /// cannot make a slot.
     pub fn change_factors(
         &self,
         id: u32,
@@ -98,6 +102,7 @@ impl Unlocked {
     ) -> Result<Vec<u8>, KeyError> {
         let keys = self.keys()?;
         let old = self.header.slot(id).ok_or(KeyError::NoSuchSlot(id))?;
+        self.nothing_else_opens_with(factors, Some(id))?;
         let kdf_floor = old.params()?;
         let wanted = Wanted { id, label: &old.label, role: old.role, factors, kdf_cost, kdf_floor };
         let new = slot::make(keys, &wanted, entropy, now)?;
@@ -132,6 +137,10 @@ impl Unlocked {
     #[must_use]
     pub fn into_parts(self) -> (Header, KeyRing, Signer) {
         (self.header, self.ring, Signer(self.admin))
+    }
+
+    fn nothing_else_opens_with(&self, factors: &[Factor], except: Option<u32>) -> Result<(), KeyError> {
+        opened_by(&self.header, factors, except)?.map_or(Ok(()), |slot| Err(KeyError::OpensAlready(slot)))
     }
 
     fn keys(&self) -> Result<Keys<'_>, KeyError> {
@@ -219,20 +228,39 @@ mod tests {
     fn there_is_room_for_32_slots_with_full_labels_and_no_more() {
         let (_, _, mut owner, entropy) = volume(1);
         let label = "l".repeat(64);
-        let factors: Vec<_> = (0..8).flat_map(|_| key_file("many")).collect();
-        let full = NewSlot { label: &label, role: Role::Admin, factors: &factors, kdf_cost: FLOOR };
+        let factors =
+            |slot: usize| (0..8).flat_map(|_| key_file(&format!("many {slot}"))).collect::<Vec<_>>();
         let mut bytes = Vec::new();
         while owner.slots().len() < SLOTS_MAX {
+            let factors = factors(owner.slots().len());
+            let full = NewSlot { label: &label, role: Role::Admin, factors: &factors, kdf_cost: FLOOR };
             bytes = owner.add_slot(&full, &entropy, NOW).unwrap();
             owner.adopt(&bytes).unwrap();
         }
         println!("{} bytes", bytes.len());
-        assert_eq!(owner.add_slot(&full, &entropy, NOW), Err(KeyError::SlotsFull));
+        let factors = factors(SLOTS_MAX);
+        assert_eq!(owner.add_slot(&reader(&factors), &entropy, NOW), Err(KeyError::SlotsFull));
         for label in ["", "two\nlines", &"l".repeat(65)] {
             let new = NewSlot { label, ..reader(&factors) };
             owner.adopt(&owner.remove_slot(owner.slots().last().unwrap().id).unwrap()).unwrap();
             assert_eq!(owner.add_slot(&new, &entropy, NOW), Err(KeyError::BadLabel));
         }
+    }
+
+    #[test]
+    fn no_two_slots_open_with_the_same() {
+        let entropy = SeededEntropy::new(1);
+        let (_, _, mut owner) = create(&SPEC, &passphrase("first"), &entropy, NOW).unwrap();
+        let add = |owner: &Unlocked, factors: &[Factor]| owner.add_slot(&reader(factors), &entropy, NOW);
+        owner.adopt(&add(&owner, &passphrase("second")).unwrap()).unwrap();
+        owner.adopt(&add(&owner, &key_file("second")).unwrap()).unwrap();
+        assert_eq!(add(&owner, &passphrase("first")), Err(KeyError::OpensAlready(0)));
+        assert_eq!(add(&owner, &passphrase("second")), Err(KeyError::OpensAlready(2)));
+        assert_eq!(add(&owner, &key_file("second")), Err(KeyError::OpensAlready(3)));
+        let change = |id, new: &str| owner.change_factors(id, &passphrase(new), FLOOR, &entropy, NOW);
+        assert_eq!(change(0, "second"), Err(KeyError::OpensAlready(2)));
+        assert!(change(2, "second").is_ok(), "a slot may be stretched anew");
+        assert!(change(0, "third").is_ok());
     }
 
     #[test]

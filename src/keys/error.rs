@@ -62,6 +62,9 @@ pub enum KeyError {
     /// The header has no such slot.
     #[error("the volume has no slot {0}")]
     NoSuchSlot(u32),
+    /// Two slots that open with the same would make removing or changing one of them a promise that is not kept.
+    #[error("slot {0} opens with the same already")]
+    OpensAlready(u32),
     /// No room for another slot.
     #[error("all {SLOTS_MAX} slots are in use: remove one first")]
     SlotsFull,

@@ -2,7 +2,7 @@
 
 use super::factor::{Factors, in_words};
 use super::frame::{self, Frame};
-use super::header::{Compression, FORMAT_VERSION, FactorName, Hex, Role, Slot};
+use super::header::{Compression, FORMAT_VERSION, FactorName, Hex, Role, SLOTS_MAX, Slot};
 use super::recovery::RecoveryCode;
 use super::slot::{self, Keys, SlotContents, Wanted};
 use super::{Factor, Header, KeyError};
@@ -99,8 +99,7 @@ pub fn unlock(bytes: &[u8], factors: &[Factor]) -> Result<Unlocked, KeyError> {
     if fitting.is_empty() {
         return Err(no_slot_for(&names, &frame.header));
     }
-    let runs_each = names.iter().filter(|name| **name == FactorName::Passphrase).count();
-    let tries = KDF_RUNS_MAX.checked_div(runs_each).unwrap_or(fitting.len());
+    let tries = tries(&names, fitting.len());
     for slot in fitting.iter().take(tries) {
         if let Some(contents) = slot::open(&frame.header, slot, &checked)? {
             let unlocked = finish(&frame, slot, contents);
@@ -112,6 +111,29 @@ pub fn unlock(bytes: &[u8], factors: &[Factor]) -> Result<Unlocked, KeyError> {
         return Err(KeyError::TooManySlots { tried: tries, untried: fitting.len() - tries });
     }
     Err(KeyError::WrongKey)
+}
+
+/// The first slot beside `except` that opens with `factors`, of so many as one attempt to unlock tries.
+pub(super) fn opened_by(
+    header: &Header,
+    factors: &[Factor],
+    except: Option<u32>,
+) -> Result<Option<u32>, KeyError> {
+    let checked = Factors::new(factors)?;
+    let names: Vec<_> = factors.iter().map(Factor::name).collect();
+    let others = header.slots.iter().filter(|slot| slot.factors == names && Some(slot.id) != except);
+    for slot in others.take(tries(&names, SLOTS_MAX)) {
+        if slot::open(header, slot, &checked)?.is_some() {
+            return Ok(Some(slot.id));
+        }
+    }
+    Ok(None)
+}
+
+/// How many of `fitting` slots are tried, each of which stretches all passphrases anew.
+fn tries(names: &[FactorName], fitting: usize) -> usize {
+    let runs_each = names.iter().filter(|name| **name == FactorName::Passphrase).count();
+    KDF_RUNS_MAX.checked_div(runs_each).unwrap_or(fitting)
 }
 
 /// Unlocks one slot of a header.

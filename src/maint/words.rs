@@ -241,7 +241,7 @@ impl Problem {
             Self::CommitAhead => ("the superblock is older than the history", REPAIR),
             Self::RolledBack { .. } | Self::Forked => (
                 "somebody has put an old or another copy of the volume into the bucket",
-                "find out who; if it was intended, remove the pin on this machine",
+                "find out who; if it was intended, `coffer mount --accept-rollback`, with an admin key, goes on from there",
             ),
             Self::RootMissing => ("nothing can be reached", REPAIR),
             Self::EntryDangling { .. } => (

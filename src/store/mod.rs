@@ -80,9 +80,10 @@ pub struct Bucket {
 /// # Errors
 /// The URL names no bucket, the directory is missing, or settings contradict each other.
 pub fn open(url: &str, options: &StoreOptions) -> Result<Bucket, StoreError> {
-    let shown = url::shown(url);
     let place = url::Place::parse(url)?;
+    let shown = url::shown(url);
     let Connected { mut store, credentials } = place.connect(&shown, options)?;
+    let shown = place.canonical(url).unwrap_or(shown);
     if let Some(plan) = &options.faults {
         store = Arc::new(FaultStore::new(store, plan.clone(), Arc::new(SystemClock::default())));
     }

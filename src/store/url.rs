@@ -55,6 +55,11 @@ impl Place {
         };
         if scheme == "file" {
             let url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
+            if url.query().is_some() || url.fragment().is_some() {
+                return Err(bad(
+                    "only a directory belongs here; `?` and `#` in its name are written %3F and %23",
+                ));
+            }
             let path =
                 url.to_file_path().map_err(|()| bad("it must be file:/// and an absolute directory"))?;
             return Ok(Self::Local(path));
@@ -87,6 +92,13 @@ impl Place {
             Self::Local(directory) => directory.canonicalize().ok().map(Into::into),
             _ => None,
         }
+    }
+
+    /// The one spelling of a directory that is there, whichever way `text` leads to it; `None` for all else.
+    pub(super) fn canonical(&self, text: &str) -> Option<String> {
+        let Self::Local(directory) = self else { return None };
+        let path = directory.canonicalize().ok()?.into_os_string().into_string().ok()?;
+        Some(if text.starts_with("file://") { format!("file://{path}") } else { path })
     }
 
     /// Whether objects of `class` must be brought back by hand, within hours, before they can be read.
@@ -202,9 +214,34 @@ mod tests {
             "ftp://h/p",
             "s3://key:secret@b/p",
             "s3://b/p?token=secret",
+            "file:///d?token=secret",
+            "file:///d#secret",
         ] {
             let error = Place::parse(text).expect_err(text).to_string();
             assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_known_by_one_name_whichever_way_leads_to_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (real, link) = (directory.path().join("a b"), directory.path().join("link"));
+        std::fs::create_dir(&real).expect("made");
+        std::os::unix::fs::symlink(&real, &link).expect("made");
+        let known = |text: &str| {
+            crate::store::open(text, &StoreOptions::default()).expect(text).known_as().to_owned()
+        };
+        let want = real.canonicalize().expect("there").display().to_string();
+        let here = directory.path().display();
+        for text in [
+            format!("{here}/a b"),
+            format!("{here}/a b/"),
+            format!("{here}/a b/../a b"),
+            format!("{here}/link"),
+            format!("file://{here}/a%20b"),
+            format!("file://{here}/link"),
+        ] {
+            assert_eq!(known(&text), want, "{text}");
         }
     }
 

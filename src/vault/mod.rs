@@ -20,6 +20,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 
 pub use error::{Damage, VaultError};
+pub use segment::segment_name;
 
 use crate::base::{Entropy, Gauge};
 use crate::crypto::KeyRing;

@@ -9,7 +9,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use super::names::{self, Opener};
 use super::{Vault, VaultError};
 use crate::crypto::{HEAD_BYTES, ObjectHead, ObjectKind};
-use crate::store::{Bucket, StoreError};
+use crate::store::Bucket;
 
 /// Most bytes of an object that are opened at once.
 const OPEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -31,7 +31,7 @@ pub fn list<'a>(
 /// There is no such object, or the bucket fails.
 pub async fn front(bucket: &Bucket, object: &str, bytes_max: u64) -> Result<(Bytes, u64), VaultError> {
     let failed = |error| VaultError::from(bucket.error(object, &error));
-    let path = parse(bucket, object)?;
+    let path = parse(object)?;
     let size = bucket.prompt().head(&path).await.map_err(failed)?.size;
     let wanted = GetRange::Bounded(0..bytes_max.min(size));
     if size == 0 {
@@ -53,7 +53,7 @@ pub fn engine_path(vault: &Vault, object: &str) -> Option<String> {
 /// # Errors
 /// It is missing, damaged, or larger than 64 MiB, or the bucket fails.
 pub async fn engine_object(vault: &Vault, engine_path: &str) -> Result<Bytes, VaultError> {
-    let path = parse(vault.bucket(), engine_path)?;
+    let path = parse(engine_path)?;
     let store = vault.meta_store(OPEN_BYTES_MAX);
     let got = async { store.get(&path).await?.bytes().await };
     got.await.map_err(|error| match find_vault_error(&error) {
@@ -68,7 +68,7 @@ pub async fn engine_object(vault: &Vault, engine_path: &str) -> Result<Bytes, Va
 /// It is missing, damaged, or of an epoch that does not open; or the bucket fails.
 pub async fn engine_epoch(vault: &Vault, engine_path: &str) -> Result<u16, VaultError> {
     let bucket = vault.bucket();
-    let sealed = names::seal(vault.ring(), &parse(bucket, engine_path)?);
+    let sealed = names::seal(vault.ring(), &parse(engine_path)?);
     let failed = |error| VaultError::from(bucket.error(sealed.as_ref(), &error));
     let bytes = bucket.objects.get_range(&sealed, 0..HEAD_BYTES as u64).await.map_err(failed)?;
     let refused = |error| VaultError::refused(sealed.as_ref(), error);
@@ -95,10 +95,7 @@ fn find_vault_error(error: &object_store::Error) -> Option<VaultError> {
     None
 }
 
-fn parse(bucket: &Bucket, object: &str) -> Result<Path, VaultError> {
-    let other = |error: object_store::path::Error| StoreError::Other {
-        object: bucket.display_url().to_owned(),
-        detail: error.to_string(),
-    };
-    Ok(Path::parse(object).map_err(other)?)
+/// A name that no object can have names none.
+fn parse(object: &str) -> Result<Path, VaultError> {
+    Path::parse(object).map_err(|_| VaultError::Missing(object.to_owned()))
 }

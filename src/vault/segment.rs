@@ -32,6 +32,12 @@ pub(super) fn is_segment(path: &Path) -> bool {
     id_of(path).is_some()
 }
 
+/// The segment's name in the bucket.
+#[must_use]
+pub fn segment_name(id: SegmentId) -> String {
+    path(id).to_string()
+}
+
 fn id_of(path: &Path) -> Option<SegmentId> {
     let id = SegmentId::parse(path.filename()?)?;
     (self::path(id) == *path).then_some(id)

@@ -156,6 +156,7 @@ impl Vfs {
 
     fn leave_damaged(&self, id: SegmentId, error: &VfsError) {
         tracing::error!(segment = %id, %error, "it cannot be cleaned; nothing of it is moved or deleted");
+        self.note_damage(None, error);
         let mut state = self.state.lock();
         if state.cleaned.damaged.len() < DAMAGED_MAX {
             state.cleaned.damaged.insert(id.to_string());

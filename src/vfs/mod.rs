@@ -6,6 +6,7 @@ mod attr;
 mod clean;
 mod commit;
 mod copy;
+mod damage;
 mod directory;
 mod error;
 mod file;
@@ -64,6 +65,7 @@ use crate::vault::Vault;
 pub use access::Atime;
 pub use attr::{Attr, Caller, DirEntry, Handle, RenameMode, SeekFor, SetAttr, SetTime, StatFs, XattrMode};
 pub use clean::Cleaned;
+pub use damage::{Damage, Damaged};
 pub use error::VfsError;
 pub use memory::MemoryUsed;
 pub use options::{CleanOptions, Committed, OnCommit, VfsOptions};
@@ -101,6 +103,8 @@ pub struct Vfs {
     /// Held while a group is committed. What has been decided for it, if that is not written yet.
     commit_turn: tokio::sync::Mutex<Option<commit::Batch>>,
     follow: Follow,
+    /// What has been met of damage in the bucket.
+    damage: Mutex<Damage>,
     /// Held by whoever cleans, one round at a time.
     clean_turn: tokio::sync::Mutex<()>,
     /// What became of what was not sent when another writer took over. Saved by one at a time.
@@ -169,7 +173,10 @@ impl Vfs {
                 let mut state = self.state.lock();
                 match op(&mut Txn::new(&mut state, self.clock.now())) {
                     Ok(value) => return Ok(value),
-                    Err(Halt::Fail(error)) => return Err(error),
+                    Err(Halt::Fail(error)) => {
+                        self.note_damage(None, &error);
+                        return Err(error);
+                    }
                     Err(Halt::Missing(keys)) => keys,
                 }
             };
@@ -197,7 +204,10 @@ impl Vfs {
                         self.note_change(&mut state);
                         return Ok(value);
                     }
-                    Err(Halt::Fail(error)) => return Err(error),
+                    Err(Halt::Fail(error)) => {
+                        self.note_damage(None, &error);
+                        return Err(error);
+                    }
                     Err(Halt::Missing(keys)) => keys,
                 }
             };
@@ -243,7 +253,14 @@ impl Vfs {
         if matches!(error, EngineError::Fenced | EngineError::NewKey) {
             self.fence();
         }
-        MetaError::from(error).into()
+        self.met(MetaError::from(error))
+    }
+
+    /// An error of what the engine holds, noted if it is damage.
+    fn met(&self, error: MetaError) -> VfsError {
+        let error = error.into();
+        self.note_damage(None, &error);
+        error
     }
 
     /// A read that was answered may have shown it as well.
@@ -275,7 +292,8 @@ impl Vfs {
                 self.follow_early().await?;
                 continue;
             }
-            let record = found.map(|bytes| decode(&key, &bytes)).transpose()?;
+            let record =
+                found.map(|bytes| decode(&key, &bytes)).transpose().map_err(|error| self.met(error))?;
             if guard.end(record) == Load::Kept {
                 return Ok(());
             }
@@ -312,8 +330,10 @@ impl Vfs {
             self.follow_early().await?;
         };
         let rows = rows.into_iter().filter_map(|(key, value)| Some((Key::decode(&key)?, value)));
-        let rows: Vec<_> =
-            rows.map(|(key, value)| Ok((key, decode(&key, &value)?))).collect::<Result<_, MetaError>>()?;
+        let rows: Vec<_> = rows
+            .map(|(key, value)| Ok((key, decode(&key, &value)?)))
+            .collect::<Result<_, MetaError>>()
+            .map_err(|error| self.met(error))?;
         let mut state = self.state.lock();
         for (key, record) in &rows {
             state.overlay.remember_scanned(settled_count, *key, record.clone());
@@ -367,6 +387,7 @@ impl Vfs {
             uploads: Arc::new(Semaphore::new(options.uploads_max)),
             commit_turn: tokio::sync::Mutex::new(None),
             follow,
+            damage: Mutex::default(),
             clean_turn: tokio::sync::Mutex::new(()),
             rescue: Mutex::new(None),
             rescue_turn: tokio::sync::Mutex::new(()),

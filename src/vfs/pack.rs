@@ -187,6 +187,7 @@ impl Vfs {
                         self.fence();
                         return Err(VfsError::Fenced);
                     }
+                    self.note_damage(Some(ino), &error);
                     // What lies under the block is lost already. Inventing it is worse than losing
                     // the write, of which the writer is told.
                     tracing::error!(%ino, index, %error, "a block cannot be completed; its new bytes are dropped");

@@ -70,10 +70,11 @@ impl Vfs {
                     }
                     plan = self.read_txn(|txn| self::plan(txn, ino, offset, len)).await?;
                     if plan.places() == places {
+                        self.note_damage(Some(ino), &error);
                         return Err(error);
                     }
                 }
-                done => return done,
+                done => return done.inspect_err(|error| self.note_damage(Some(ino), error)),
             }
         }
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::base::{HistogramSnapshot, Time};
 
 use super::clean::Cleaned;
+use super::damage::Damage;
 use super::queue::QueueStatus;
 use super::state::{Phase, State};
 use super::{Amount, Rescue, Vfs};
@@ -58,6 +59,8 @@ pub struct Status {
     pub put_off: u64,
     /// Files of which a write could not be stored.
     pub lost_files: u64,
+    /// What has been met of damage in the bucket. It makes nothing unsafe that was written since.
+    pub damage: Damage,
     /// Segments that are dead and wait to be deleted, and their bytes as far as they are known.
     pub waiting: Amount,
     /// Bytes of segments in use that nothing refers to; none where that is not known yet.
@@ -120,6 +123,7 @@ impl Vfs {
         let cache = self.cache.stats();
         let rescue = self.rescue.lock().clone();
         let staleness = self.staleness();
+        let damage = self.damage.lock().clone();
         let state = self.state.lock();
         let now = self.clock.elapsed();
         let age = |since: Option<Duration>| since.map(|since| now.saturating_sub(since).as_secs_f64());
@@ -151,6 +155,7 @@ impl Vfs {
             record_cache_bytes: state.overlay.cache_bytes() as u64,
             put_off: state.overtaking.put_off_count(),
             lost_files: state.lost.len() as u64,
+            damage,
             waiting: state.waiting.amount(),
             dead_bytes: state.ledger.is_complete().then(|| state.ledger.totals().dead),
             cleaned: state.cleaned.clone(),

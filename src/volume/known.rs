@@ -41,7 +41,22 @@ impl KnownVolumes {
             Err(error) => Err(error),
         };
         let parsed = serde_json::from_slice(&bytes.map_err(|error| self.fail(error))?);
-        parsed.map_err(|error| self.fail(std::io::Error::other(error)))
+        let altered = |error: serde_json::Error| VolumeError::PinAltered { path, what: error.to_string() };
+        parsed.map_err(altered)
+    }
+
+    /// Whether there is no list at all, as on a machine that has never seen a volume.
+    pub(super) fn is_gone(&self) -> bool {
+        !self.state.join(FILE).exists()
+    }
+
+    /// Puts a list aside that was altered, because trust begins anew.
+    pub(super) fn put_aside_if_altered(&self) -> Result<(), VolumeError> {
+        let Err(error @ VolumeError::PinAltered { .. }) = self.all() else { return Ok(()) };
+        let path = self.state.join(FILE);
+        let aside = path.with_extension("altered");
+        tracing::warn!("{error}; it is put aside as {}, and places are noted anew", aside.display());
+        fs::rename(&path, &aside).map_err(|error| self.fail(error))
     }
 
     /// The volume that was last found in `bucket`.
@@ -71,4 +86,25 @@ impl KnownVolumes {
 /// Whether the place will be the same when it is named again.
 fn outlives_us(bucket: &Bucket) -> bool {
     bucket.known_as() != "memory:"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_altered_list_is_told_as_such_and_put_aside_only_where_trust_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let known = KnownVolumes::new(folder.path());
+        let bucket = Bucket::memory();
+        assert!(known.is_gone() && known.at(&bucket).unwrap().is_none());
+        known.put_aside_if_altered().unwrap();
+        fs::write(folder.path().join(FILE), b"{\"/a\":").unwrap();
+        let altered = known.at(&bucket).unwrap_err();
+        let is_told = |path: &Path| path.ends_with(FILE);
+        assert!(matches!(&altered, VolumeError::PinAltered { path, .. } if is_told(path)), "{altered}");
+        known.put_aside_if_altered().unwrap();
+        assert!(known.is_gone() && known.at(&bucket).unwrap().is_none());
+        assert_eq!(fs::read(folder.path().join("known-volumes.altered")).unwrap(), b"{\"/a\":");
+    }
 }

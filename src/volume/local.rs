@@ -27,12 +27,31 @@ pub(super) struct LocalState {
 pub(super) struct Found {
     pin: Option<Vec<u8>>,
     device: Option<[u8; 16]>,
+    /// How many bytes there are instead of an id.
+    device_bytes: Option<usize>,
+}
+
+impl Found {
+    /// Whether there is a note without the id of the machine that made it.
+    pub(super) const fn lacks_device(&self) -> bool {
+        self.pin.is_some() && self.device.is_none()
+    }
+
+    /// Whether the volume was seen before.
+    pub(super) const fn has_pin(&self) -> bool {
+        self.pin.is_some()
+    }
 }
 
 impl LocalState {
     /// The local state of `volume` under `state`.
     pub(super) fn new(state: &Path, volume: VolumeId) -> Self {
         Self { folder: state.join(volume.to_string()), volume }
+    }
+
+    /// The volume that it is of.
+    pub(super) const fn volume(&self) -> VolumeId {
+        self.volume
     }
 
     fn fail(&self, name: &str, source: std::io::Error) -> VolumeError {
@@ -88,8 +107,10 @@ impl LocalState {
     /// What lies in the folder. To be read before anything is read from the bucket, so that a mount
     /// beside this process cannot have got ahead of what the bucket is about to show.
     pub(super) fn look(&self) -> Result<Found, VolumeError> {
-        let device = self.read_file("device")?.and_then(|bytes| bytes.try_into().ok());
-        Ok(Found { pin: self.read_file("pin")?, device })
+        let bytes = self.read_file("device")?;
+        let device = bytes.as_deref().and_then(|bytes| bytes.try_into().ok());
+        let device_bytes = bytes.filter(|_| device.is_none()).map(|bytes| bytes.len());
+        Ok(Found { pin: self.read_file("pin")?, device, device_bytes })
     }
 
     fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, VolumeError> {
@@ -111,6 +132,10 @@ impl LocalState {
         ring: &KeyRing,
         is_known: bool,
     ) -> Result<Option<Pin>, VolumeError> {
+        if let Some(bytes) = found.device_bytes {
+            let what = format!("this machine's id has {bytes} bytes instead of 16");
+            return Err(VolumeError::PinAltered { path: self.folder.join("device"), what });
+        }
         let path = self.folder.join("pin");
         let Some(bytes) = &found.pin else {
             return match is_known || found.device.is_some() {
@@ -177,7 +202,7 @@ impl LocalState {
         let current = found.pin.as_deref().and_then(|bytes| Pin::decode(bytes, ring).ok());
         let Some(pin) = pin(current, found.pin.as_deref()) else { return Ok(false) };
         let path = self.folder.join("device");
-        if found.device.is_some_and(|device| device != pin.device) {
+        if found.device.is_some_and(|device| device != pin.device) || found.device_bytes.is_some() {
             // First, so that at no time there is the one machine's id beside the other's note.
             fs::remove_file(&path).map_err(|e| self.fail("device", e))?;
         }
@@ -285,6 +310,17 @@ mod tests {
         fs::write(&path, &good).unwrap();
         fs::write(path.with_file_name("device"), [9; 16]).unwrap();
         assert!(matches!(checked(&state, false), Err(VolumeError::PinForeign { .. })));
+        fs::write(path.with_file_name("device"), [9; 15]).unwrap();
+        let altered = checked(&state, false).unwrap_err();
+        let is_told = |path: &Path| path.ends_with("device");
+        assert!(matches!(&altered, VolumeError::PinAltered { path, .. } if is_told(path)), "{altered}");
+        let ring = ring_of(VOLUME, 1);
+        state.begin_anew(&ring, pin(7)).unwrap();
+        assert_eq!(checked(&state, true).unwrap(), Some(pin(7)));
+        // A process may have died between writing the one and the other.
+        fs::remove_file(path.with_file_name("device")).unwrap();
+        assert!(state.look().unwrap().lacks_device());
+        assert_eq!(checked(&state, true).unwrap(), Some(pin(7)));
     }
 
     #[test]

@@ -184,6 +184,12 @@ pub(super) async fn meet(
     };
     let mut unlocked = keys::unlock(&bytes, factors)?;
     let memory = recall(place, &found, &unlocked, known.is_some(), options)?;
+    if let Some((local, known)) = &memory.place {
+        tell_what_is_gone(local, known, &found);
+        if trust.expect.is_some() {
+            known.put_aside_if_altered()?;
+        }
+    }
     if let Some(pin) = &memory.pin
         && unlocked.header.revision < pin.seen.revision
     {
@@ -229,6 +235,21 @@ fn look_up(
         compare((known, 0), offered, bucket)?;
     }
     Ok(known)
+}
+
+/// What is gone of the local state though there is a note is told. It is no reason to refuse: the note is intact and
+/// says whose it is, and a process may have died before it wrote the rest.
+fn tell_what_is_gone(local: &LocalState, known: &KnownVolumes, found: &Found) {
+    if found.lacks_device() {
+        tracing::warn!(volume = %local.volume(), "this machine's id is gone from the state folder; it is taken from its note");
+    }
+    if found.has_pin() && known.is_gone() {
+        tracing::warn!(
+            volume = %local.volume(),
+            "the list of known volumes is gone from the state folder: that another volume is where one was seen is \
+             not noticed until it is seen there again"
+        );
+    }
 }
 
 /// Whether a volume is the one that was seen with a header of this revision, or follows from it by rotations that the

@@ -55,11 +55,12 @@ fn volume(text: &mut Exposition, sample: &Sample) {
     for state in ["writable", "read-only", "fenced", "shut down"] {
         text.sample("coffer_state", &[("state", state)], f64::from(u8::from(status.state == state)));
     }
-    let gauges: [(&str, &str, u64); 5] = [
+    let gauges: [(&str, &str, u64); 6] = [
         ("coffer_files", "Inodes in the volume.", status.files),
         ("coffer_stored_bytes", "Plaintext bytes stored in the volume.", status.stored_bytes),
         ("coffer_quota_bytes", "Plaintext bytes that may be stored, 0 for no limit.", status.quota_bytes),
         ("coffer_lost_files", "Files of which a write could not be stored.", status.lost_files),
+        ("coffer_damaged_objects", "Objects met that are damaged or missing.", status.damage.count),
         ("coffer_commit_number", "Number of the last commit.", status.commit),
     ];
     for (name, help, value) in gauges {

@@ -127,4 +127,5 @@ fn inspect_shows_what_the_provider_sees_and_with_a_key_what_is_inside() {
     let object = renamed.strip_prefix(bench.path("vol")).unwrap().to_str().unwrap();
     assert_eq!(bench.on_volume("inspect", &[object]).code, i32::from(Exit::Tampered.code()));
     bench.run(&["inspect", "vol", "d/none"]).refused(Exit::NoSuchPath, "no object d/none");
+    bench.run(&["inspect", "vol", "../p"]).refused(Exit::NoSuchPath, "no object ../p");
 }

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use coffer::base::Ino;
+use coffer::cli::deep::Near;
 use coffer::cli::exit::Exit;
 use coffer::vfs::Caller;
 
@@ -65,6 +66,39 @@ fn what_goes_in_comes_out_the_same() {
     let sparse = fs::metadata(bench.path("out/deep/sparse")).unwrap();
     assert!(sparse.blocks() * 512 < 1 << 20, "{} blocks", sparse.blocks());
     assert_eq!(fs::metadata(bench.path("out/small")).unwrap().nlink(), 3);
+}
+
+/// The deepest of 100 directories below `top`, whose path is longer than the system takes.
+fn depth_below(top: &Path) -> PathBuf {
+    (0..100).fold(top.to_owned(), |path, level| path.join(format!("{level:060}")))
+}
+
+#[test]
+fn trees_deeper_than_a_path_may_be_long_go_in_and_come_out_the_same() {
+    let bench = Bench::with_volume();
+    let deepest = depth_below(&bench.path("from"));
+    let mut above: Vec<&Path> = deepest.ancestors().take(101).collect();
+    above.reverse();
+    for directory in above {
+        fs::create_dir(Near::of(directory).unwrap().path()).unwrap();
+    }
+    let near = Near::of(&deepest.join("file")).unwrap();
+    fs::write(near.path(), "deep").unwrap();
+    fs::hard_link(near.path(), Near::of(&deepest.join("second name")).unwrap().path()).unwrap();
+    symlink("file", Near::of(&deepest.join("link")).unwrap().path()).unwrap();
+    assert!(fs::read(deepest.join("file")).is_err(), "the test needs a path that is too long");
+
+    import(&bench, "from", "/a").ok();
+    bench.run(&["export", "--passphrase-file", "right", "vol", "/a", "out"]).ok();
+    let out = depth_below(&bench.path("out"));
+    let near = Near::of(&out.join("file")).unwrap();
+    assert_eq!(fs::read(near.path()).unwrap(), b"deep");
+    assert_eq!(fs::metadata(near.path()).unwrap().nlink(), 2);
+    let link = Near::of(&out.join("link")).unwrap();
+    assert_eq!(fs::read_link(link.path()).unwrap(), Path::new("file"));
+    // Directories as well have the times of those they were made from.
+    let modified = |path: &Path| fs::metadata(Near::of(path).unwrap().path()).unwrap().modified().unwrap();
+    assert_eq!(modified(&out), modified(&deepest));
 }
 
 #[test]
