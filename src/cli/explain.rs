@@ -24,6 +24,8 @@ const EXPECT: &str = "if you know why, give the volume's fingerprint with --expe
 const TAMPERED: &str =
     "somebody or something has altered or removed an object in the bucket; `coffer inspect` shows it";
 
+const OLD_KEY: &str = "what was not in use any more when the key was rotated waits to be deleted, and is no fault; \
+    anything else of that key was put there by somebody";
 const NEW_KEY: &str = "the key was rotated meanwhile: run the command again";
 
 const ELSEWHERE: &str = "everything up to now is in the bucket. The mount ends with that namespace (most often a container's), or when \
@@ -141,7 +143,8 @@ pub fn vault(error: &VaultError, url: &str) -> CommandError {
             CommandError::new(Exit::HeaderDamaged, sentence(error)).hint(DAMAGED_HEADER)
         }
         VaultError::NewKey { .. } => CommandError::new(Exit::NewKey, sentence(error)).hint(NEW_KEY),
-        VaultError::Damaged(_) | VaultError::Missing(_) | VaultError::OldKey { .. } => {
+        VaultError::OldKey { .. } => CommandError::new(Exit::Tampered, sentence(error)).hint(OLD_KEY),
+        VaultError::Damaged(_) | VaultError::Missing(_) => {
             CommandError::new(Exit::Tampered, sentence(error)).hint(TAMPERED)
         }
     }
