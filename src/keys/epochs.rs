@@ -370,16 +370,19 @@ mod tests {
     fn there_is_room_for_48_epochs_beside_32_slots_with_full_labels_and_no_more() {
         let (_, _, mut owner, entropy) = volume(1);
         let label = "l".repeat(64);
-        let factors: Vec<_> = (0..8).flat_map(|_| key_file("many")).collect();
-        let full = NewSlot { label: &label, role: Role::Admin, factors: &factors, kdf_cost: FLOOR };
+        let many: Vec<Vec<_>> =
+            (0..SLOTS_MAX).map(|n| (0..8).flat_map(|_| key_file(&format!("many {n}"))).collect()).collect();
         while owner.slots().len() < SLOTS_MAX {
+            let factors = &many[owner.slots().len()];
+            let full = NewSlot { label: &label, role: Role::Admin, factors, kdf_cost: FLOOR };
             owner.adopt(&owner.add_slot(&full, &entropy, NOW).unwrap()).unwrap();
         }
         let mut bytes = Vec::new();
         while owner.header.epoch < EPOCHS_MAX {
             let owners = key_file("owner");
-            let many = owner.slots().iter().skip(2).map(|slot| (slot.id, &factors[..]));
-            let kept: Vec<_> = [(0, &owners[..]), (1, &owners[..])].into_iter().chain(many).collect();
+            let others =
+                owner.slots().iter().zip(&many).skip(2).map(|(slot, factors)| (slot.id, &factors[..]));
+            let kept: Vec<_> = [(0, &owners[..]), (1, &owners[..])].into_iter().chain(others).collect();
             let begun = owner.next_epoch(&kept, FLOOR, &entropy, NOW).unwrap();
             let begun = unlock(&begun.bytes, &owners).unwrap();
             bytes = begun.end_rotation().unwrap();

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coffer::base::{OsEntropy, SegmentId, Time};
-use coffer::crypto::{KdfCost, KeyRing};
-use coffer::keys::{self, NewSlot, Role, Unlocked};
+use coffer::crypto::{KdfCost, KeyRing, Secret};
+use coffer::keys::{self, Factor, NewSlot, Role, Unlocked};
 use coffer::meta::engine::{Engine, EngineMode, EngineOptions};
 use coffer::meta::{Key, Record, Segment, decode};
 use coffer::vault::{Vault, VaultError, peek};
@@ -270,11 +270,13 @@ fn a9_headers_that_are_signed_by_the_old_admin_are_refused_by_who_has_seen_the_n
     let mut robbed = Robbed::new();
     let newest = unlock(&robbed.store()).header.revision;
     let now = Time { secs: START_SECS, nanos: 0 };
-    let (entropy, own, other) = (OsEntropy, factors(), second());
-    let new =
-        NewSlot { label: "mine", role: Role::Data, factors: &other, kdf_cost: KdfCost::Fixed { log_n: 15 } };
+    let (entropy, own) = (OsEntropy, factors());
     let mut forged = Vec::new();
     while robbed.thief.header.revision <= newest + 1 {
+        let other = format!("key file {}", robbed.thief.header.revision);
+        let other = [Factor::KeyFile(Secret::new(other.into_bytes()))];
+        let kdf_cost = KdfCost::Fixed { log_n: 15 };
+        let new = NewSlot { label: "mine", role: Role::Data, factors: &other, kdf_cost };
         let added = robbed.thief.add_slot(&new, &entropy, now).unwrap();
         robbed.thief.adopt(&added).unwrap();
         forged.push((robbed.thief.header.revision, added));
