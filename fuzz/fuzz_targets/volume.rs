@@ -180,8 +180,8 @@ async fn check(world: &World) {
 
 async fn repair(world: &World) {
     let options = OpenOptions { takeover: true, ..OpenOptions::default() };
-    let Ok(seized) = volume::seize(world.bucket(), &factors(), options).await else { return };
-    let _ = maint::repair(&seized, &repair_options(true), None, &|_| ()).await;
+    let Ok(mut seized) = volume::seize(world.bucket(), &factors(), options).await else { return };
+    let _ = maint::repair(&mut seized, &repair_options(true), None, &|_| ()).await;
     let _ = seized.close().await;
 }
 
