@@ -1,8 +1,8 @@
 //! Loads what lies around a record, for whoever asks for one after the other.
 //!
-//! A record that is not in memory costs a look into the engine, one by one. Who looks up many names of one directory, or goes through files in the
-//! order in which they were made, is given the rest by a scan, which costs a tenth for each. A directory that was scanned as a whole also needs no look
-//! for names that it does not have.
+//! A record that is not in memory costs a look into the engine, one by one. Who looks up many names of one directory, or goes through
+//! files in the order in which they were made, is given the rest by a scan, which costs about a quarter for each. A directory that was
+//! scanned as a whole also needs no look for names that it does not have.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
