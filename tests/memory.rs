@@ -8,7 +8,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use coffer::base::{FileKind, Ino, OsEntropy, SystemClock, Tag, Time};
+use coffer::base::{FileKind, Ino, Name, OsEntropy, SystemClock, Tag, Time};
 use coffer::data::Dirty;
 use coffer::meta::{Body, Entry, Inode, Key, Overlay, Record};
 use coffer::store::{self, Bucket, StoreOptions};
@@ -86,7 +86,9 @@ fn inode() -> Record {
 
 fn entry(number: u64) -> (Key, Record) {
     let tag = Tag(u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes());
-    let entry = Entry { name: vec![7; 24], ino: Ino(number), kind: FileKind::Regular };
+    let entry = Entry::new(vec![7; 24], Ino(number), FileKind::Regular);
+    // As a listing leaves it.
+    let _ = entry.opened.get_or_open(|| Name::new(&[7; 24]));
     (Key::Entry(Ino(1), tag), Record::Entry(Arc::new(entry)))
 }
 

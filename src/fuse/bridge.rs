@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{INodeNo, ReplyEmpty, ReplyEntry, ReplyWrite, Request};
+use futures::TryFutureExt;
 
 use super::births::{self, Kind};
 use super::convert::{Refusal, ino};
@@ -54,10 +55,8 @@ impl Bridge {
         self.call(
             request,
             reply,
-            |core| {
-                let asked = operation(Arc::clone(&core));
-                async move { asked.await.map_err(|error| core.about_inode(error)) }
-            },
+            // Not an async block, which would have room for `operation`'s future twice.
+            |core| operation(Arc::clone(&core)).map_err(move |error| core.about_inode(error)),
             move |core, reply, value| answer(core, reply, value, core.ttl(lease)),
         );
     }

@@ -85,7 +85,7 @@ impl Mender<'_> {
             if self.desk.get(key).await?.is_some() {
                 continue;
             }
-            let entry = Entry { name: sealed.bytes, ino, kind };
+            let entry = Entry::new(sealed.bytes, ino, kind);
             self.desk.put(key, Some(Record::Entry(Arc::new(entry))));
             let subdirs = u32::from(kind == FileKind::Directory);
             let now = self.now;

@@ -127,11 +127,8 @@ mod tests {
 
     #[test]
     fn records_read_back() {
-        let entry = Record::Entry(Arc::new(Entry {
-            name: vec![7; 255],
-            ino: Ino(u64::MAX),
-            kind: crate::base::FileKind::Socket,
-        }));
+        let entry = Entry::new(vec![7; 255], Ino(u64::MAX), crate::base::FileKind::Socket);
+        let entry = Record::Entry(Arc::new(entry));
         let key = Key::Entry(Ino(9), Tag([3; 16]));
         let bytes = Bytes::from(encode(&entry).unwrap());
         assert_eq!(decode(&key, &bytes).unwrap(), entry);

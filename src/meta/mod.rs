@@ -7,6 +7,7 @@ pub mod engine;
 mod error;
 mod key;
 pub mod links;
+mod opened;
 mod overlay;
 mod record;
 mod whole;
@@ -14,6 +15,7 @@ mod whole;
 pub use codec::{decode, encode};
 pub use error::MetaError;
 pub use key::Key;
+pub use opened::Opened;
 pub use overlay::{Load, Overlay};
 pub use record::{
     Acceptance, Body, Commit, DeviceRun, Entry, Garbage, History, Holder, Inode, Leftover, Machine, Page,

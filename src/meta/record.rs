@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 
+use super::Opened;
 use crate::base::{FileKind, Ino, Piece, Run, RunList, SegmentSeal, Time, VolumeId};
 
 /// Where an inode keeps its contents.
@@ -68,6 +69,16 @@ pub struct Entry {
     pub ino: Ino,
     /// What that is.
     pub kind: FileKind,
+    /// What the name says, in memory only.
+    pub opened: Opened,
+}
+
+impl Entry {
+    /// An entry whose name nobody has opened yet.
+    #[must_use]
+    pub fn new(name: Vec<u8>, ino: Ino, kind: FileKind) -> Self {
+        Self { name, ino, kind, opened: Opened::default() }
+    }
 }
 
 /// The extents of one page of a file.
@@ -302,7 +313,8 @@ impl Record {
             Self::Acceptance(_) => shared::<Acceptance>(),
             Self::Commit(_) => shared::<Commit>(),
             Self::Super(_) => shared::<Superblock>(),
-            Self::Entry(entry) => shared::<Entry>() + ALLOCATION_BYTES + entry.name.len(),
+            // With the opened name, which may come at any time.
+            Self::Entry(entry) => shared::<Entry>() + 2 * (ALLOCATION_BYTES + entry.name.len()),
             Self::Extents(page) => {
                 let runs = page.runs.runs().iter().map(|run| size_of::<Run>() + run_bytes(run));
                 shared::<Page>() + runs.sum::<usize>() + size_of::<u32>() * page.inline.len()

@@ -1,6 +1,6 @@
 //! Listing directories. The order is that of the sealed names' tags, which never changes.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -75,10 +75,10 @@ impl Vfs {
             let (records, last) = self.scan(from, to, wanted).await?;
             for (key, record) in records {
                 if let (Key::Entry(_, tag), Record::Entry(entry)) = (key, record) {
-                    let name = self
-                        .ring()
-                        .open_name(dir, tag, &entry.name)
-                        .map_err(|_| MetaError::Inconsistent { key, why: "its name does not open" })?;
+                    let open = || self.ring().open_name(dir, tag, &entry.name);
+                    let opened = entry.opened.get_or_open(open);
+                    let name =
+                        opened.map_err(|_| MetaError::Inconsistent { key, why: "its name does not open" })?;
                     let name = name.as_bytes().to_vec();
                     entries.push(DirEntry { ino: entry.ino, kind: entry.kind, name, next: cookie_of(tag) });
                 }
@@ -107,8 +107,7 @@ impl Vfs {
             let entries = self.entries(dir, cookie, max).await?;
             let Some(last) = entries.last() else { return Ok(Vec::new()) };
             cookie = last.next;
-            let inodes = self.inodes(entries.iter().map(|entry| entry.ino)).await?;
-            let listed = self.with_attributes(entries, &inodes, true);
+            let listed = self.with_attributes(entries, true).await?;
             // An empty answer would be the end, which this need not be.
             if !listed.is_empty() {
                 return Ok(listed);
@@ -129,8 +128,7 @@ impl Vfs {
         loop {
             let seen = self.seen_commit();
             let entries = self.entries(dir, cookie, max).await?;
-            let inodes = self.inodes(entries.iter().map(|entry| entry.ino)).await?;
-            let listed = self.with_attributes(entries, &inodes, false);
+            let listed = self.with_attributes(entries, false).await?;
             if seen == self.seen_commit() {
                 return Ok(listed);
             }
@@ -138,48 +136,70 @@ impl Vfs {
     }
 
     /// Gives entries their attributes, as they are by now, and takes the references.
-    fn with_attributes(
+    async fn with_attributes(
         &self,
         entries: Vec<DirEntry>,
-        inodes: &BTreeMap<Ino, Arc<Inode>>,
         refer: bool,
-    ) -> Vec<(DirEntry, Attr)> {
-        let mut state = self.state.lock();
-        let mut listed = Vec::with_capacity(entries.len());
-        for entry in entries {
-            // An entry removed since the scan has no inode any more: it is not listed.
-            let inode = match state.overlay.get(&Key::Inode(entry.ino)) {
-                Some(Some(Record::Inode(inode))) => inode,
-                Some(_) => continue,
-                None => match inodes.get(&entry.ino) {
-                    Some(inode) => Arc::clone(inode),
-                    None => continue,
-                },
+    ) -> Result<Vec<(DirEntry, Attr)>, VfsError> {
+        let mut loaded = HashMap::new();
+        loop {
+            let missing = match self.attributes_of(&entries, &loaded, refer) {
+                Ok(attributes) => {
+                    let listed = entries.into_iter().zip(attributes);
+                    return Ok(listed.filter_map(|(entry, attr)| Some((entry, attr?))).collect());
+                }
+                Err(missing) => missing,
             };
-            if refer && !matches!(entry.name.as_slice(), b"." | b"..") {
-                state.refs.take(entry.ino);
-            }
-            let inode = state.with_atime(entry.ino, inode);
-            let attr = Attr::of(entry.ino, &inode, state.dirty.bytes_of(entry.ino));
-            listed.push((entry, attr));
+            // Boxed, because most listings need none of it.
+            loaded.extend(self.load_inodes_of(missing).boxed().await?);
         }
-        listed
     }
 
-    /// Brings inodes into memory, near ones by one scan, and gives those that there are.
-    async fn inodes(&self, wanted: impl Iterator<Item = Ino>) -> Result<BTreeMap<Ino, Arc<Inode>>, VfsError> {
-        let mut found = BTreeMap::new();
+    /// The attributes of entries, with references to them if `refer`; none of an entry that was removed since it was
+    /// found. If inodes are neither in memory nor `loaded`, their numbers, and no references are taken.
+    fn attributes_of(
+        &self,
+        entries: &[DirEntry],
+        loaded: &HashMap<Ino, Option<Arc<Inode>>>,
+        refer: bool,
+    ) -> Result<Vec<Option<Attr>>, Vec<Ino>> {
+        let mut state = self.state.lock();
+        let mut attributes = Vec::with_capacity(entries.len());
         let mut missing = Vec::new();
-        {
-            let mut state = self.state.lock();
-            for ino in wanted {
-                match state.overlay.get(&Key::Inode(ino)) {
-                    Some(Some(Record::Inode(inode))) => drop(found.insert(ino, inode)),
-                    Some(_) => {}
-                    None => missing.push(ino),
-                }
+        for DirEntry { ino, .. } in entries {
+            let inode = match state.overlay.get(&Key::Inode(*ino)) {
+                Some(Some(Record::Inode(inode))) => Some(inode),
+                Some(_) => None,
+                None => match loaded.get(ino) {
+                    Some(inode) => inode.clone(),
+                    None => {
+                        missing.push(*ino);
+                        continue;
+                    }
+                },
+            };
+            attributes.push(inode.map(|inode| {
+                let inode = state.with_atime(*ino, inode);
+                Attr::of(*ino, &inode, state.dirty.bytes_of(*ino))
+            }));
+        }
+        if !missing.is_empty() {
+            return Err(missing);
+        }
+        if refer {
+            let shown = entries.iter().zip(&attributes).filter(|(_, attr)| attr.is_some());
+            for (entry, _) in shown.filter(|(entry, _)| !matches!(entry.name.as_slice(), b"." | b"..")) {
+                state.refs.take(entry.ino);
             }
         }
+        Ok(attributes)
+    }
+
+    /// Brings inodes into memory, near ones by one scan, and gives them; nothing for those that do not exist.
+    async fn load_inodes_of(
+        &self,
+        mut missing: Vec<Ino>,
+    ) -> Result<Vec<(Ino, Option<Arc<Inode>>)>, VfsError> {
         missing.sort_unstable();
         missing.dedup();
         if missing.len() > MISSING_COUNT_MAX {
@@ -196,14 +216,15 @@ impl Vfs {
                 }
             }
         }
+        let mut loaded = Vec::with_capacity(missing.len());
         for ino in missing {
             match self.read_txn(|txn| txn.inode(ino)).await {
-                Ok(inode) => drop(found.insert(ino, inode)),
-                Err(VfsError::NoEntry) => {}
+                Ok(inode) => loaded.push((ino, Some(inode))),
+                Err(VfsError::NoEntry) => loaded.push((ino, None)),
                 Err(error) => return Err(error),
             }
         }
-        Ok(found)
+        Ok(loaded)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 
@@ -189,7 +190,8 @@ impl Vfs {
     pub(super) async fn follow_early(&self) -> Result<(), VfsError> {
         let until = Duration::from_micros(self.follow.leased_until_us.load(Ordering::Acquire));
         tokio::time::sleep(self.lease_left(until)).await;
-        self.follow().await.map(drop)
+        // Boxed: what it holds while it waits would be part of every operation that may come here.
+        self.follow().boxed().await.map(drop)
     }
 
     /// Fails once this reader has met a newer key than its own: from then on every operation says that the volume is to be

@@ -411,13 +411,22 @@ fn merged(
         (Some(row), Some(change)) => Some(row.min(change)),
         (row, change) => row.or(change),
     };
-    let rows = rows.into_iter().map(|(key, record)| (key, Some(record)));
-    let mut merged: std::collections::BTreeMap<_, _> = rows.collect();
-    merged.extend(changes);
-    if let Some(bound) = bound {
-        merged.retain(|key, _| *key <= bound);
+    let mut merged = Vec::with_capacity(rows.len() + changes.len());
+    let mut changes = changes.into_iter().peekable();
+    for (key, record) in rows {
+        while let Some((changed, new)) = changes.next_if(|(changed, _)| *changed < key) {
+            merged.extend(new.map(|new| (changed, new)));
+        }
+        match changes.next_if(|(changed, _)| *changed == key) {
+            Some((_, new)) => merged.extend(new.map(|new| (key, new))),
+            None => merged.push((key, record)),
+        }
     }
-    (merged.into_iter().filter_map(|(key, record)| Some((key, record?))).collect(), bound)
+    merged.extend(changes.filter_map(|(key, new)| Some((key, new?))));
+    if let Some(bound) = bound {
+        merged.retain(|(key, _)| *key <= bound);
+    }
+    (merged, bound)
 }
 
 /// Registers a load for as long as it runs, also when it is dropped half-way.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::try_join_all;
 
 use crate::base::{BLOCK_LEN, BlockIndex, BlockPlace, Ino};
@@ -79,37 +80,39 @@ impl Vfs {
         }
     }
 
-    async fn carry_out(&self, ino: Ino, plan: Plan, ahead: Option<Range<u64>>) -> Result<Vec<u8>, VfsError> {
-        let mut out = vec![0; plan.len];
+    async fn carry_out(
+        &self,
+        ino: Ino,
+        mut plan: Plan,
+        ahead: Option<Range<u64>>,
+    ) -> Result<Vec<u8>, VfsError> {
         let mut waiting = Vec::new();
-        for part in plan.parts {
-            match &part.located {
-                Located::Hole => fill(&mut out, &part, &[]),
-                Located::Bytes(bytes) => fill(&mut out, &part, bytes),
-                Located::Stored(stored) => match self.reader.cached(&stored.place) {
-                    Some(bytes) => fill(&mut out, &part, &bytes),
-                    None => waiting.push((*stored, part)),
-                },
+        for part in &mut plan.parts {
+            if let Located::Stored(stored) = part.located {
+                match self.reader.cached(&stored.place) {
+                    Some(bytes) => part.located = Located::Bytes(bytes),
+                    None => waiting.push(stored),
+                }
             }
         }
         if waiting.len() > 1 && !plan.is_small {
-            self.reader.gather(&waiting.iter().map(|(stored, _)| want(stored)).collect::<Vec<_>>());
+            self.reader.gather(&waiting.iter().map(want).collect::<Vec<_>>());
         }
         if let Some(blocks) = ahead {
             self.read_ahead(ino, blocks);
         }
         if !waiting.is_empty() {
             if plan.is_small {
-                waiting.iter().for_each(|(stored, _)| self.enter_neighbourhood(ino, &stored.place));
+                waiting.iter().for_each(|stored| self.enter_neighbourhood(ino, &stored.place));
             }
             let hint = if plan.is_small { ReadHint::Neighbourhood } else { ReadHint::Single };
-            let fetches = waiting.iter().map(|(stored, _)| self.fetch(stored, hint));
-            let fetched = try_join_all(fetches).await?;
-            for ((_, part), bytes) in waiting.iter().zip(fetched) {
-                fill(&mut out, part, &bytes);
+            let fetches = waiting.iter().map(|stored| self.fetch(stored, hint));
+            let mut fetched = try_join_all(fetches).boxed().await?.into_iter();
+            for part in plan.parts.iter_mut().filter(|part| matches!(part.located, Located::Stored(_))) {
+                part.located = fetched.next().map_or(Located::Hole, Located::Bytes);
             }
         }
-        Ok(out)
+        Ok(assemble(&plan))
     }
 
     /// Has blocks fetched before they are asked for: at once those of which the tree knows where they are, the others
@@ -184,12 +187,18 @@ fn stored_blocks(txn: &mut Txn, ino: Ino, blocks: Range<u64>) -> (Vec<(u64, Want
     (wants, missing)
 }
 
-fn fill(out: &mut [u8], part: &Part, block: &[u8]) {
-    let Some(target) = out.get_mut(part.at..part.at + part.len) else { return };
-    let source = block.get(part.from.min(block.len())..).unwrap_or_default();
-    let len = source.len().min(target.len());
-    if let (Some(to), Some(source)) = (target.get_mut(..len), source.get(..len)) {
-        to.copy_from_slice(source);
+/// The answer, when all blocks that it needs are there. Each byte is written once.
+fn assemble(plan: &Plan) -> Vec<u8> {
+    let mut out = Vec::with_capacity(plan.len);
+    for part in &plan.parts {
+        if let Located::Bytes(block) = &part.located {
+            let source = block.get(part.from.min(block.len())..).unwrap_or_default();
+            out.extend_from_slice(source.get(..part.len).unwrap_or(source));
+        }
+        out.resize(part.at + part.len, 0);
+        if let Some(target) = out.get_mut(part.at..) {
+            part.paint.apply(target, part.from);
+        }
     }
-    part.paint.apply(target, part.from);
+    out
 }

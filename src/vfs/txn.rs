@@ -147,7 +147,7 @@ impl<'a> Txn<'a> {
 
     /// Adds or replaces an entry.
     pub(super) fn put_entry(&mut self, dir: Ino, name: &SealedName, ino: Ino, kind: FileKind) {
-        let entry = Entry { name: name.bytes.clone(), ino, kind };
+        let entry = Entry::new(name.bytes.clone(), ino, kind);
         self.put(Key::Entry(dir, name.tag), Some(Record::Entry(Arc::new(entry))));
     }
 

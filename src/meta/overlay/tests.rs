@@ -7,7 +7,7 @@ use crate::base::FileKind;
 use crate::meta::Entry;
 
 fn entry(ino: u64) -> Record {
-    Record::Entry(Arc::new(Entry { name: vec![], ino: Ino(ino), kind: FileKind::Regular }))
+    Record::Entry(Arc::new(Entry::new(vec![], Ino(ino), FileKind::Regular)))
 }
 
 fn key(number: u8) -> Key {
@@ -186,9 +186,7 @@ fn bytes_are_counted_along_with_every_change() {
         let sealed = overlay.sealed.as_ref().map_or(0, sum);
         assert_eq!(overlay.changed_bytes(), overlay.open_bytes() + sealed);
     }
-    let named = |bytes: usize| {
-        Record::Entry(Arc::new(Entry { name: vec![1; bytes], ino: Ino(1), kind: FileKind::Regular }))
-    };
+    let named = |bytes: usize| Record::Entry(Arc::new(Entry::new(vec![1; bytes], Ino(1), FileKind::Regular)));
     let mut overlay = Overlay::new(1 << 20);
     for number in 0..20 {
         overlay.put_new(key(number), named(10 * usize::from(number)));
