@@ -76,6 +76,8 @@ impl<'v> Bench<'v> {
         check.arg(&self.state).arg("--passphrase-file").arg(self.volume.passphrase_file());
         let checked = run(check);
         assert!(SOUND.contains(&checked.code()), "round {round}: {checked}");
+        // How many objects there are shows whether a life of kills piles them up.
+        println!("round {round}: {}", checked.text().lines().last().unwrap_or_default());
     }
 
     /// What a killed cleaning left undone, the next does.

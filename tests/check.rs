@@ -6,16 +6,19 @@ mod damaged;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use coffer::base::{Ino, Run};
+use coffer::base::{Ino, Run, SystemClock};
 use coffer::maint::{self, CheckOptions, Finding, LostBecause, Problem, Report, Severity, Step, Subject};
 use coffer::meta::{Body, Key, Record};
 use coffer::store::Bucket;
+use coffer::store::fault::{FaultPlan, FaultStore};
 use coffer::volume::{self, OpenOptions, VolumeError};
 use damaged::{OddStore, Tree, World, bumps, factors, put, serious, sync, told};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sound_volume_is_clean_and_its_check_writes_nothing() {
@@ -383,6 +386,30 @@ async fn reading_thousands_of_small_files_takes_few_requests() {
     let meter = bucket.meter().snapshot();
     assert!(meter.gets < 60, "{meter:?}");
     assert_eq!((meter.puts, meter.deletes), (0, 0));
+}
+
+/// Each session leaves some, which stay for an hour and longer. A wire and a busy server make each of them late, and that must not add up.
+#[tokio::test(start_paused = true)]
+async fn reading_the_small_objects_of_many_sessions_waits_for_many_of_them_at_once() {
+    const ROUND_TRIP: Duration = Duration::from_millis(30);
+    let world = World::new().await;
+    for _ in 0..60 {
+        world.mount(false).await.close().await.unwrap();
+    }
+    let plan = FaultPlan { latency: ROUND_TRIP, ..FaultPlan::default() };
+    let distant = FaultStore::new(Arc::clone(&world.0) as _, plan, Arc::new(SystemClock::default()));
+    let bucket = Bucket::from_store(Arc::new(distant));
+    let examined = volume::examine(bucket.clone(), &factors(), OpenOptions::default()).await.unwrap();
+    let (before, start) = (bucket.meter().snapshot().gets, Instant::now());
+    let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+    let report = Box::pin(maint::check(&examined, &options, &|_| ())).await.unwrap();
+    let waited = start.elapsed().as_secs_f64() / ROUND_TRIP.as_secs_f64();
+    let gets = bucket.meter().snapshot().gets - before;
+    examined.close().await;
+    assert!(report.is_clean(), "{}", told(&report));
+    println!("{} objects in {waited} round trips and {gets} GETs", report.totals.objects);
+    assert!(report.totals.objects > 200 && gets < report.totals.objects + 20, "{gets} GETs");
+    assert!(waited < report.totals.objects as f64 / 8.0, "{waited} round trips");
 }
 
 /// A user is told how long the rest takes by what the volume says that there is.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::Semaphore;
 
 use super::MaintError;
 use super::finding::{Findings, Problem, Subject};
@@ -13,8 +14,8 @@ use crate::vault::{Vault, VaultError, header, peek};
 
 /// A file that nobody has written to for so long is left over.
 const LEFT_AFTER: Duration = Duration::from_secs(24 * 3600);
-/// Metadata objects opened at once; each is at most 64 MiB.
-const OPENED_AT_ONCE: usize = 1;
+/// Metadata objects opened at once. Most are small, and what the others take is bounded by [`peek::ROOM_BYTES`].
+const OPENED_AT_ONCE: usize = 16;
 
 /// What a listing of the bucket shows.
 #[derive(Debug, Default)]
@@ -112,19 +113,20 @@ impl Listing {
         findings: &mut Findings,
         tell: impl Fn(u64),
     ) -> Result<(), MaintError> {
-        let mut opened =
-            stream::iter(&self.meta)
-                .map(|(path, name, size)| async move {
-                    (path, name, size, peek::engine_object(vault, name).await)
-                })
-                .buffer_unordered(OPENED_AT_ONCE);
+        let room = &Semaphore::new(peek::ROOM_BYTES);
+        let mut opened = stream::iter(&self.meta)
+            .map(|(path, name, size)| async move {
+                // The bytes go at once: who is done waits here for those before.
+                (path, name, size, peek::engine_object_within(vault, name, room).await.map(drop))
+            })
+            .buffered(OPENED_AT_ONCE);
         let mut done: u64 = 0;
         while let Some((path, name, size, result)) = opened.next().await {
             done = done.saturating_add(*size);
             tell(done);
             match result {
                 // Or it is left from before the key was rotated, and waits to be collected.
-                Ok(_) | Err(VaultError::Missing(_) | VaultError::OldKey { .. }) => {}
+                Ok(()) | Err(VaultError::Missing(_) | VaultError::OldKey { .. }) => {}
                 Err(VaultError::Damaged(damage)) => {
                     let problem = Problem::MetaObject { name: name.clone(), why: damage.what };
                     findings.add(Subject::Object(path.clone()), problem);

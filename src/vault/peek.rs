@@ -5,14 +5,15 @@ use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use tokio::sync::Semaphore;
 
 use super::names::{self, Opener};
 use super::{Vault, VaultError};
 use crate::crypto::{HEAD_BYTES, ObjectHead, ObjectKind};
 use crate::store::Bucket;
 
-/// Most bytes of an object that are opened at once.
-const OPEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Most bytes of objects that are opened at once; the largest of the record engine has as many.
+pub const ROOM_BYTES: usize = 64 * 1024 * 1024;
 
 /// The path of every object below `directory`, or of all, with its size in bytes.
 pub fn list<'a>(
@@ -53,9 +54,28 @@ pub fn engine_path(vault: &Vault, object: &str) -> Option<String> {
 /// # Errors
 /// It is missing, damaged, or larger than 64 MiB, or the bucket fails.
 pub async fn engine_object(vault: &Vault, engine_path: &str) -> Result<Bytes, VaultError> {
+    engine_object_within(vault, engine_path, &Semaphore::new(ROOM_BYTES)).await
+}
+
+/// As [`engine_object`], for many at a time: of each the first MiB is fetched at once, and the rest when `room`, which
+/// began with [`ROOM_BYTES`] permits, has one for every byte. What a listing says of its length is not relied on.
+///
+/// # Errors
+/// As for [`engine_object`].
+pub async fn engine_object_within(
+    vault: &Vault,
+    engine_path: &str,
+    room: &Semaphore,
+) -> Result<Bytes, VaultError> {
     let path = parse(engine_path)?;
-    let store = vault.meta_store(OPEN_BYTES_MAX);
-    let got = async { store.get(&path).await?.bytes().await };
+    // Keeps what came with the length, so that a small object costs one request in all.
+    let store = vault.meta_store(ROOM_BYTES as u64);
+    let got = async {
+        let bytes = usize::try_from(store.head(&path).await?.size).unwrap_or(ROOM_BYTES);
+        let permits = u32::try_from(bytes.min(ROOM_BYTES)).unwrap_or(u32::MAX);
+        let _room = room.acquire_many(permits).await;
+        store.get(&path).await?.bytes().await
+    };
     got.await.map_err(|error| match find_vault_error(&error) {
         Some(what) => what,
         None => vault.bucket().error(engine_path, &error).into(),

@@ -14,6 +14,7 @@ use object_store::{
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
 
 use super::geometry::Geometry;
 use super::*;
@@ -107,6 +108,32 @@ async fn every_length_around_a_piece_and_a_span_comes_back_whole() {
             assert_eq!((meta.size, meta.location), (len as u64, Path::from("db/x")));
         }
     }
+}
+
+/// However many are opened at once, and whatever a store says of their lengths.
+#[tokio::test]
+async fn of_an_object_for_which_there_is_no_room_a_mebibyte_is_fetched_and_the_rest_waits() {
+    let bench = bench();
+    let (small, large) = (random(1, MIB / 2), random(2, 3 * MIB));
+    bench.put("db/small", small.clone()).await;
+    bench.put("db/large", large.clone()).await;
+    let fetched = || bench.vault.bucket().meter().snapshot().get_bytes;
+    let room = Semaphore::new(peek::ROOM_BYTES);
+    let taken = room.acquire_many((peek::ROOM_BYTES - MIB) as u32).await.expect("room");
+    let mut waiting = std::pin::pin!(peek::engine_object_within(&bench.vault, "db/large", &room));
+    let before = fetched();
+    // Over a bucket in memory a future that does not wait for room ends when it is first polled.
+    assert!(futures::poll!(waiting.as_mut()).is_pending());
+    assert!(fetched() - before < 5 * MIB as u64 / 4, "{} bytes", fetched() - before);
+    drop(taken);
+    assert_eq!(waiting.await.expect("opens"), large);
+
+    let taken = room.acquire_many((peek::ROOM_BYTES - MIB) as u32).await.expect("room");
+    let before = bench.gets();
+    assert_eq!(peek::engine_object_within(&bench.vault, "db/small", &room).await.expect("opens"), small);
+    assert_eq!(bench.gets() - before, 1, "its length costs no request of its own");
+    drop(taken);
+    assert_eq!(room.available_permits(), peek::ROOM_BYTES, "what was opened holds no room");
 }
 
 #[tokio::test]

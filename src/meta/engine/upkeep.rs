@@ -23,6 +23,8 @@ use super::{DATABASE, settings};
 const COMMITS_PER_TABLE: u64 = 256;
 /// Garbage of earlier sessions is removed this long after opening.
 const FIRST_COLLECTION: Duration = Duration::from_secs(120);
+/// By one session in [`SESSIONS_PER_COLLECTION`] already after this: all may be killed before the other time is up.
+const EARLY_COLLECTION: Duration = Duration::from_secs(10);
 /// The last collection after some work comes this long after its manifests have aged.
 const LAST_COLLECTION: Duration = Duration::from_secs(60);
 /// While a merge runs it is looked at this often.
@@ -33,7 +35,7 @@ const LAST_MERGE: Duration = Duration::from_secs(60);
 const LONG_MERGE: Duration = Duration::from_secs(10 * 60);
 /// Tables that may be kept twice for good.
 const WASTE_BYTES_MIN: u64 = 1024 * 1024;
-/// Sessions may be too short for a collection: one in this many removes garbage when it closes.
+/// Sessions may be too short for a collection: one in this many removes garbage soon after opening, and when it closes.
 const SESSIONS_PER_COLLECTION: u64 = 8;
 
 /// The task that looks after one writer's database.
@@ -52,6 +54,7 @@ struct Shared {
     plain_clock: Arc<EngineClock>,
     /// Of the newest level.
     table_bytes: usize,
+    /// Commits that are in no table, those of sessions that crashed among them.
     commits: AtomicU64,
     /// One compactor at a time.
     merging: tokio::sync::Mutex<()>,
@@ -68,6 +71,7 @@ impl Upkeep {
         plain_clock: Arc<EngineClock>,
         table_bytes: usize,
     ) -> Self {
+        let read_back = db.status().durable_seq.saturating_sub(db.manifest().last_l0_seq());
         let shared = Arc::new(Shared {
             db,
             store,
@@ -75,7 +79,7 @@ impl Upkeep {
             clock,
             plain_clock,
             table_bytes,
-            commits: AtomicU64::new(0),
+            commits: AtomicU64::new(read_back),
             merging: tokio::sync::Mutex::new(()),
             wake: Notify::new(),
             closing: watch::Sender::new(false),
@@ -135,7 +139,7 @@ impl Upkeep {
         if shared.newest_tables() + 1 >= settings::NEWEST_TABLES_MAX {
             shared.merge(Thoroughness::Usual, sleep(LAST_MERGE)).await;
         }
-        if shared.db.manifest().writer_epoch().is_multiple_of(SESSIONS_PER_COLLECTION) {
+        if shared.is_collector() {
             shared.collect().await;
         }
     }
@@ -153,7 +157,8 @@ impl Shared {
     async fn run(self: Arc<Self>) {
         let mut closing = self.closing.subscribe();
         let mut status = self.db.subscribe();
-        let mut collection = Some(Instant::now() + FIRST_COLLECTION);
+        let first = if self.is_collector() { EARLY_COLLECTION } else { FIRST_COLLECTION };
+        let mut collection = Some(Instant::now() + first);
         let mut last_work = Instant::now();
         loop {
             let is_due = async {
@@ -204,6 +209,11 @@ impl Shared {
                 collection = Some(Instant::now() + settings::GARBAGE_AGE);
             }
         }
+    }
+
+    /// Whether this session removes garbage however short it is.
+    fn is_collector(&self) -> bool {
+        self.db.manifest().writer_epoch().is_multiple_of(SESSIONS_PER_COLLECTION)
     }
 
     fn newest_tables(&self) -> usize {

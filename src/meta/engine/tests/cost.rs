@@ -172,6 +172,34 @@ async fn garbage_does_not_pile_up() {
     assert_eq!(all(&bench.writer().await).await.expect("scans").len(), 300);
 }
 
+/// A machine that restarts over and over, and is never up for as long as upkeep usually waits.
+#[tokio::test(start_paused = true)]
+async fn many_sessions_that_are_killed_soon_leave_few_objects_and_few_logs_to_read() {
+    // The second begins and ends within minutes, in which nothing becomes garbage.
+    for (sessions, commits, pause, objects_max) in
+        [(150, 10, Duration::from_secs(5), 300), (20, 100, Duration::from_millis(50), usize::MAX)]
+    {
+        let bench = Bench::new();
+        let (mut opening, mut objects) = (0, 0);
+        for session in 0..sessions {
+            let bucket = bench.bucket();
+            let engine = bench.open_as(&bucket, EngineMode::Writer, true).await.expect("opens");
+            opening = opening.max(bucket.meter().snapshot().requests());
+            objects = objects.max(bench.objects().await.len() - session);
+            for n in 0..commits {
+                let key = (session * commits + n).to_be_bytes();
+                engine.write_durable(put(key, "x")).await.expect("committed");
+                tokio::time::sleep(pause).await;
+            }
+            drop(engine);
+        }
+        println!("{sessions} sessions of {commits} commits: {opening} requests to open, {objects} objects");
+        assert_eq!(all(&bench.writer().await).await.expect("scans").len(), sessions * commits);
+        assert!(opening < 400, "{opening} requests to open");
+        assert!(objects < objects_max, "{objects} objects beside a fence for each session");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn many_short_sessions_leave_few_objects() {
     let bench = Bench::new();
