@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use coffer::base::{Ino, ManualClock, OsEntropy, SystemClock};
 use coffer::store::fault::{Fault, FaultPlan, FaultStore, KeyClass, Rule, Verb};
-use coffer::vfs::{Handle, RenameMode, SetAttr, Vfs, XattrMode};
+use coffer::vfs::{Handle, RenameMode, SetAttr, Vfs, VfsOptions, XattrMode};
 use coffer::volume::{self, OpenOptions, Opened};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
@@ -434,4 +434,31 @@ async fn what_lay_beside_it_is_sent_without_it() {
     let after_a_crash = dammed.mount().await;
     assert!(contents(&after_a_crash.vfs, b"kept").await == kept);
     after_a_crash.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_fit_can_be_removed_although_no_more_may_be_written() {
+    let dammed = Dammed::new().await;
+    let vfs = VfsOptions { dirty_bytes_max: MIB, ..VfsOptions::default() };
+    let opened = dammed.mount_with(OpenOptions { vfs, ..OpenOptions::default() }).await;
+    let vfs = &opened.vfs;
+    dammed.shut_by(Fault::Full);
+    let large = make(vfs, b"large", &stream(MIB / 2)).await;
+    let saving = vfs.sync_all();
+    tokio::pin!(saving);
+    assert!(futures::poll!(&mut saving).is_pending());
+    // The tables of a small file take more than its contents, so that the limit is passed in the end.
+    for number in 0.. {
+        let name = format!("{number}").into_bytes();
+        let making = make(vfs, &name, b"x");
+        if tokio::time::timeout(Duration::from_secs(2), making).await.is_err() {
+            assert!(number > 100, "{number} files");
+            break;
+        }
+    }
+    let removing = vfs.unlink(Ino::ROOT, b"large");
+    tokio::time::timeout(Duration::from_secs(60), removing).await.expect("it waits").unwrap();
+    vfs.forget(large, 1);
+    tokio::time::timeout(Duration::from_secs(60), saving).await.expect("it waits").unwrap();
+    vfs.sync_all().await.unwrap();
 }
