@@ -285,7 +285,7 @@ fn a_killed_addition_of_a_key_leaves_it_whole_or_not_there() {
         let listed = run(volume.coffer(["key", "list", "--json", &volume.url])).ok().text();
         let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
         let slot = |slot: &serde_json::Value| (slot["slot"].as_u64().unwrap(), slot["label"] == "second");
-        listed.as_array().unwrap().iter().map(slot).collect()
+        listed["slots"].as_array().unwrap().iter().map(slot).collect()
     };
     let remove = |slot: u64| run(change(&["remove", &volume.url, &slot.to_string()])).ok();
     let span = time_of(add());

@@ -1,4 +1,5 @@
-//! What the targets in `fuzz/` need of the rooms beside their public parts. There only with `--cfg fuzzing`.
+//! What the targets in `fuzz/` need of the rooms beside their public parts. There only with `--cfg fuzzing` and where the
+//! crate is built for development, so that the tests can build the targets.
 
 pub use crate::cli::status::fuzz_status as status;
 pub use crate::control::fuzz_reply as control_reply;

@@ -10,7 +10,7 @@ pub mod control;
 pub mod crypto;
 pub mod data;
 pub mod fuse;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, debug_assertions))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod keys;

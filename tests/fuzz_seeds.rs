@@ -1,7 +1,10 @@
 //! What the targets in `fuzz/` begin with, taken from real volumes. `COFFER_WRITE_SEEDS=fuzz/seeds cargo test --test
-//! fuzz_seeds` writes it; `scripts/fuzz` goes on from there.
+//! fuzz_seeds` writes it; `scripts/fuzz` goes on from there. In a build for development each target is built too, and run
+//! over it.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+// The targets are crates of their own elsewhere.
+#![allow(unused_attributes, unreachable_pub, clippy::duplicate_mod)]
 
 mod damaged;
 
@@ -152,4 +155,73 @@ async fn there_are_seeds_for_every_target_and_they_are_small() {
             fs::write(folder.join(format!("real-{number:02}")), input).unwrap();
         }
     }
+}
+
+#[cfg(debug_assertions)]
+#[path = "../fuzz/fuzz_targets/arguments.rs"]
+mod on_arguments;
+#[cfg(debug_assertions)]
+#[path = "../fuzz/fuzz_targets/control.rs"]
+mod on_control;
+#[cfg(debug_assertions)]
+#[path = "../fuzz/fuzz_targets/footer.rs"]
+mod on_footer;
+#[cfg(debug_assertions)]
+#[path = "../fuzz/fuzz_targets/header.rs"]
+mod on_header;
+#[cfg(debug_assertions)]
+#[path = "../fuzz/fuzz_targets/names.rs"]
+mod on_names;
+#[cfg(debug_assertions)]
+#[path = "../fuzz/fuzz_targets/records.rs"]
+mod on_records;
+#[cfg(debug_assertions)]
+#[path = "../fuzz/fuzz_targets/sealed_object.rs"]
+mod on_sealed_object;
+#[cfg(debug_assertions)]
+#[path = "../fuzz/fuzz_targets/state_folder.rs"]
+mod on_state_folder;
+#[cfg(debug_assertions)]
+#[path = "../fuzz/fuzz_targets/volume.rs"]
+mod on_volume;
+
+#[cfg(debug_assertions)]
+#[test]
+fn every_target_is_built_and_finds_nothing_in_what_it_begins_with() {
+    let mut runs: BTreeMap<&str, fn(&[u8])> = BTreeMap::from([
+        ("arguments", on_arguments::run as fn(&[u8])),
+        ("control", on_control::run),
+        ("footer", on_footer::run),
+        ("header", on_header::run),
+        ("names", on_names::run),
+        ("records", on_records::run),
+        ("sealed_object", on_sealed_object::run),
+        ("state_folder", on_state_folder::run),
+        ("volume", on_volume::run),
+    ]);
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    for folder in fs::read_dir(seeds).unwrap() {
+        let folder = folder.unwrap();
+        let run = runs.remove(folder.file_name().to_str().unwrap()).expect("a target of that name");
+        let mut inputs: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        inputs.sort();
+        for input in inputs {
+            println!("{}", input.display());
+            run(&fs::read(input).unwrap());
+        }
+    }
+    assert!(runs.is_empty(), "nothing to begin with for {:?}", runs.keys());
+}
+
+/// The targets' own library runs a target for ever; here each is a function.
+#[cfg(debug_assertions)]
+extern crate self as libfuzzer_sys;
+
+#[cfg(debug_assertions)]
+#[macro_export]
+macro_rules! fuzz_target {
+    (|$data:ident: &[u8]| $body:block) => {
+        pub fn run($data: &[u8]) $body
+    };
 }

@@ -4,14 +4,19 @@
 
 mod in_memory;
 
+use std::error::Error;
+use std::sync::Arc;
+
 use coffer::base::Ino;
-use coffer::vfs::{Damaged, Handle, Vfs, VfsError};
-use coffer::volume::OpenOptions;
+use coffer::maint::{self, CheckOptions};
+use coffer::vfs::{Damaged, Handle, Vfs, VfsError, VfsOptions};
+use coffer::volume::{self, OpenOptions};
 use futures::TryStreamExt;
+use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
-use in_memory::{CALLER, World};
+use in_memory::{CALLER, World, factors};
 
 /// More than rides in the records of a commit.
 const BYTES: usize = 1 << 20;
@@ -78,4 +83,66 @@ async fn each_damaged_segment_is_told_once_with_its_name_and_file() {
     assert_eq!(read(sound.0).await.unwrap(), vec![3; BYTES]);
     assert_eq!(objects(vfs).len(), 2);
     second.close().await.unwrap();
+}
+
+/// A copy of the bucket in which the object at `emptied` has no bytes.
+async fn without_bytes_of(world: &World, emptied: &Path) -> World {
+    let copy = InMemory::new();
+    for meta in world.0.list(None).try_collect::<Vec<_>>().await.unwrap() {
+        let bytes = if meta.location == *emptied {
+            Default::default()
+        } else {
+            world.0.get(&meta.location).await.unwrap().bytes().await.unwrap()
+        };
+        copy.put(&meta.location, PutPayload::from_bytes(bytes)).await.unwrap();
+    }
+    World(Arc::new(copy))
+}
+
+async fn check_finds_nothing(world: &World) -> bool {
+    let (bucket, factors) = (world.bucket(), factors());
+    let opening = volume::examine(bucket, &factors, OpenOptions::default());
+    let Ok(examined) = Box::pin(opening).await else { return false };
+    let report = Box::pin(maint::check(&examined, &CheckOptions::default(), &|_| ())).await;
+    examined.close().await;
+    report.is_ok_and(|report| report.is_clean())
+}
+
+/// As a disk leaves it that lost power. Were it passed over, the volume would be there as it was before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_of_the_records_that_has_no_bytes_is_damage_and_never_an_older_state() {
+    let world = World::new().await;
+    let (first, _) = world.open(OpenOptions::default()).await;
+    for fill in 1..=3 {
+        put(&first.vfs, &[b'0' + fill], fill).await;
+    }
+    // The process ends here, so that the newest records lie in logs.
+    let records = world.0.list(Some(&Path::from("m"))).try_collect::<Vec<_>>().await.unwrap();
+    let mut refused = 0;
+    for emptied in records.iter().map(|meta| &meta.location) {
+        let is_sound = check_finds_nothing(&without_bytes_of(&world, emptied).await).await;
+        for read_only in [true, false] {
+            let copy = without_bytes_of(&world, emptied).await;
+            let vfs = VfsOptions { read_only, ..VfsOptions::default() };
+            let options = OpenOptions { takeover: true, vfs, ..OpenOptions::default() };
+            match Box::pin(volume::open(copy.bucket(), &factors(), options)).await {
+                Ok(opened) => {
+                    let names = opened.vfs.readdir(Ino::ROOT, 0, 100).await.unwrap();
+                    assert_eq!(names.len(), 5, "{emptied}, read_only {read_only}: {names:?}");
+                    opened.close().await.unwrap();
+                }
+                Err(error) => {
+                    refused += 1;
+                    assert!(!is_sound, "{emptied}: a check finds nothing");
+                    let (mut told, mut cause) = (error.to_string(), error.source());
+                    while let Some(source) = cause {
+                        told = format!("{told}: {source}");
+                        cause = source.source();
+                    }
+                    assert!(told.contains(emptied.as_ref()), "{emptied}, read_only {read_only}: {told}");
+                }
+            }
+        }
+    }
+    assert!(refused > 0);
 }

@@ -64,7 +64,7 @@ pub fn run(args: &CheckArgs) -> CommandResult {
         examined.close().await;
         report.map(|report| (report, is_rotating))
     })?;
-    print(&report, args)?;
+    print(&report, args, is_rotating)?;
     if is_rotating {
         eprintln!("{}", rotate::UNFINISHED);
     }
@@ -132,10 +132,12 @@ pub fn end(report: &Report) -> CommandResult {
     Err(CommandError::silent(exit))
 }
 
-fn print(report: &Report, args: &CheckArgs) -> CommandResult {
+fn print(report: &Report, args: &CheckArgs, is_rotating: bool) -> CommandResult {
     let mut out = BufWriter::new(io::stdout().lock());
-    let written =
-        if args.json { print_json(&mut out, report) } else { print_text(&mut out, report, args.notes) };
+    let written = match args.json {
+        true => print_json(&mut out, report, is_rotating),
+        false => print_text(&mut out, report, args.notes),
+    };
     written.and_then(|()| out.flush()).map_err(|e| stdout_error(&e))
 }
 
@@ -201,7 +203,7 @@ pub fn summary(report: &Report) -> String {
     text
 }
 
-fn print_json(out: &mut impl Write, report: &Report) -> io::Result<()> {
+fn print_json(out: &mut impl Write, report: &Report, is_rotating: bool) -> io::Result<()> {
     for finding in &report.findings {
         writeln!(out, "{}", finding_json(finding))?;
     }
@@ -210,6 +212,7 @@ fn print_json(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let summary = json!({ "summary": {
         "commit": report.commit,
         "is_held": report.is_held,
+        "is_rotating": is_rotating,
         "is_clean": report.is_clean(),
         "findings": { "note": notes, "harmless": harmless, "files": files, "structure": structure },
         "inodes": totals.files,

@@ -8,7 +8,7 @@ pub enum Exit {
     Success = 0,
     /// Something else went wrong; the message says what.
     Failure = 1,
-    /// The command line cannot be understood.
+    /// The command line cannot be understood, or a setting not be used.
     Usage = 2,
     /// Nothing that is a volume is stored at this URL.
     NoVolume = 10,
@@ -97,7 +97,7 @@ impl Exit {
     pub const ALL: [(Self, &'static str); 43] = [
         (Self::Success, "done"),
         (Self::Failure, "something else went wrong"),
-        (Self::Usage, "the command line cannot be understood"),
+        (Self::Usage, "the command line or a setting cannot be used"),
         (Self::NoVolume, "no volume at this URL"),
         (Self::WrongKey, "wrong passphrase, key file or recovery code"),
         (Self::NewerFormat, "the volume needs a newer coffer"),

@@ -33,10 +33,9 @@ pub struct UnlockArgs {
     pub recovery_code_file: Option<PathBuf>,
 }
 
-/// The key of a new slot.
+/// Where a new key comes from.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "New key (asks for a passphrase unless told otherwise)")]
-pub struct NewKeyArgs {
+pub struct NewSources {
     /// Read the new passphrase from a file that only you can read; one newline at its end is dropped
     #[arg(long, value_name = "FILE", conflicts_with_all = ["new_passphrase_command", "new_passphrase_fd"])]
     pub new_passphrase_file: Option<PathBuf>,
@@ -49,9 +48,32 @@ pub struct NewKeyArgs {
     /// Use this file as a key; without a passphrase option it opens the volume alone
     #[arg(long, value_name = "FILE")]
     pub new_key_file: Option<PathBuf>,
+}
+
+/// The key of a new slot.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "New key (asks for a passphrase unless told otherwise)")]
+pub struct NewKeyArgs {
+    /// Where it comes from.
+    #[command(flatten)]
+    pub sources: NewSources,
     /// Ask for a passphrase as well as using --new-key-file: both are needed then
     #[arg(long, requires = "new_key_file", conflicts_with_all = ["new_passphrase_file", "new_passphrase_command", "new_passphrase_fd"])]
     pub new_passphrase: bool,
+}
+
+/// Another key in place of the one that unlocks.
+#[derive(Args, Clone, Debug, Default)]
+#[command(
+    next_help_heading = "Another key in place of the one that unlocks (it stays unless told otherwise)"
+)]
+pub struct ReplaceArgs {
+    /// Ask for a new passphrase
+    #[arg(long, conflicts_with_all = ["new_passphrase_file", "new_passphrase_command", "new_passphrase_fd"])]
+    pub new_passphrase: bool,
+    /// Where else it comes from.
+    #[command(flatten)]
+    pub sources: NewSources,
 }
 
 /// The key of a volume that is being created.
@@ -76,13 +98,13 @@ pub struct FirstKeyArgs {
 }
 
 impl FirstKeyArgs {
-    fn into_new(self) -> NewKeyArgs {
-        NewKeyArgs {
-            new_passphrase_file: self.passphrase_file,
-            new_passphrase_command: self.passphrase_command,
-            new_passphrase_fd: self.passphrase_fd,
-            new_key_file: self.key_file,
-            new_passphrase: self.passphrase,
+    fn sources(&self) -> NewSources {
+        let Self { passphrase_file, passphrase_command, passphrase_fd, key_file, .. } = self.clone();
+        NewSources {
+            new_passphrase_file: passphrase_file,
+            new_passphrase_command: passphrase_command,
+            new_passphrase_fd: passphrase_fd,
+            new_key_file: key_file,
         }
     }
 
@@ -91,7 +113,7 @@ impl FirstKeyArgs {
     /// # Errors
     /// When one of them cannot be had.
     pub fn obtain(&self) -> CommandResult<Vec<Factor>> {
-        self.clone().into_new().obtain("Passphrase for the new volume")
+        self.sources().obtain(self.passphrase, "Passphrase for the new volume")
     }
 }
 
@@ -157,6 +179,31 @@ impl NewKeyArgs {
     /// # Errors
     /// When one of them cannot be had.
     pub fn obtain(&self, prompt: &str) -> CommandResult<Vec<Factor>> {
+        self.sources.obtain(self.new_passphrase, prompt)
+    }
+}
+
+impl ReplaceArgs {
+    /// Obtains the factors of the new key, if there is to be one.
+    ///
+    /// # Errors
+    /// When one of them cannot be had.
+    pub fn obtain(&self) -> CommandResult<Option<Vec<Factor>>> {
+        let is_given = self.new_passphrase || self.sources.is_given();
+        is_given.then(|| self.sources.obtain(self.new_passphrase, "New passphrase")).transpose()
+    }
+}
+
+impl NewSources {
+    const fn is_given(&self) -> bool {
+        self.new_passphrase_file.is_some()
+            || self.new_passphrase_command.is_some()
+            || self.new_passphrase_fd.is_some()
+            || self.new_key_file.is_some()
+    }
+
+    /// Obtains the factors; a passphrase is asked for if `asks`, or if there is nothing else.
+    fn obtain(&self, asks: bool, prompt: &str) -> CommandResult<Vec<Factor>> {
         let key_file =
             self.new_key_file.as_deref().map(|path| passphrase::key_file("key", path)).transpose()?;
         let given = from_sources(
@@ -169,7 +216,7 @@ impl NewKeyArgs {
                 passphrase::warn_if_weak(given.expose());
                 Some(given)
             }
-            None if key_file.is_none() || self.new_passphrase => Some(passphrase::ask_new(prompt)?),
+            None if key_file.is_none() || asks => Some(passphrase::ask_new(prompt)?),
             None => None,
         };
         Ok(factors(passphrase, key_file))

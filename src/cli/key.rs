@@ -294,5 +294,5 @@ fn json(header: &Header) -> String {
             })
         })
         .collect();
-    format!("{:#}\n", serde_json::Value::Array(slots))
+    format!("{:#}\n", serde_json::json!({ "is_rotating": header.is_rotating(), "slots": slots }))
 }

@@ -16,6 +16,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::log_file::LogFile;
+use super::quiet::Quiet;
 
 /// What a user has asked for is logged whatever the filter says.
 const ASKED: &str = "coffer::asked";
@@ -157,7 +158,9 @@ impl LogArgs {
             Log::File(file, _) => self.lines(Arc::clone(file), false),
             Log::Journal => Box::new(journal().map_err(|e| no_journal(&e))?),
         };
-        if let Err(error) = tracing_subscriber::registry().with(layer).with(filter).try_init() {
+        // Who asks for everything gets it.
+        let quiet = (self.verbose < 3).then_some(Quiet);
+        if let Err(error) = tracing_subscriber::registry().with(layer).with(filter).with(quiet).try_init() {
             tracing::debug!(%error, "logging was set up before");
         } else if matches!(log, Log::Journal) || self.log_format == LogFormat::Json {
             std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));

@@ -39,6 +39,7 @@ pub mod outage;
 pub mod passphrase;
 pub mod probe;
 pub mod progress;
+mod quiet;
 pub mod recover;
 pub mod repair;
 pub mod report;

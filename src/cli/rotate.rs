@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
-use super::factors::{NewKeyArgs, UnlockArgs};
+use super::factors::{ReplaceArgs, UnlockArgs};
 use super::init::{CostArgs, hand_over};
 use super::key::not_stored;
 use super::open::{BucketArgs, StateArgs, obtain_factors};
@@ -73,55 +73,6 @@ pub struct RotateArgs {
     /// Memory for caches and buffers
     #[arg(long, value_name = "SIZE", env = "COFFER_MEMORY", value_parser = parse_size, hide_env_values = true, help_heading = "This machine")]
     pub memory: Option<u64>,
-}
-
-/// Another key in place of the one that unlocks.
-#[derive(Args, Clone, Debug, Default)]
-#[command(
-    next_help_heading = "Another key in place of the one that unlocks (it stays unless told otherwise)"
-)]
-pub struct ReplaceArgs {
-    /// Ask for a new passphrase
-    #[arg(long, conflicts_with_all = ["new_passphrase_file", "new_passphrase_command", "new_passphrase_fd"])]
-    pub new_passphrase: bool,
-    /// Read the new passphrase from a file that only you can read; one newline at its end is dropped
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["new_passphrase_command", "new_passphrase_fd"])]
-    pub new_passphrase_file: Option<PathBuf>,
-    /// Take the new passphrase from what this shell command prints
-    #[arg(long, value_name = "COMMAND", conflicts_with = "new_passphrase_fd")]
-    pub new_passphrase_command: Option<String>,
-    /// Read the new passphrase from an open file descriptor (0 is standard input)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
-    pub new_passphrase_fd: Option<i32>,
-    /// Use this file as a key; without a passphrase option it opens the volume alone
-    #[arg(long, value_name = "FILE")]
-    pub new_key_file: Option<PathBuf>,
-}
-
-impl ReplaceArgs {
-    /// The new key, if one is to be had.
-    fn obtain(&self) -> CommandResult<Option<Vec<Factor>>> {
-        let Self {
-            new_passphrase,
-            new_passphrase_file,
-            new_passphrase_command,
-            new_passphrase_fd,
-            new_key_file,
-        } = self.clone();
-        let is_given = new_passphrase
-            || new_passphrase_file.is_some()
-            || new_passphrase_command.is_some()
-            || new_passphrase_fd.is_some()
-            || new_key_file.is_some();
-        let args = NewKeyArgs {
-            new_passphrase_file,
-            new_passphrase_command,
-            new_passphrase_fd,
-            new_key_file,
-            new_passphrase,
-        };
-        is_given.then(|| args.obtain("New passphrase")).transpose()
-    }
 }
 
 /// Rotates, or goes on with a rotation that was interrupted.

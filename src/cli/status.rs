@@ -167,7 +167,7 @@ fn print(text: &str) -> CommandResult {
 }
 
 /// For the fuzz targets: shows what a mount says of itself.
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, debug_assertions))]
 #[doc(hidden)]
 pub fn fuzz_status(answer: &[u8]) {
     if let Ok(answer) = serde_json::from_slice(answer) {

@@ -21,7 +21,7 @@ pub use registry::{MountEntry, Registry};
 pub use server::{Server, Subject, limits_status};
 
 /// For the fuzz targets: reads a line of an answer.
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, debug_assertions))]
 #[doc(hidden)]
 pub fn fuzz_reply(line: &[u8]) {
     if let Ok(reply) = serde_json::from_slice::<protocol::Reply>(line) {

@@ -43,6 +43,14 @@ impl Moves {
         }
     }
 
+    /// Adds what was handed over after these.
+    pub fn append(&mut self, later: Self) {
+        self.segments.extend(later.segments);
+        for (ino, moves) in later.files {
+            self.files.entry(ino).or_default().extend(moves);
+        }
+    }
+
     /// The new segments.
     #[must_use]
     pub fn segments(&self) -> &[(SegmentId, NewSegment)] {

@@ -21,7 +21,7 @@ pub use salvage::{read_blocks, read_footer, read_seal};
 pub const SEGMENT_BLOCKS_MAX: u32 = 65_536;
 
 /// For the fuzz targets: what only authenticated bytes reach otherwise.
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, debug_assertions))]
 #[doc(hidden)]
 pub mod fuzzing {
     use crate::base::{Piece, SegmentId};

@@ -243,6 +243,27 @@ impl Overlay {
         }
     }
 
+    /// Gives the sealed group up: what it changes goes into the open one, under what that has made of it since. Gives the
+    /// keys that it brought as new ones and that are gone again.
+    pub fn unseal(&mut self) -> Vec<Key> {
+        let mut gone = Vec::new();
+        for (key, change) in self.sealed.take().unwrap_or_default() {
+            match self.open.get_mut(&key) {
+                Some(newer) if change.fresh && newer.record.is_none() => {
+                    self.put_change(key, None, true);
+                    gone.push(key);
+                }
+                Some(newer) => newer.fresh = change.fresh,
+                None => {
+                    self.open_bytes += changed_bytes(change.record.as_ref());
+                    self.open.insert(key, change);
+                }
+            }
+        }
+        self.sealed_bytes = 0;
+        gone
+    }
+
     /// The sealed group's changes.
     #[must_use]
     pub fn sealed_changes(&self) -> Vec<(Key, Option<Record>)> {

@@ -275,7 +275,7 @@ impl fmt::Debug for Bucket {
 }
 
 /// For the fuzz targets: reads a URL, and shows it without what may be secret.
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, debug_assertions))]
 #[doc(hidden)]
 pub fn fuzz_url(text: &str) {
     let _ = url::Place::parse(text);

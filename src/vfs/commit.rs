@@ -161,21 +161,7 @@ impl Vfs {
             self.tell_safety(!state.is_committing);
             return Ok(false);
         }
-        let is_tidying = state.is_open_empty();
-        for key in std::mem::take(&mut state.collected) {
-            state.overlay.put(key, None);
-        }
-        state.fold_atimes();
-        state.overlay.seal();
-        state.dirty.seal();
-        state.overtaking.seal();
-        state.sealed_moves = std::mem::take(&mut state.moves);
-        state.sealed_files_delta = std::mem::take(&mut state.files_delta);
-        state.sealed_next_ino = state.next_ino;
-        state.group += 1;
-        state.is_committing = true;
-        state.is_tidying = is_tidying;
-        state.sealed_since = since.filter(|_| !is_tidying);
+        state.seal(since);
         drop(state);
         // The open group has room again.
         self.signals.eased.notify_waiters();
@@ -321,6 +307,7 @@ impl Vfs {
         state.superblock = batch.superblock;
         state.counter = batch.counter;
         state.is_committing = false;
+        state.settled_group = state.group - 1;
         state.sealed_since = None;
         state.stuck = None;
         state.committed_at = Some(self.clock.now());

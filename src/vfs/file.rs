@@ -103,16 +103,19 @@ impl Vfs {
             state.overlay.open_count() <= self.options.dirty_records_max
                 && state.overlay.open_bytes() <= self.options.open_records_bytes_max()
         };
+        let dirty_bytes_max = self.options.dirty_bytes_max;
+        // Who writes nothing may be removing what does not fit into the bucket, and must not wait for it.
+        let margin = if bytes == 0 { dirty_bytes_max / 16 } else { 0 };
         let has_room = |state: &State| {
             let dirty = state.dirty.held_bytes();
-            has_records(state) && (dirty == 0 || dirty.saturating_add(bytes) <= self.options.dirty_bytes_max)
+            has_records(state) && (dirty == 0 || dirty.saturating_add(bytes) <= dirty_bytes_max + margin)
         };
         // Uploads make room without a commit, unless most of it is taken by blocks that only a commit completes and packs.
         let needs_commit = |state: &State| {
             let in_flight = state.dirty.in_flight_bytes();
             let going = in_flight.saturating_add(state.dirty.full_bytes());
             let staying = state.dirty.held_bytes().saturating_sub(going);
-            !has_records(state) || staying > self.options.dirty_bytes_max / 2 || in_flight == 0
+            !has_records(state) || staying > dirty_bytes_max / 2 || in_flight == 0
         };
         loop {
             let eased = self.signals.eased.notified();

@@ -2,7 +2,7 @@
 //!
 //! An object is deleted only if a committed record names it and no other record needs it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const RETRY: Duration = Duration::from_secs(60);
 /// Records read from the engine at a time.
 const SCAN_COUNT: usize = 1024;
 /// Segments that wait and are kept in memory. Beyond, their records are read again.
-const WAITING_MAX: usize = 65_536;
+pub(super) const WAITING_MAX: usize = 65_536;
 
 /// What waits to be deleted, and until when by the monotonic clock.
 #[derive(Debug, Default)]
@@ -54,6 +54,15 @@ impl Waiting {
             self.by_time.insert((due, id), wait);
         } else {
             self.is_cut = true;
+        }
+    }
+
+    /// The lengths of objects have been seen.
+    pub(super) fn learn(&mut self, lengths: &HashMap<SegmentId, u64>) {
+        for ((_, id), wait) in &mut self.by_time {
+            if let Some(bytes) = lengths.get(id) {
+                wait.bytes = *bytes;
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! knows gets a record of its own, which waits for a day: long enough for whoever has mounted an old
 //! state of the volume to notice.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -11,6 +12,7 @@ use futures::StreamExt;
 use crate::base::{SegmentId, Time};
 use crate::meta::{Key, Leftover, Record};
 
+use super::garbage::WAITING_MAX;
 use super::state::State;
 use super::{Amount, Vfs, VfsError};
 
@@ -44,6 +46,8 @@ pub(super) struct Listing {
     pub(super) noted: Amount,
     /// Segments of which no record knows, and which are none of this mount's; with their lengths.
     pub(super) unknown: Vec<(SegmentId, u64)>,
+    /// Lengths of those that wait to be deleted, as many as are kept in memory.
+    waiting: HashMap<SegmentId, u64>,
     /// Something was not looked at.
     is_cut: bool,
 }
@@ -67,12 +71,24 @@ impl Vfs {
             match item {
                 // Nobody can make a segment by this name.
                 Ok((id, _)) if Key::Leftover(id) == UNLISTED => {}
-                Ok((id, bytes)) => match self.standing(id).await? {
-                    Standing::Used => listing.used.add(bytes),
-                    Standing::Dead => listing.dead.add(bytes),
-                    Standing::Leftover => listing.noted.add(bytes),
-                    Standing::Unknown => unknown.push((id, bytes)),
-                },
+                Ok((id, bytes)) => {
+                    let amount = match self.standing(id).await? {
+                        Standing::Unknown => {
+                            unknown.push((id, bytes));
+                            continue;
+                        }
+                        Standing::Used => {
+                            listing.used.add(bytes);
+                            continue;
+                        }
+                        Standing::Dead => &mut listing.dead,
+                        Standing::Leftover => &mut listing.noted,
+                    };
+                    amount.add(bytes);
+                    if listing.waiting.len() < WAITING_MAX {
+                        listing.waiting.insert(id, bytes);
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the bucket cannot be listed; leftovers of a crash stay for now");
                     return Ok(Listing { is_cut: true, ..listing });
@@ -111,7 +127,7 @@ impl Vfs {
     pub(super) async fn note_leftovers(&self) -> Result<Amount, VfsError> {
         let begun = self.clock.now();
         let mut listing = self.list().await?;
-        let staged_until = self.remove_staged().await;
+        let (staged, staged_until) = self.remove_staged().await;
         listing.is_cut |= staged_until.is_some();
         let found = self.clock.now();
         let mut state = self.state.lock();
@@ -120,7 +136,8 @@ impl Vfs {
             let again = self.clock.elapsed().saturating_add(wait);
             state.list_again_at = Some(state.list_again_at.map_or(again, |at| at.min(again)));
         }
-        let mut amount = Amount::default();
+        state.waiting.learn(&listing.waiting);
+        let mut amount = staged;
         if let Some(Some(Record::Leftover(due))) = state.overlay.get(&UNLISTED)
             && !listing.is_cut
             && begun.secs - due.found.secs >= STRAGGLERS.as_secs() as i64
@@ -136,14 +153,15 @@ impl Vfs {
     }
 
     /// Removes files that a write has left half done and that nobody has written to for as long as leftovers wait: nobody
-    /// refers to them, so that no record is needed. Gives how long the others are to be waited for.
-    async fn remove_staged(&self) -> Option<Duration> {
+    /// refers to them, so that no record is needed. Gives what stays, and for how long that is to be waited for.
+    async fn remove_staged(&self) -> (Amount, Option<Duration>) {
         let grace = self.options.clean.leftover_grace;
         let staged = self.vault.staged().await;
         let staged = staged.inspect_err(|error| tracing::warn!(%error, "unfinished files stay for now"));
-        let mut longest = None;
+        let (mut stays, mut longest) = (Amount::default(), None);
         for file in staged.unwrap_or_default() {
             if file.age < grace {
+                stays.add(file.bytes);
                 longest = longest.max(Some(grace.saturating_sub(file.age)));
                 continue;
             }
@@ -156,7 +174,7 @@ impl Vfs {
                 Err(error) => tracing::warn!(file = file.path, %error, "an unfinished file stays for now"),
             }
         }
-        longest
+        (stays, longest)
     }
 
     /// Gives a segment of which no record knows, or may know, one of its own.

@@ -29,6 +29,7 @@ mod read;
 mod reclaim;
 mod recover;
 mod refs;
+mod regroup;
 mod rename;
 mod renew;
 mod renew_rest;
@@ -128,7 +129,7 @@ struct Signals {
     eased: Notify,
     /// Held for reading by whoever deletes dead segments.
     collecting: Arc<RwLock<()>>,
-    /// The last commit, and whether there will be more.
+    /// The last group that was committed, and whether there will be more.
     progress: Mutex<Progress>,
     /// That has changed. Who has waited longest goes on first: a watch channel would wake in any order.
     progressed: Notify,
@@ -148,7 +149,7 @@ struct Progress {
 
 impl Progress {
     const fn of(state: &State) -> Self {
-        Self { committed: state.superblock.commit, phase: state.phase, is_stuck: state.stuck.is_some() }
+        Self { committed: state.settled_group, phase: state.phase, is_stuck: state.stuck.is_some() }
     }
 }
 

@@ -78,6 +78,12 @@ impl Overtaking {
         self.sealed_binds_all = std::mem::take(&mut self.binds_all);
     }
 
+    /// The sealed group goes on as part of the open one.
+    pub(super) fn unseal(&mut self) {
+        self.bound.extend(std::mem::take(&mut self.sealed_bound));
+        self.binds_all |= std::mem::take(&mut self.sealed_binds_all);
+    }
+
     /// Contents of `ino` are gone.
     pub(super) fn forget(&mut self, ino: Ino) {
         self.since.remove(&ino);

@@ -26,6 +26,11 @@ const REPACK_COUNT_MAX: usize = 256;
 /// Pause after a segment could not be put, or a block not read.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// A block that rides in a record, with its contents.
+type Rider = (Ino, u64, Bytes);
+/// A block that is to be sent, and its length.
+type Unsent = (Ino, u64, usize);
+
 impl Vfs {
     /// Starts the upload of full blocks, as long as there are enough of them and uploads to spare.
     pub(super) fn send_full_blocks(&self) {
@@ -58,12 +63,10 @@ impl Vfs {
             Ok(Err(error)) => return self.lose(&batch, &error.to_string()),
             Err(error) => return self.lose(&batch, &error.to_string()),
         };
-        while let Err(error) = self.vault.put_segment(finished.id, finished.bytes.clone()).await {
-            tracing::warn!(segment = %finished.id, %error, "a segment could not be put; trying again");
-            if self.state.lock().phase != Phase::Writable {
-                return;
-            }
-            tokio::time::sleep(PAUSE).await;
+        tokio::select! {
+            biased;
+            is_put = self.put(&finished) => if !is_put { return },
+            () = self.outgrows(&batch) => return self.withdraw(&batch, finished.bytes.len() as u64),
         }
         for (block, place) in batch.blocks.iter().zip(&places) {
             self.cache.insert_ahead(place.segment, place.pos, block.bytes.clone());
@@ -74,6 +77,18 @@ impl Vfs {
         self.note_change(&mut state);
         drop(state);
         self.signals.eased.notify_waiters();
+    }
+
+    /// Puts a segment into the bucket; gives whether that was done before the filesystem ceased to take changes.
+    async fn put(&self, finished: &FinishedSegment) -> bool {
+        while let Err(error) = self.vault.put_segment(finished.id, finished.bytes.clone()).await {
+            tracing::warn!(segment = %finished.id, %error, "a segment could not be put; trying again");
+            if self.state.lock().phase != Phase::Writable {
+                return false;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        true
     }
 
     /// A batch that cannot be sealed is a fault of this program; its files are told.
@@ -90,40 +105,56 @@ impl Vfs {
 
     /// Brings every block of the sealed group into the bucket. Small files, and everything if
     /// `is_urgent` and there is little of it, stay for the commit's records: those are returned.
-    pub(super) async fn pack_sealed(&self, is_urgent: bool) -> Result<Vec<(Ino, u64, Bytes)>, VfsError> {
+    pub(super) async fn pack_sealed(&self, is_urgent: bool) -> Result<Vec<Rider>, VfsError> {
         // Where one `fsync` follows the other no commit is leisurely.
         if !is_urgent || self.state.lock().dirty.repack_count() >= REPACK_COUNT_MAX {
             self.repack().await?;
         }
         self.overtake(true);
-        self.complete_sealed().await?;
-        let (inline, rest) = {
-            let mut state = self.state.lock();
-            let (empty, unsent): (Vec<_>, Vec<_>) =
-                state.dirty.sealed_unsent().into_iter().partition(|(_, _, bytes)| *bytes == 0);
-            for (ino, index, _) in empty {
-                state.dirty.void_sealed(ino, index);
+        loop {
+            self.complete_sealed().await?;
+            let (inline, rest) = self.sort_sealed(is_urgent);
+            let sending = async {
+                self.send_sealed(rest).await;
+                self.wait_for_uploads().await
+            };
+            tokio::select! {
+                biased;
+                sent = sending => {
+                    sent?;
+                    if !self.state.lock().dirty.take_withdrawn() {
+                        return Ok(inline);
+                    }
+                }
+                () = self.overflows() => self.regroup(),
             }
-            let total: usize = unsent.iter().map(|(_, _, bytes)| bytes).sum();
-            let all_inline = is_urgent && total <= self.options.inline_commit_bytes;
-            let (inline, rest): (Vec<_>, Vec<_>) = unsent.into_iter().partition(|(ino, index, bytes)| {
-                all_inline
-                    || (*index == 0
-                        && *bytes <= self.options.inline_file_bytes
-                        && state.dirty.sealed_is_alone(*ino, *index))
-            });
-            let inline: Vec<_> = inline
-                .into_iter()
-                .filter_map(|(ino, index, _)| Some((ino, index, state.dirty.sealed_whole(ino, index)?)))
-                .collect();
-            (inline, rest)
-        };
-        self.send_sealed(rest).await;
-        self.wait_for_uploads().await?;
-        Ok(inline)
+        }
     }
 
-    async fn send_sealed(&self, blocks: Vec<(Ino, u64, usize)>) {
+    /// The sealed group's blocks that ride in records, with their contents, and those that are to be sent.
+    fn sort_sealed(&self, is_urgent: bool) -> (Vec<Rider>, Vec<Unsent>) {
+        let mut state = self.state.lock();
+        let (empty, unsent): (Vec<_>, Vec<_>) =
+            state.dirty.sealed_unsent().into_iter().partition(|(_, _, bytes)| *bytes == 0);
+        for (ino, index, _) in empty {
+            state.dirty.void_sealed(ino, index);
+        }
+        let total: usize = unsent.iter().map(|(_, _, bytes)| bytes).sum();
+        let all_inline = is_urgent && total <= self.options.inline_commit_bytes;
+        let (inline, rest): (Vec<_>, Vec<_>) = unsent.into_iter().partition(|(ino, index, bytes)| {
+            all_inline
+                || (*index == 0
+                    && *bytes <= self.options.inline_file_bytes
+                    && state.dirty.sealed_is_alone(*ino, *index))
+        });
+        let inline = inline
+            .into_iter()
+            .filter_map(|(ino, index, _)| Some((ino, index, state.dirty.sealed_whole(ino, index)?)))
+            .collect();
+        (inline, rest)
+    }
+
+    async fn send_sealed(&self, blocks: Vec<Unsent>) {
         let Some(this) = self.me.upgrade() else { return };
         for chunk in chunks(blocks, self.options.segment_room_bytes) {
             let acquiring = Arc::clone(&self.uploads).acquire_owned();
@@ -246,7 +277,7 @@ impl Chunk {
     }
 }
 
-fn chunks(blocks: Vec<(Ino, u64, usize)>, room: usize) -> Vec<Chunk> {
+fn chunks(blocks: Vec<Unsent>, room: usize) -> Vec<Chunk> {
     let mut chunks: Vec<Chunk> = Vec::new();
     for (ino, index, bytes) in blocks {
         match chunks.last_mut() {

@@ -65,7 +65,7 @@ pub struct Reclaimed {
     pub deleted: Amount,
     /// Segments that are dead and wait to be deleted.
     pub waiting: Amount,
-    /// Segments found that no record knew; they wait as well.
+    /// Segments found that no record knew, and files that a write has left half done; they wait as well.
     pub leftovers: Amount,
     /// Segments left alone because something in them is damaged or missing.
     pub damaged_count: u64,

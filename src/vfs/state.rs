@@ -65,8 +65,10 @@ pub(super) struct State {
     pub(super) is_closing: bool,
     /// What the cleaner has done in this mount.
     pub(super) cleaned: Cleaned,
-    /// The number that the open group's commit will have.
+    /// The open group's number: that of its commit, plus one for each group before that became part of the next.
     pub(super) group: u64,
+    /// The last group that is committed.
+    pub(super) settled_group: u64,
     /// Whether a group is sealed and not yet committed.
     pub(super) is_committing: bool,
     /// Whether the sealed group holds nothing that was not in the bucket before: it only tidies up.
@@ -123,6 +125,7 @@ impl State {
             is_closing: false,
             cleaned: Cleaned::default(),
             group: superblock.commit + 1,
+            settled_group: superblock.commit,
             is_committing: false,
             is_tidying: false,
             superblock,
@@ -159,6 +162,42 @@ impl State {
             || self.moves.knows_segment(id)
             || self.sealed_moves.knows_segment(id)
             || self.dirty.knows_segment(id)
+    }
+
+    /// Closes the open group, whose first change came at `since`, and opens the next.
+    pub(super) fn seal(&mut self, since: Option<Duration>) {
+        let is_tidying = self.is_open_empty();
+        for key in std::mem::take(&mut self.collected) {
+            self.overlay.put(key, None);
+        }
+        self.fold_atimes();
+        self.overlay.seal();
+        self.dirty.seal();
+        self.overtaking.seal();
+        self.sealed_moves = std::mem::take(&mut self.moves);
+        self.sealed_files_delta = std::mem::take(&mut self.files_delta);
+        self.sealed_next_ino = self.next_ino;
+        self.group += 1;
+        self.is_committing = true;
+        self.is_tidying = is_tidying;
+        self.sealed_since = since.filter(|_| !is_tidying);
+    }
+
+    /// Takes the sealed group back: it is part of the open one. Gives since when there are changes.
+    pub(super) fn unseal(&mut self) -> Option<Duration> {
+        let gone = self.overlay.unseal();
+        self.dirty.unseal();
+        for key in gone {
+            if let Key::Inode(ino) = key {
+                self.dirty.forget(ino);
+            }
+        }
+        self.overtaking.unseal();
+        let later = std::mem::replace(&mut self.moves, std::mem::take(&mut self.sealed_moves));
+        self.moves.append(later);
+        self.files_delta += std::mem::take(&mut self.sealed_files_delta);
+        self.is_committing = false;
+        [self.sealed_since.take(), self.dirty_since.take()].into_iter().flatten().min()
     }
 
     /// Bytes that are stored or about to be.

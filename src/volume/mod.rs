@@ -45,7 +45,7 @@ fn engine_options(
 }
 
 /// For the fuzz targets: what is read of the state folder.
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, debug_assertions))]
 #[doc(hidden)]
 pub mod fuzzing {
     use std::io::Read;

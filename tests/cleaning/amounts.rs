@@ -169,6 +169,24 @@ async fn the_plan_names_what_is_then_done() {
 }
 
 #[tokio::test]
+async fn a_later_mount_tells_how_many_bytes_wait_and_go_as_the_plan_does() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    make(&opened.vfs, "a", &pattern(1, 40 * BLOCK)).await;
+    opened.vfs.sync_all().await.unwrap();
+    opened.vfs.unlink(Ino::ROOT, b"a").await.unwrap();
+    opened.close().await.unwrap();
+
+    let opened = world.mount().await;
+    let plan = opened.vfs.reclaimable().await.unwrap();
+    assert!(plan.dead.bytes > 40 * BLOCK as u64, "{plan:?}");
+    assert_eq!(opened.vfs.reclaim().await.unwrap().waiting, plan.dead);
+    world.clock.advance(GRACE);
+    assert_eq!(opened.vfs.reclaim().await.unwrap().deleted, plan.dead);
+    opened.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn compressed_blocks_are_moved_as_they_are() {
     let world = World::with(small_segments(), Compression::Zstd).await;
     let opened = world.mount().await;

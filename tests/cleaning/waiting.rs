@@ -92,6 +92,7 @@ async fn what_a_killed_write_left_in_a_directory_goes_when_nobody_has_written_to
     assert_eq!(opened.vfs.reclaimable().await.unwrap().leftovers.count, 2, "what is no segment is not ours");
     let done = opened.vfs.reclaim().await.unwrap();
     assert_eq!((done.deleted.count, done.deleted.bytes), (1, 1000));
+    assert_eq!((done.leftovers.count, done.leftovers.bytes), (1, 1000), "as the plan has it");
     let is_there = |path: &str| std::path::Path::new(path).exists();
     assert!(!is_there(&format!("{segment}#1")));
     assert!(is_there(&format!("{segment}#2")) && is_there(&stranger) && is_there(&segment));

@@ -137,6 +137,7 @@ fn an_unfinished_rotation_is_told_and_the_next_one_ends_it() {
             told.stderr
         );
     }
+    assert_eq!(is_rotating(&bench), [true, true]);
     let rotate = ["key", "rotate", "--passphrase-file", "right", "vol"];
     let replacing = [&rotate[..], &["--new-passphrase-file", "new"]].concat();
     bench.run(&replacing).refused(Exit::SlotRefused, "cannot be replaced in the middle");
@@ -149,4 +150,14 @@ fn an_unfinished_rotation_is_told_and_the_next_one_ends_it() {
     assert!(last["bytes"] == last["total_bytes"] && last["bytes"].as_u64().unwrap() > BYTES as u64, "{last}");
     reads(&bench, &["--passphrase-file", "right"]);
     assert!(!bench.run(&["key", "list", "vol"]).stderr.contains("unfinished"));
+    assert_eq!(is_rotating(&bench), [false, false]);
+}
+
+/// Whether `key list` and `check` tell a program that a rotation is unfinished.
+fn is_rotating(bench: &Bench) -> [bool; 2] {
+    let keys = bench.run(&["key", "list", "--json", "vol"]).ok();
+    let keys: serde_json::Value = serde_json::from_str(&keys).unwrap();
+    let check = bench.on_volume("check", &["--json"]).ok();
+    let check: serde_json::Value = serde_json::from_str(check.lines().last().unwrap()).unwrap();
+    [&keys["is_rotating"], &check["summary"]["is_rotating"]].map(|told| told.as_bool().unwrap())
 }

@@ -43,6 +43,7 @@ pub fn faults(rng: &mut SmallRng) -> FaultPlan {
     let kinds = [
         Fault::Throttle,
         Fault::Broken,
+        Fault::Full,
         Fault::Reset,
         Fault::Hang,
         Fault::Ambiguous,

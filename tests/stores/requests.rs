@@ -180,6 +180,8 @@ fn an_authority_of_ones_own_is_trusted_where_it_is_named_and_nowhere_else() {
     user.probe(&server.url, &["--ca-file", &wrong, "--read-timeout", "2s"]).fails(17, "cannot be reached");
     let none = user.file("none", "not a certificate");
     user.probe(&server.url, &["--ca-file", &none]).fails(2, "there is none in PEM form");
+    user.probe(&server.url, &["--ca-file", "no-such-file"])
+        .fails(2, "hint: name a file of certificates in PEM form");
     user.set("COFFER_CA_FILE", ca);
     user.probe(&server.url, &[]).lets_in("keys in the environment");
 }

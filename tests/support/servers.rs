@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::command::{run, tail};
@@ -303,12 +304,17 @@ fn http(server: SocketAddr, request: &str) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Ports nobody listens on, below those the kernel hands to outgoing connections.
+/// How many ports this process has looked at.
+static PORTS_TRIED: AtomicU16 = AtomicU16::new(0);
+
+/// Ports nobody listens on, below those the kernel hands to outgoing connections; none twice within a process, because
+/// whoever has been given one takes a while to listen.
 fn free_ports() -> [u16; 8] {
     let mut held = Vec::new();
     let spread = (std::process::id() as u16).wrapping_mul(37) % 10_000;
-    let candidates = (0..10_000).map(|step| 20_000 + (spread + step) % 10_000);
-    for port in candidates {
+    for _ in 0..10_000 {
+        let step = PORTS_TRIED.fetch_add(1, Ordering::Relaxed) % 10_000;
+        let port = 20_000 + (spread + step) % 10_000;
         if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
             held.push((port, listener));
         }
@@ -326,4 +332,14 @@ pub(crate) fn tool(path: &str) -> PathBuf {
     let tool = target.join("tools").join(path);
     assert!(tool.exists(), "{} is missing: run scripts/deps", tool.display());
     tool
+}
+
+#[test]
+fn no_port_is_handed_out_twice() {
+    let asking: Vec<_> =
+        (0..4).map(|_| std::thread::spawn(|| [free_ports(), free_ports()].concat())).collect();
+    let mut ports: Vec<u16> = asking.into_iter().flat_map(|asked| asked.join().unwrap()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 4 * 2 * 8);
 }

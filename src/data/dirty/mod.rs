@@ -7,6 +7,7 @@ mod layer;
 mod put_off;
 mod sealed;
 mod sums;
+mod withdraw;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -106,6 +107,8 @@ pub struct Dirty {
     full: VecDeque<(Ino, u64)>,
     /// Blocks committed as records that belong into a segment.
     repack: BTreeSet<(Ino, u64)>,
+    /// Blocks of the sealed layer that were on their way are in memory again.
+    has_withdrawn: bool,
 }
 
 impl Dirty {

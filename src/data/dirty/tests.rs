@@ -42,6 +42,8 @@ enum Step {
     Repack,
     /// The commit does not wait for the blocks from this one on.
     PutOff(u64),
+    Unseal,
+    Withdraw(usize),
     Read(usize, usize),
 }
 
@@ -65,6 +67,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<bool>().prop_map(Step::Commit),
         1 => Just(Step::Repack),
         2 => (0u64..4).prop_map(Step::PutOff),
+        1 => Just(Step::Unseal),
+        1 => any::<usize>().prop_map(Step::Withdraw),
         3 => (offset(), length()).prop_map(|(from, len)| Step::Read(from, len)),
     ]
 }
@@ -260,6 +264,14 @@ impl Harness {
                 assert!(waits.iter().all(|unsent| unsent.ino == INO && unsent.bytes <= self.dirty.bytes()));
                 let is_plain = waits.first().is_some_and(|unsent| unsent.is_plain);
                 self.dirty.put_off(INO, if is_plain { from } else { 0 });
+            }
+            Step::Unseal => self.dirty.unseal(),
+            Step::Withdraw(number) => {
+                if !self.underway.is_empty() {
+                    let batch = self.underway.swap_remove(number % self.underway.len());
+                    self.dirty.withdraw(&batch);
+                    assert!(self.dirty.is_outdated(&batch));
+                }
             }
             Step::Read(from, len) => {
                 let (from, to) = (from.min(size), (from + len).min(size));

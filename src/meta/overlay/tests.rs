@@ -178,6 +178,26 @@ fn a_change_that_is_put_off_is_seen_as_before_and_not_committed() {
 }
 
 #[test]
+fn a_group_that_is_taken_back_is_part_of_the_next_and_what_came_and_went_in_them_was_never_there() {
+    let mut overlay = Overlay::new(1 << 20);
+    overlay.put(key(1), Some(entry(1)));
+    overlay.put_new(key(2), entry(2));
+    overlay.put_new(key(3), entry(3));
+    overlay.put(key(4), None);
+    overlay.seal();
+    overlay.put(key(2), None);
+    overlay.put(key(3), Some(entry(30)));
+    overlay.put_new(key(5), entry(5));
+    assert_eq!(overlay.unseal(), [key(2)]);
+    overlay.seal();
+    let changes = [(1, Some(entry(1))), (3, Some(entry(30))), (4, None), (5, Some(entry(5)))];
+    assert_eq!(overlay.sealed_changes(), changes.map(|(number, record)| (key(number), record)));
+    let fresh = [1, 3, 4, 5].map(|number| overlay.is_sealed_fresh(&key(number)));
+    assert_eq!(fresh, [false, true, false, true]);
+    assert_eq!(overlay.get(&key(2)), Some(None));
+}
+
+#[test]
 fn bytes_are_counted_along_with_every_change() {
     fn recount(overlay: &Overlay) {
         let sum =
@@ -204,6 +224,9 @@ fn bytes_are_counted_along_with_every_change() {
         overlay.patch_open(&key(number), |record| *record = named(50));
         recount(&overlay);
     }
+    overlay.unseal();
+    recount(&overlay);
+    overlay.seal();
     overlay.settle(overlay.sealed_changes());
     recount(&overlay);
     (0..20).for_each(|number| overlay.put(key(number), None));

@@ -124,8 +124,14 @@ const CLIENT: [(ClientConfigKey, &str); 3] = [
 fn client(url: &str, ca_file: Option<&std::path::Path>) -> Result<ClientOptions, StoreError> {
     let mut options = ClientOptions::new();
     let Some(file) = ca_file else { return Ok(options) };
-    let bad =
-        |why: String| unusable(url, format!("the certificates in {} cannot be used: {why}", file.display()));
+    let bad = |why: String| {
+        let file = file.display();
+        let what = format!("the certificates in {file} cannot be used: {why}");
+        unusable(
+            url,
+            format!("{what}; name a file of certificates in PEM form by --ca-file or AWS_CA_BUNDLE"),
+        )
+    };
     let pem = std::fs::read(file).map_err(|error| bad(error.to_string()))?;
     let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| bad(detail(&error)))?;
     if certificates.is_empty() {

@@ -95,6 +95,7 @@ impl FaultStore {
         match draw.fault {
             Some(Fault::Throttle) => return Err(failure("503 Slow Down")),
             Some(Fault::Broken) => return Err(failure("500 Internal Server Error")),
+            Some(Fault::Full) => return Err(full()),
             Some(Fault::Reset) => return Err(failure("connection reset")),
             Some(Fault::Hang) => return pending().await,
             Some(Fault::Late) => {
@@ -161,6 +162,10 @@ async fn pause(time: Duration) {
 
 fn failure(words: &'static str) -> RawError {
     RawError::Generic { store: "fault", source: words.into() }
+}
+
+fn full() -> RawError {
+    RawError::Generic { store: "fault", source: std::io::Error::from(std::io::ErrorKind::StorageFull).into() }
 }
 
 fn unsupported(what: &str) -> RawError {

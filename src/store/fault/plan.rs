@@ -11,6 +11,8 @@ pub enum Fault {
     Throttle,
     /// Refused with an error of the server's own; not carried out.
     Broken,
+    /// Refused for want of space; not carried out.
+    Full,
     /// The connection breaks before the request arrives.
     Reset,
     /// The request is lost; nobody ever answers.
@@ -33,9 +35,10 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault under its name in a specification.
-    pub const NAMED: [(&'static str, Self); 11] = [
+    pub const NAMED: [(&'static str, Self); 12] = [
         ("throttle", Self::Throttle),
         ("broken", Self::Broken),
+        ("full", Self::Full),
         ("reset", Self::Reset),
         ("hang", Self::Hang),
         ("ambiguous", Self::Ambiguous),
@@ -53,6 +56,7 @@ impl Fault {
         match self {
             Self::Throttle | Self::Broken | Self::Reset | Self::Hang | Self::Ambiguous | Self::Silent => true,
             Self::Late | Self::Straggler => matches!(verb, Verb::Put | Verb::Delete),
+            Self::Full => matches!(verb, Verb::Put),
             Self::StaleList | Self::RepeatList => matches!(verb, Verb::List),
             Self::ShortBody => matches!(verb, Verb::Get),
         }

@@ -115,7 +115,7 @@ fn failed(path: &Path, error: io::Error) -> VolumeError {
 }
 
 /// For the fuzz targets: reads items to their end.
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, debug_assertions))]
 #[doc(hidden)]
 pub(super) fn fuzz_items(from: impl std::io::Read) {
     let mut items = item::Items::new(from);
