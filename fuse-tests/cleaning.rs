@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use serde_json::Value;
 
 use crate::support::command::run;
+use crate::support::servers;
 use crate::support::volume::Volume;
 
 const BLOCK: usize = 65_536;
@@ -48,5 +49,25 @@ fn gc_asks_the_mount_by_its_directory_or_its_url() {
     mount.unmount();
     let mount = volume.mount();
     assert!(fs::read(mount.path("file")).unwrap() == data);
+    mount.unmount();
+}
+
+/// The URL of a bucket does not name the service or the account: that may be in the environment.
+#[test]
+fn gc_does_not_ask_the_mount_of_another_volume_that_has_the_same_url() {
+    let servers = [servers::s3s_fs(), servers::s3s_fs()];
+    let volumes = [Volume::on(&servers[0]), Volume::on(&servers[1])];
+    assert_eq!(volumes[0].url, volumes[1].url);
+    let mount = volumes[0].mount();
+    fs::write(mount.path("file"), vec![7; 4 * BLOCK]).unwrap();
+    mount.sync();
+    let plan = |volume: &Volume| -> Value {
+        let mut gc = volume.coffer(["gc", "--json", "--dry-run", &volume.url]);
+        gc.arg("--passphrase-file").arg(volume.passphrase_file());
+        serde_json::from_str(&run(gc).ok().text()).unwrap()
+    };
+    let plans = [plan(&volumes[0]), plan(&volumes[1])];
+    let bytes = plans.each_ref().map(|plan| plan["live_bytes"].as_u64().unwrap());
+    assert!(bytes[0] >= 4 * BLOCK as u64 && bytes[1] == 0, "{plans:?}");
     mount.unmount();
 }

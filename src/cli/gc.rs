@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::client::{ask, mounts};
 use super::error::{CommandError, CommandResult, sentence, stdout_error};
 use super::exit::Exit;
-use super::open::{SourceArgs, obtain_factors};
+use super::open::{SourceArgs, describe, obtain_factors};
 use super::progress::Progress;
 use super::units::{show_count, show_size};
 use super::{budget, explain, runtime};
@@ -91,16 +91,27 @@ fn obtain<T: DeserializeOwned>(
     with_volume(args, &factors, work)
 }
 
-/// The mount of this user that is meant: by its bucket, or by where it is.
+/// The mount of this user that is meant: by where it is, or by its bucket.
 fn mounted(args: &GcArgs) -> CommandResult<Option<MountEntry>> {
     let given = &args.source.bucket.url;
     let here = Path::new(given).canonicalize().ok();
     let url = args.source.bucket.absolute_url()?;
     let url = args.source.bucket.open().map_or(url, |bucket| bucket.display_url().to_owned());
-    let found = mounts(&[])?
-        .into_iter()
-        .find(|entry| entry.url == url || here.as_ref().is_some_and(|here| entry.mountpoint == *here));
-    Ok(found)
+    let mut known = mounts(&[])?;
+    if let Some(at) = known.iter().position(|entry| here.as_ref() == Some(&entry.mountpoint)) {
+        return Ok(Some(known.swap_remove(at)));
+    }
+    known.retain(|entry| entry.url == url);
+    if known.is_empty() {
+        return Ok(None);
+    }
+    // Buckets of several services or accounts may have one URL: which of them is meant, its volume tells.
+    let meant = match describe(&args.source.bucket) {
+        Ok(header) => known.into_iter().find(|entry| entry.volume == header.volume.to_string()),
+        // A mount may have credentials that this command has not, and waits for a bucket that does not answer.
+        Err(_) => known.into_iter().next(),
+    };
+    Ok(meant)
 }
 
 /// Opens the volume, as its writer unless nothing is to be changed, and closes it after `work`.
