@@ -29,6 +29,12 @@ impl Opened {
     }
 }
 
+impl From<Name> for Opened {
+    fn from(name: Name) -> Self {
+        Self(OnceLock::from(name))
+    }
+}
+
 impl PartialEq for Opened {
     fn eq(&self, _: &Self) -> bool {
         true

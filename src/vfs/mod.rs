@@ -56,7 +56,7 @@ use tokio::sync::{Notify, RwLock, Semaphore, watch};
 
 use crate::base::{Clock, Histogram, Name};
 use crate::cache::BlockCache;
-use crate::crypto::KeyRing;
+use crate::crypto::{KeyRing, SealedName};
 use crate::data::BlockReader;
 use crate::data::segment::Buffers;
 use crate::meta::engine::{Engine, EngineError};
@@ -80,7 +80,7 @@ pub use unsent::{OnFenced, Part, Rescue, Unsent, UnsentChange, UnsentFile};
 use file::OpenFile;
 use follow::Follow;
 use state::{Phase, State};
-use txn::{Halt, Txn};
+use txn::{EntryName, Halt, Txn};
 
 /// A mounted volume's filesystem. Every operation is cancel-safe: a future that is dropped before it
 /// completes has changed nothing.
@@ -158,8 +158,10 @@ impl Vfs {
         self.vault.ring()
     }
 
-    fn seal_name(&self, dir: crate::base::Ino, name: &[u8]) -> Result<crate::crypto::SealedName, VfsError> {
-        Ok(self.ring().seal_name(dir, &Name::new(name)?))
+    fn seal_name(&self, dir: crate::base::Ino, name: &[u8]) -> Result<EntryName, VfsError> {
+        let plain = Name::new(name)?;
+        let SealedName { tag, bytes: sealed } = self.ring().seal_name(dir, &plain);
+        Ok(EntryName { tag, sealed, plain })
     }
 
     /// Runs `op` for what it sees.

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use crate::base::{FileKind, Ino};
-use crate::crypto::SealedName;
 use crate::meta::{Entry, Key};
 
 use super::links::{drop_directory, drop_name, grew, shrank};
-use super::txn::{Halt, Txn};
+use super::txn::{EntryName, Halt, Txn};
 use super::{RenameMode, Vfs, VfsError};
 
 /// Deepest directory that a rename looks up from, so that a damaged tree cannot hold it for ever.
@@ -16,7 +15,7 @@ const DEPTH_MAX: usize = 1 << 16;
 /// One end of a rename.
 struct End {
     dir: Ino,
-    name: SealedName,
+    name: EntryName,
 }
 
 impl Vfs {

@@ -7,8 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{FileKind, Ino, Time};
-use crate::crypto::SealedName;
+use crate::base::{FileKind, Ino, Name, Tag, Time};
 use crate::data::Dirty;
 use crate::meta::{Entry, Inode, Key, MetaError, Record};
 
@@ -34,6 +33,13 @@ impl From<MetaError> for Halt {
     fn from(error: MetaError) -> Self {
         Self::Fail(error.into())
     }
+}
+
+/// The name of an entry, as it is stored and as it reads.
+pub(super) struct EntryName {
+    pub(super) tag: Tag,
+    pub(super) sealed: Vec<u8>,
+    pub(super) plain: Name,
 }
 
 /// What an operation sees and changes.
@@ -137,8 +143,8 @@ impl<'a> Txn<'a> {
         self.moves_tree = true;
     }
 
-    /// The entry of `dir` under a sealed name.
-    pub(super) fn entry(&mut self, dir: Ino, name: &SealedName) -> Result<Option<Arc<Entry>>, Halt> {
+    /// The entry of `dir` under a name.
+    pub(super) fn entry(&mut self, dir: Ino, name: &EntryName) -> Result<Option<Arc<Entry>>, Halt> {
         match self.get(Key::Entry(dir, name.tag))? {
             Some(Record::Entry(entry)) => Ok(Some(entry)),
             _ => Ok(None),
@@ -146,8 +152,10 @@ impl<'a> Txn<'a> {
     }
 
     /// Adds or replaces an entry.
-    pub(super) fn put_entry(&mut self, dir: Ino, name: &SealedName, ino: Ino, kind: FileKind) {
-        let entry = Entry::new(name.bytes.clone(), ino, kind);
+    pub(super) fn put_entry(&mut self, dir: Ino, name: &EntryName, ino: Ino, kind: FileKind) {
+        // Who lists it next need not open its name.
+        let opened = name.plain.clone().into();
+        let entry = Entry { opened, ..Entry::new(name.sealed.clone(), ino, kind) };
         self.put(Key::Entry(dir, name.tag), Some(Record::Entry(Arc::new(entry))));
     }
 
