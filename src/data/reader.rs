@@ -131,8 +131,8 @@ impl BlockReader {
     /// Starts fetching the neighbourhood of a block that somebody will want, and returns at once. As with
     /// [`BlockReader::prefetch`], it may be dropped.
     pub fn prefetch_neighbourhood(&self, (place, seal, segment_bytes): &Want) {
-        if plan::check_bounds(place, *segment_bytes).is_ok() && !self.0.is_served(place) {
-            let range = spans::span_around(place, *segment_bytes);
+        let range = spans::span_around(place, *segment_bytes);
+        if plan::check_bounds(place, *segment_bytes).is_ok() && !self.0.is_span_served(place, &range) {
             self.0.start_ahead(Batch { range, ..Batch::of_block(place, seal) }, Cargo::Span);
         }
     }

@@ -1,9 +1,10 @@
 //! Reads on ahead of whoever reads one small file after the other.
 //!
-//! Files made one after the other have inode numbers that follow each other, and lie one after the other in segments. Whoever goes
-//! from one neighbourhood of a segment to the next, or from a segment to the beginning of the one that was made next, is
-//! taken for somebody who will go on, and what follows is fetched before he asks. All of this is guessing: errors
-//! are left to be found by who reads.
+//! Files made one after the other have inode numbers that follow each other, and lie one after the other in segments. Whoever reads
+//! many files of one neighbourhood of a segment, goes from it to the next, or from a segment to the beginning of the one that was
+//! made next, is taken for somebody who will go on, and what follows is fetched before he asks. Who goes back to where he has been, as
+//! who reads the files of a directory in the order of its listing, has not gone elsewhere. All of this is guessing: errors are left to be
+//! found by who reads.
 
 use std::collections::VecDeque;
 
@@ -21,11 +22,19 @@ const LOOK_COUNT_MAX: usize = 16 * 1024;
 /// Between the last file of a segment and the first of the next there may be directories, links, and files too small for
 /// segments.
 const INODE_GAP_MAX: u64 = 64 * 1024;
+/// So many reads in a row from one neighbourhood make the next worth fetching.
+const RUN_MIN: u32 = 16;
+/// Neighbourhoods that a reader may go back to.
+const RECENT_MAX: usize = 8;
 
 /// Where readers of small files are, and what has been asked for ahead of them.
 #[derive(Debug, Default)]
 pub(super) struct Neighbours {
     last: Option<(Neighbourhood, Ino)>,
+    /// How many reads in a row were from there.
+    run: u32,
+    /// Where readers have been, or have passed by, the latest last.
+    recent: VecDeque<Neighbourhood>,
     /// How often in a row somebody went on to the next.
     steps: u32,
     /// Asked for and not reached yet, in order.
@@ -47,23 +56,44 @@ impl Neighbours {
     fn enter(&mut self, here: Neighbourhood, ino: Ino, count_max: usize) -> Option<Look> {
         let before = self.last.replace((here, ino));
         if before.is_some_and(|(there, _)| there == here) {
-            return None;
+            self.run = self.run.saturating_add(1);
+            let is_due = self.run == RUN_MIN && self.ahead.is_empty() && !self.is_looking;
+            return if is_due { self.next_look(ino, count_max) } else { None };
         }
+        self.run = 1;
         let reached = self.ahead.iter().position(|ahead| *ahead == here);
-        if reached.is_some() || before.is_some_and(|before| is_next(before, (here, ino))) {
+        let is_back = self.recent.contains(&here);
+        if reached.is_some() || !is_back && before.is_some_and(|before| is_next(before, (here, ino))) {
             self.steps = self.steps.saturating_add(1);
-            self.ahead.drain(..reached.map_or(0, |index| index + 1));
-        } else {
+            let passed: Vec<_> = self.ahead.drain(..reached.map_or(0, |index| index + 1)).collect();
+            passed.into_iter().for_each(|place| self.remember(place));
+        } else if !is_back {
             (self.steps, self.frontier) = (0, None);
             self.ahead.clear();
         }
+        self.remember(here);
         if self.is_looking { None } else { self.next_look(ino, count_max) }
+    }
+
+    fn remember(&mut self, place: Neighbourhood) {
+        self.recent.retain(|recent| *recent != place);
+        self.recent.push_back(place);
+        if self.recent.len() > RECENT_MAX {
+            self.recent.pop_front();
+        }
+    }
+
+    /// How many are worth fetching before they are reached.
+    fn wanted(&self) -> usize {
+        match self.steps {
+            0 => usize::from(self.run >= RUN_MIN),
+            steps => 1_usize.checked_shl(steps).unwrap_or(usize::MAX),
+        }
     }
 
     /// What to look for after `ino`, if there is room for more: the link is never idle while there is more to come.
     fn next_look(&mut self, ino: Ino, count_max: usize) -> Option<Look> {
-        let wanted = 1_usize.checked_shl(self.steps).unwrap_or(usize::MAX).min(count_max);
-        let count = if self.steps == 0 { 0 } else { wanted.saturating_sub(self.ahead.len()) };
+        let count = self.wanted().min(count_max).saturating_sub(self.ahead.len());
         self.is_looking = count > 0;
         self.is_looking
             .then(|| Look { after: self.frontier.map_or(ino, |frontier| frontier.max(ino)), count })
@@ -71,7 +101,7 @@ impl Neighbours {
 
     /// Whether it is neither asked for nor where the reader is.
     fn is_new(&self, place: Neighbourhood) -> bool {
-        self.last.is_none_or(|(here, _)| here != place) && !self.ahead.contains(&place)
+        !self.recent.contains(&place) && !self.ahead.contains(&place)
     }
 
     /// Takes note of what was found, in files up to `frontier`. Tells what to look for next, as the reader has gone on
@@ -80,7 +110,7 @@ impl Neighbours {
         self.is_looking = false;
         let is_end = places.is_empty();
         // Who has meanwhile gone elsewhere has begun anew.
-        if self.steps > 0 {
+        if self.wanted() > 0 {
             self.ahead.extend(places);
             self.frontier = self.frontier.max(Some(frontier));
         }
@@ -208,11 +238,45 @@ mod tests {
         for (number, span) in [3, 1, 0, 2, 0, 3, 1].into_iter().enumerate() {
             assert_eq!(neighbours.enter(at(1, span), Ino(100 - number as u64), 6), None, "{span}");
         }
-        assert_eq!(neighbours.enter(at(1, 2), Ino(1), 6), Some(Look { after: Ino(1), count: 2 }));
-        assert_eq!(neighbours.enter(at(1, 0), Ino(5), 6), None);
+        assert_eq!(neighbours.enter(at(2, 5), Ino(200), 6), None);
+        assert_eq!(neighbours.enter(at(2, 6), Ino(201), 6), Some(Look { after: Ino(201), count: 2 }));
+        assert_eq!(neighbours.enter(at(3, 5), Ino(5), 6), None);
         // What was found meanwhile is nobody's way any more.
-        assert_eq!(neighbours.found(vec![at(1, 3)], Ino(50), 6), None);
-        assert_eq!(neighbours.enter(at(1, 3), Ino(40), 6), None);
+        assert_eq!(neighbours.found(vec![at(2, 7)], Ino(250), 6), None);
+        assert_eq!(neighbours.enter(at(2, 7), Ino(240), 6), None);
+    }
+
+    #[test]
+    fn who_reads_many_files_of_one_neighbourhood_gets_the_next() {
+        let mut neighbours = Neighbours::default();
+        for ino in 1..u64::from(RUN_MIN) {
+            assert_eq!(neighbours.enter(at(1, 0), Ino(ino), 6), None, "{ino}");
+        }
+        assert_eq!(neighbours.enter(at(1, 0), Ino(30), 6), Some(Look { after: Ino(30), count: 1 }));
+        assert_eq!(neighbours.found(vec![at(1, 1)], Ino(700), 6), None);
+        assert_eq!(neighbours.enter(at(1, 0), Ino(31), 6), None, "it is on its way");
+        assert_eq!(neighbours.enter(at(1, 1), Ino(500), 6), Some(Look { after: Ino(700), count: 2 }));
+    }
+
+    #[test]
+    fn who_goes_back_to_where_he_was_has_not_gone_elsewhere() {
+        let mut neighbours = Neighbours::default();
+        assert_eq!(neighbours.enter(at(1, 0), Ino(10), 6), None);
+        assert_eq!(neighbours.enter(at(1, 1), Ino(500), 6), Some(Look { after: Ino(500), count: 2 }));
+        assert_eq!(neighbours.found(vec![at(1, 2), at(1, 3)], Ino(1500), 6), None);
+        for ino in [12, 13] {
+            assert_eq!(neighbours.enter(at(1, 0), Ino(ino), 6), None);
+            assert_eq!(neighbours.enter(at(1, 1), Ino(500 + ino), 6), None);
+        }
+        // The one before it was passed by.
+        assert_eq!(neighbours.enter(at(1, 3), Ino(1400), 6), Some(Look { after: Ino(1500), count: 4 }));
+        assert_eq!(
+            neighbours.found(vec![at(2, 0), at(2, 1)], Ino(2500), 6),
+            Some(Look { after: Ino(2500), count: 2 })
+        );
+        assert_eq!(neighbours.enter(at(1, 2), Ino(1000), 6), None);
+        assert_eq!(neighbours.found(vec![], Ino(2500), 6), None);
+        assert_eq!(neighbours.enter(at(2, 0), Ino(1600), 6), Some(Look { after: Ino(2500), count: 5 }));
     }
 
     #[test]

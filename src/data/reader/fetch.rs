@@ -1,5 +1,6 @@
 //! Carries out fetches: memory permits, the GET, and opening what came.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -122,6 +123,12 @@ impl Fetcher {
             || self.flights.covers(place.segment, &place.sealed_range())
     }
 
+    /// Whether all of the span around the block at `place` is here or under way. Its first block, which the span before it
+    /// overlaps, may come with that.
+    pub(super) fn is_span_served(&self, place: &BlockPlace, range: &Range<u32>) -> bool {
+        self.spans.covers(place) || self.flights.covers(place.segment, range)
+    }
+
     /// Fetches a batch that readers wait for.
     pub(super) fn depart(self: &Arc<Self>, batch: Batch, cargo: Cargo, ticket: Ticket) {
         let fetcher = Arc::clone(self);
@@ -155,7 +162,10 @@ impl Fetcher {
             fetcher.ahead_queued.fetch_sub(1, Ordering::Relaxed);
             // Meanwhile readers may have fetched some of it themselves.
             let left = match cargo {
-                Cargo::Span => (!batch.blocks.iter().any(|place| fetcher.is_served(place))).then_some(batch),
+                Cargo::Span => {
+                    let is_served = |place| fetcher.is_span_served(place, &batch.range);
+                    (!batch.blocks.iter().any(is_served)).then_some(batch)
+                }
                 Cargo::Blocks | Cargo::Ahead => batch.without(|place| fetcher.is_served(place)),
             };
             if let (Ok(get), Ok(memory), Some(left)) = (get, memory, left) {

@@ -162,6 +162,22 @@ async fn small_files_of_a_full_segment_are_nine_gets_at_most() {
     assert!(bench.gets() <= 9, "{}", bench.gets());
 }
 
+/// The first block of the second lies in what the first overlaps.
+#[tokio::test]
+async fn two_neighbourhoods_ahead_that_follow_each_other_are_two_gets() {
+    let bench = Bench::new();
+    let stored = bench.store(700, 4096, Compression::None).await;
+    let wants = stored.wants();
+    let of = |span| wants.iter().find(|(place, ..)| BlockReader::neighbourhood(place).1 == span).unwrap();
+    bench.reader.prefetch_neighbourhood(of(0));
+    bench.reader.prefetch_neighbourhood(of(1));
+    bench.read_all(&stored, ReadHint::Neighbourhood).await;
+    assert_eq!(bench.gets(), 2);
+    bench.reader.prefetch_neighbourhood(of(1));
+    bench.read_all(&stored, ReadHint::Neighbourhood).await;
+    assert_eq!(bench.gets(), 2);
+}
+
 #[tokio::test]
 async fn spans_stay_within_their_share_of_memory() {
     let bench = Bench::with(0, 16 * MIB);
