@@ -171,6 +171,36 @@ async fn a_file_that_is_cut_and_written_anew_is_the_old_one_until_the_new_one_co
     after_a_crash.close().await.unwrap();
 }
 
+/// Nothing older is left of it, but it was never as short as what of it has been sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_written_anew_over_holes_is_the_old_one_until_the_new_one_comes() {
+    let dammed = Dammed::new().await;
+    let opened = dammed.mount().await;
+    let ino = make(&opened.vfs, b"file", &[1; 21 * MIB]).await;
+    opened.vfs.sync_all().await.unwrap();
+    let hole = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    opened.vfs.fallocate(ino, hole, 0, 21 * MIB as u64).await.unwrap();
+    for part in 0..20 {
+        opened.vfs.write(ino, part * MIB as u64, &[2; MIB], true).await.unwrap();
+    }
+    let shorter = SetAttr { size: Some(20 * MIB as u64), ..SetAttr::default() };
+    opened.vfs.setattr(&CALLER, ino, &shorter).await.unwrap();
+    while opened.vfs.dirty_bytes() > 12 * MIB as u64 {
+        tokio::task::yield_now().await;
+    }
+    dammed.shut();
+    for part in 18..20 {
+        opened.vfs.write(ino, part * MIB as u64, &[3; MIB], true).await.unwrap();
+    }
+    let small = make(&opened.vfs, b"small", b"small").await;
+    opened.vfs.fsync(small, false).await.unwrap();
+
+    let after_a_crash = dammed.mount().await;
+    let found = contents(&after_a_crash.vfs, b"file").await;
+    assert!(found == [1; 21 * MIB], "{} bytes, the first {:?}", found.len(), found.first());
+    after_a_crash.close().await.unwrap();
+}
+
 /// > This lasts at most the commit age, and begins anew when a growing file has come further.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_put_off_for_longer_than_the_commit_age() {

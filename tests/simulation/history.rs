@@ -244,9 +244,29 @@ impl History {
             candidates.map(|(at, state)| (at, differences(state, found))).min_by_key(|(_, d)| d.len());
         let (nearest, differences) = nearest.expect("the last state at least");
         panic!(
-            "the tree found is none of the states {floor} to {mark}; nearest is {nearest}, of which differ:\n{}",
-            differences.join("\n")
+            "the tree found is none of the states {floor} to {mark}; nearest is {nearest}, of which differ:\n{}\n{}",
+            differences.join("\n"),
+            self.lives(nearest, found, promise).join("\n")
         );
+    }
+
+    /// How the inodes that differ have come to what they are, for a person to read.
+    fn lives(&self, at: usize, found: &Tree, promise: &Promise) -> Vec<String> {
+        let inodes = self.states[at].0.iter().filter(|(ino, node)| found.0.get(*ino) != Some(*node));
+        inodes
+            .map(|(ino, _)| {
+                let of = |state: &Tree| state.0.get(ino).map(|node| node.data.len());
+                let lengths: Vec<_> = self.states[..=promise.mark].iter().map(of).collect();
+                let changes = (0..lengths.len())
+                    .filter(|at| *at == 0 || self.states[*at].0.get(ino) != self.states[*at - 1].0.get(ino));
+                let changes: Vec<_> = changes.map(|at| (at, lengths[at])).collect();
+                let synced = promise.synced.get(ino).copied().unwrap_or(0).max(promise.synced_all);
+                let bound = self.bound.get(ino).cloned().unwrap_or_default();
+                format!(
+                    "inode {ino}: its lengths by state {changes:?}, bound in {bound:?}, synced in {synced}"
+                )
+            })
+            .collect()
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct FileChange {
     pub(crate) blocks: BTreeMap<u64, Block>,
     /// Blocks that were made to lie where another file's block, or another block of this one, lies.
     pub(crate) shared: BTreeSet<u64>,
+    /// The file was empty at some time.
+    pub(crate) emptied: bool,
     /// The file is gone.
     pub(crate) freed: bool,
 }

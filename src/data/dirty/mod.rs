@@ -207,6 +207,9 @@ impl Dirty {
         }
         let first_gone = new_size.div_ceil(BLOCK_LEN);
         self.void(ino, first_gone, u64::MAX);
+        if new_size == 0 {
+            self.open.files.entry(ino).or_default().emptied = true;
+        }
         let at = (new_size % BLOCK_LEN) as usize;
         let index = BlockIndex::of(new_size).0;
         if at != 0 && (self.has_older(ino, index, size) || self.has_open(ino, index)) {

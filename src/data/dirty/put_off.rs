@@ -17,7 +17,8 @@ pub struct Unsent {
     pub first: u64,
     /// Older contents are replaced by nothing but the changed blocks, or not at all.
     pub is_plain: bool,
-    /// Nothing of the older contents is left.
+    /// The file was empty at some time, and has grown from there. One of which nothing older is left may have been cut in holes
+    /// instead: then it was never as short as its first blocks are.
     pub is_anew: bool,
 }
 
@@ -31,7 +32,7 @@ impl Dirty {
                 file.blocks.iter().filter(|(_, block)| !matches!(block, Block::Stored(_))).peekable();
             let first = *waiting.peek()?.0;
             let bytes = waiting.map(|(_, block)| mem_len(block)).sum();
-            let is_anew = file.void.covers(&(0..u64::MAX));
+            let is_anew = file.emptied;
             let is_plain = !file.freed && file.shared.is_empty() && (is_anew || file.void.is_empty());
             Some(Unsent { ino: *ino, bytes, first, is_plain, is_anew })
         });
@@ -75,6 +76,7 @@ impl Dirty {
             newer.blocks.insert(index, block);
         }
         self.sums += newer.sums();
+        newer.emptied |= older.emptied;
         for range in older.void.iter() {
             newer.void.insert(range.clone());
         }
