@@ -1,80 +1,22 @@
-//! An `fsync` does not wait for strangers: what a commit leaves behind for it, and what it does not. Nor does a commit wait
-//! for what has been removed, where the bucket is full.
+//! An `fsync` does not wait for strangers: what a commit leaves behind for it, and what it does not.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod dammed;
 mod in_memory;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use coffer::base::{Ino, ManualClock, OsEntropy, SystemClock};
-use coffer::store::fault::{Fault, FaultPlan, FaultStore, KeyClass, Rule, Verb};
+use coffer::base::{Ino, ManualClock};
 use coffer::vfs::{Handle, RenameMode, SetAttr, Vfs, VfsOptions, XattrMode};
-use coffer::volume::{self, OpenOptions, Opened};
-use futures::TryStreamExt;
-use object_store::memory::InMemory;
+use coffer::volume::OpenOptions;
 
-use in_memory::{CALLER, World, factors, spec};
+use dammed::{Dammed, MIB, contents, make, stream};
+use in_memory::CALLER;
 
-const MIB: usize = 1 << 20;
 /// Blocks are 64 KiB, and a file is cut between two of them.
 const BLOCK: usize = 64 << 10;
-
-/// A volume in a bucket that can be told to take no segments any more.
-struct Dammed {
-    faults: FaultStore,
-    world: World,
-}
-
-impl Dammed {
-    async fn new() -> Self {
-        let clock = Arc::new(SystemClock::default());
-        let faults = FaultStore::new(Arc::new(InMemory::new()), FaultPlan::default(), clock.clone());
-        let world = World(Arc::new(faults.clone()));
-        volume::create(&world.bucket(), &spec(), &factors(), Arc::new(OsEntropy), clock).await.unwrap();
-        Self { faults, world }
-    }
-
-    /// From now on no segment can be put.
-    fn shut(&self) {
-        self.shut_by(Fault::Reset);
-    }
-
-    fn shut_by(&self, fault: Fault) {
-        let rule = Rule { verb: Some(Verb::Put), class: Some(KeyClass::Segment), ..Rule::new(fault, 1.0) };
-        self.faults.set_plan(FaultPlan { rules: vec![rule], ..FaultPlan::default() });
-    }
-
-    fn open_gates(&self) {
-        self.faults.set_plan(FaultPlan::default());
-    }
-
-    async fn mount(&self) -> Opened {
-        self.mount_with(OpenOptions::default()).await
-    }
-
-    async fn mount_with(&self, options: OpenOptions) -> Opened {
-        self.world.open(OpenOptions { takeover: true, ..options }).await.0
-    }
-}
-
-async fn make(vfs: &Vfs, name: &[u8], data: &[u8]) -> Ino {
-    let ino = vfs.create(&CALLER, Ino::ROOT, name, 0o644, true).await.unwrap().ino;
-    for (number, part) in data.chunks(MIB).enumerate() {
-        vfs.write(ino, (number * MIB) as u64, part, true).await.unwrap();
-    }
-    ino
-}
-
-async fn contents(vfs: &Vfs, name: &[u8]) -> Vec<u8> {
-    let attr = vfs.lookup(Ino::ROOT, name).await.unwrap();
-    vfs.read(Handle(0), attr.ino, 0, attr.size as usize + 1).await.unwrap()
-}
-
-fn stream(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at / 4096) as u8 ^ at as u8).collect()
-}
 
 /// > **An `fsync` does not wait for strangers.** Contents and sizes of files that nobody waits for are left to the next
 /// > commit, if there are more than 128 KiB of them. After a crash in between such a file is as the commit before had it, a
@@ -390,105 +332,32 @@ async fn whoever_waits_for_everything_gets_everything() {
     after_a_crash.close().await.unwrap();
 }
 
-/// > A local disk that is full is an outage as well, of its own kind. Whoever removes a file that does not fit there, or cuts
-/// > it, has everything else saved.
+/// A commit by age that carries a stream is under way, and waits for the bucket or for its turn to send.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn removing_what_does_not_fit_into_a_full_bucket_lets_everything_else_be_saved() {
-    for case in ["removed", "cut"] {
+async fn a_commit_that_waits_already_is_overtaken_as_well() {
+    for uploads_max in [VfsOptions::default().uploads_max, 1] {
         let dammed = Dammed::new().await;
-        let opened = dammed.mount().await;
+        let vfs = VfsOptions { uploads_max, commit_age: Duration::from_millis(100), ..VfsOptions::default() };
+        let opened = dammed.mount_with(OpenOptions { vfs, ..OpenOptions::default() }).await;
         let vfs = &opened.vfs;
-        dammed.shut_by(Fault::Full);
-        let large = make(vfs, b"large", &stream(40 * MIB)).await;
-        make(vfs, b"small", b"small").await;
-        let earlier = vfs.sync_all();
-        tokio::pin!(earlier);
-        while !vfs.status().is_committing {
-            assert!(futures::poll!(&mut earlier).is_pending(), "{case}");
+        dammed.shut();
+        make(vfs, b"stream", &stream(20 * MIB)).await;
+        let is_waiting = || {
+            let status = vfs.status();
+            status.is_committing && status.queue.sending_bytes >= 7 * MIB as u64
+        };
+        while !is_waiting() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        make(vfs, b"later", b"later").await;
-        let later = vfs.sync_all();
-        tokio::pin!(later);
-        assert!(futures::poll!(&mut later).is_pending(), "{case}");
-        if case == "removed" {
-            vfs.unlink(Ino::ROOT, b"large").await.unwrap();
-            vfs.forget(large, 1);
-        } else {
-            let cut = SetAttr { size: Some(0), ..SetAttr::default() };
-            vfs.setattr(&CALLER, large, &cut).await.unwrap();
-        }
-        let both = futures::future::try_join(earlier, later);
-        tokio::time::timeout(Duration::from_secs(60), both).await.expect(case).unwrap();
-        vfs.sync_all().await.unwrap();
+        let small = make(vfs, b"small", b"small").await;
+        let syncing = vfs.fsync(small, false);
+        tokio::time::timeout(Duration::from_secs(60), syncing)
+            .await
+            .expect("it waits for a stranger")
+            .unwrap();
 
         let after_a_crash = dammed.mount().await;
-        let vfs = &after_a_crash.vfs;
-        assert_eq!(contents(vfs, b"small").await, b"small", "{case}");
-        assert_eq!(contents(vfs, b"later").await, b"later", "{case}");
-        match case {
-            "removed" => assert!(vfs.lookup(Ino::ROOT, b"large").await.is_err()),
-            _ => assert_eq!(contents(vfs, b"large").await, b""),
-        }
+        assert_eq!(contents(&after_a_crash.vfs, b"small").await, b"small");
         after_a_crash.close().await.unwrap();
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_lay_beside_it_is_sent_without_it() {
-    let dammed = Dammed::new().await;
-    let opened = dammed.mount().await;
-    let vfs = &opened.vfs;
-    dammed.shut_by(Fault::Full);
-    let kept = stream(MIB);
-    make(vfs, b"kept", &kept).await;
-    let large = make(vfs, b"large", &stream(15 * MIB)).await;
-    let saving = vfs.sync_all();
-    tokio::pin!(saving);
-    while vfs.status().queue.sending_bytes < 15 * MIB as u64 {
-        assert!(futures::poll!(&mut saving).is_pending());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    vfs.unlink(Ino::ROOT, b"large").await.unwrap();
-    vfs.forget(large, 1);
-    while vfs.status().queue.sending_bytes > 2 * MIB as u64 {
-        assert!(futures::poll!(&mut saving).is_pending());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    dammed.open_gates();
-    saving.await.unwrap();
-    let sent = dammed.world.0.list(None).try_collect::<Vec<_>>().await.unwrap();
-    let sent: u64 = sent.iter().map(|object| object.size).sum();
-    assert!(sent < 2 * MIB as u64, "{sent} bytes are in the bucket");
-
-    let after_a_crash = dammed.mount().await;
-    assert!(contents(&after_a_crash.vfs, b"kept").await == kept);
-    after_a_crash.close().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_does_not_fit_can_be_removed_although_no_more_may_be_written() {
-    let dammed = Dammed::new().await;
-    let vfs = VfsOptions { dirty_bytes_max: MIB, ..VfsOptions::default() };
-    let opened = dammed.mount_with(OpenOptions { vfs, ..OpenOptions::default() }).await;
-    let vfs = &opened.vfs;
-    dammed.shut_by(Fault::Full);
-    let large = make(vfs, b"large", &stream(MIB / 2)).await;
-    let saving = vfs.sync_all();
-    tokio::pin!(saving);
-    assert!(futures::poll!(&mut saving).is_pending());
-    // The tables of a small file take more than its contents, so that the limit is passed in the end.
-    for number in 0.. {
-        let name = format!("{number}").into_bytes();
-        let making = make(vfs, &name, b"x");
-        if tokio::time::timeout(Duration::from_secs(2), making).await.is_err() {
-            assert!(number > 100, "{number} files");
-            break;
-        }
-    }
-    let removing = vfs.unlink(Ino::ROOT, b"large");
-    tokio::time::timeout(Duration::from_secs(60), removing).await.expect("it waits").unwrap();
-    vfs.forget(large, 1);
-    tokio::time::timeout(Duration::from_secs(60), saving).await.expect("it waits").unwrap();
-    vfs.sync_all().await.unwrap();
 }

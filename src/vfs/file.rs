@@ -7,7 +7,8 @@ use crate::base::{FILE_BYTES_MAX, FileKind, Ino};
 use crate::data::ReadAhead;
 
 use super::metadata::{drop_privileges, set_attributes};
-use super::state::{Phase, State};
+use super::room::Need;
+use super::state::Phase;
 use super::txn::{Halt, Txn};
 use super::{Caller, Handle, SetAttr, Vfs, VfsError};
 
@@ -43,7 +44,7 @@ impl Vfs {
         // The reference is taken last and given to the handle without waiting: nobody can go away
         // between the two.
         match truncate {
-            true => self.update(refer).await?,
+            true => self.remove(refer).await?,
             false => self.read_txn(refer).await?,
         }
         let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
@@ -76,7 +77,7 @@ impl Vfs {
         if data.is_empty() {
             return Ok(0);
         }
-        self.wait_for_room(data.len()).await?;
+        self.wait_for_room(Need::Bytes(data.len())).await?;
         self.update(|txn| {
             let mut inode = txn.regular(ino)?;
             txn.state().check_quota(data.len() as u64)?;
@@ -95,46 +96,6 @@ impl Vfs {
         .await?;
         self.send_full_blocks();
         Ok(data.len())
-    }
-
-    /// Waits until `bytes` more may be written and there is room for more records.
-    pub(super) async fn wait_for_room(&self, bytes: usize) -> Result<(), VfsError> {
-        let has_records = |state: &State| {
-            state.overlay.open_count() <= self.options.dirty_records_max
-                && state.overlay.open_bytes() <= self.options.open_records_bytes_max()
-        };
-        let dirty_bytes_max = self.options.dirty_bytes_max;
-        // Who writes nothing may be removing what does not fit into the bucket, and must not wait for it.
-        let margin = if bytes == 0 { dirty_bytes_max / 16 } else { 0 };
-        let has_room = |state: &State| {
-            let dirty = state.dirty.held_bytes();
-            has_records(state) && (dirty == 0 || dirty.saturating_add(bytes) <= dirty_bytes_max + margin)
-        };
-        // Uploads make room without a commit, unless most of it is taken by blocks that only a commit completes and packs.
-        let needs_commit = |state: &State| {
-            let in_flight = state.dirty.in_flight_bytes();
-            let going = in_flight.saturating_add(state.dirty.full_bytes());
-            let staying = state.dirty.held_bytes().saturating_sub(going);
-            !has_records(state) || staying > dirty_bytes_max / 2 || in_flight == 0
-        };
-        loop {
-            let eased = self.signals.eased.notified();
-            tokio::pin!(eased);
-            {
-                let state = self.state.lock();
-                if has_room(&state) || state.phase != Phase::Writable {
-                    return Ok(());
-                }
-                if let Some(why) = &state.stuck {
-                    return Err(why.clone());
-                }
-                eased.as_mut().enable();
-                if needs_commit(&state) {
-                    self.signals.wanted.notify_one();
-                }
-            }
-            eased.await;
-        }
     }
 
     /// Returns when all changes to `ino` so far are in the bucket.

@@ -227,7 +227,7 @@ impl Vfs {
     /// [`VfsError::IsDirectory`] for a directory.
     pub async fn unlink(&self, dir: Ino, name: &[u8]) -> Result<(), VfsError> {
         let name = self.seal_name(dir, name)?;
-        self.update(|txn| {
+        self.remove(|txn| {
             txn.want(&[Key::Inode(dir), Key::Entry(dir, name.tag)])?;
             let mut parent = txn.directory(dir)?;
             let entry = txn.entry(dir, &name)?.ok_or(VfsError::NoEntry)?;
@@ -254,7 +254,7 @@ impl Vfs {
             _ => {}
         }
         let name = self.seal_name(dir, name)?;
-        self.update(|txn| {
+        self.remove(|txn| {
             txn.want(&[Key::Inode(dir), Key::Entry(dir, name.tag)])?;
             let mut parent = txn.directory(dir)?;
             let entry = txn.entry(dir, &name)?.ok_or(VfsError::NoEntry)?;

@@ -47,7 +47,11 @@ impl Vfs {
     /// # Errors
     /// [`VfsError::FileTooBig`] and [`VfsError::IsDirectory`] for a size that cannot be.
     pub async fn setattr(&self, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr, VfsError> {
-        self.update(|txn| set_attributes(txn, caller, ino, set)).await
+        let change = |txn: &mut Txn| set_attributes(txn, caller, ino, set);
+        match set.size {
+            Some(_) => self.remove(change).await,
+            None => self.update(change).await,
+        }
     }
 
     /// Space and inodes of the volume.

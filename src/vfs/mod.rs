@@ -33,6 +33,7 @@ mod regroup;
 mod rename;
 mod renew;
 mod renew_rest;
+mod room;
 mod settled;
 mod space;
 mod staleness;
@@ -79,6 +80,7 @@ pub use unsent::{OnFenced, Part, Rescue, Unsent, UnsentChange, UnsentFile};
 
 use file::OpenFile;
 use follow::Follow;
+use room::Need;
 use state::{Phase, State};
 use txn::{EntryName, Halt, Txn};
 
@@ -190,7 +192,13 @@ impl Vfs {
 
     /// Runs `op` and applies its changes, as soon as there is room for them.
     async fn update<T>(&self, op: impl FnMut(&mut Txn) -> Result<T, Halt> + Send) -> Result<T, VfsError> {
-        self.wait_for_room(0).await?;
+        self.wait_for_room(Need::Records).await?;
+        self.apply(op).await
+    }
+
+    /// The same for what goes away, for which there is more room.
+    async fn remove<T>(&self, op: impl FnMut(&mut Txn) -> Result<T, Halt> + Send) -> Result<T, VfsError> {
+        self.wait_for_room(Need::Removal).await?;
         self.apply(op).await
     }
 
@@ -242,8 +250,11 @@ impl Vfs {
 
     /// Tells all who wait where commits stand.
     fn tell_progress(&self) {
-        let progress = Progress::of(&self.state.lock());
-        *self.signals.progress.lock() = progress;
+        {
+            // Under its lock, so that nothing older is told later.
+            let mut progress = self.signals.progress.lock();
+            *progress = Progress::of(&self.state.lock());
+        }
         self.signals.stirred.send_replace(());
         self.signals.progressed.notify_waiters();
         self.signals.eased.notify_waiters();

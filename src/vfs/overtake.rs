@@ -48,7 +48,14 @@ impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         let overtaking = &mut self.vfs.state.lock().overtaking;
         match self.ino {
-            None => overtaking.awaiting_all = overtaking.awaiting_all.saturating_sub(1),
+            None => {
+                overtaking.awaiting_all = overtaking.awaiting_all.saturating_sub(1);
+                if overtaking.awaiting_all == 0 {
+                    // Whoever came meanwhile may overtake now.
+                    overtaking.has_come = true;
+                    self.vfs.signals.hurried.notify_waiters();
+                }
+            }
             Some(ino) => {
                 if let Some(count) = overtaking.awaited.get_mut(&ino) {
                     *count -= 1;
@@ -153,6 +160,9 @@ impl Vfs {
             self.put_off(&mut state, &unsent, now);
         }
         self.note_change(&mut state);
+        drop(state);
+        // The commit under way may have nothing left to wait for.
+        self.signals.eased.notify_waiters();
     }
 
     fn put_off(&self, state: &mut State, unsent: &Unsent, now: Duration) {

@@ -126,7 +126,11 @@ impl Vfs {
                         return Ok(inline);
                     }
                 }
-                () = self.overflows() => self.regroup(),
+                () = self.overflows() => {
+                    self.regroup();
+                    // What had been put off is in the group again.
+                    self.overtake(true);
+                }
             }
         }
     }
@@ -158,7 +162,12 @@ impl Vfs {
         let Some(this) = self.me.upgrade() else { return };
         for chunk in chunks(blocks, self.options.segment_room_bytes) {
             let acquiring = Arc::clone(&self.uploads).acquire_owned();
-            let Ok(permit) = self.unless_hurried(acquiring).await else { return };
+            let permit = tokio::select! {
+                biased;
+                permit = self.unless_hurried(acquiring) => permit,
+                () = self.all_put_off(&chunk.blocks) => continue,
+            };
+            let Ok(permit) = permit else { return };
             let builder = self.builder(chunk.bytes);
             let batch = self.state.lock().dirty.send_sealed(builder.id(), &chunk.blocks);
             let Some(batch) = batch else { continue };
@@ -167,6 +176,22 @@ impl Vfs {
                 this.upload(builder, batch).await;
                 drop(permit);
             });
+        }
+    }
+
+    /// Returns when the sealed group has none of these blocks any more.
+    async fn all_put_off(&self, blocks: &[(Ino, u64)]) {
+        loop {
+            let eased = self.signals.eased.notified();
+            tokio::pin!(eased);
+            {
+                let state = self.state.lock();
+                if !blocks.iter().any(|(ino, index)| state.dirty.is_sealed(*ino, *index)) {
+                    return;
+                }
+                eased.as_mut().enable();
+            }
+            eased.await;
         }
     }
 
@@ -223,8 +248,10 @@ impl Vfs {
                     // the write, of which the writer is told.
                     tracing::error!(%ino, index, %error, "a block cannot be completed; its new bytes are dropped");
                     let mut state = self.state.lock();
-                    state.dirty.drop_sealed(ino, index);
-                    state.lost.insert(ino, error.to_string());
+                    // It may have been put off meanwhile.
+                    if state.dirty.drop_sealed(ino, index) {
+                        state.lost.insert(ino, error.to_string());
+                    }
                 }
             }
         }

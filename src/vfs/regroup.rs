@@ -20,6 +20,13 @@ impl Vfs {
         self.vault.bucket().meter().outage() == Some(OutageKind::Full)
     }
 
+    /// Deletes what has been dead for long enough, if the bucket is full: whoever does that otherwise may wait for a commit.
+    fn make_room(&self) {
+        if self.is_full() {
+            self.collect_in_passing();
+        }
+    }
+
     /// Returns when the bucket is full and the open group has done away with what the commit waits to send.
     pub(super) async fn overflows(&self) {
         loop {
@@ -27,6 +34,7 @@ impl Vfs {
             if self.is_full() && self.state.lock().dirty.voids_sealed() {
                 return;
             }
+            self.make_room();
         }
     }
 
@@ -52,6 +60,7 @@ impl Vfs {
             if self.is_full() && self.state.lock().dirty.is_outdated(batch) {
                 return;
             }
+            self.make_room();
         }
     }
 

@@ -80,12 +80,14 @@ impl Dirty {
         self.sums += Sums::of(slot);
     }
 
-    /// Drops a block of the sealed layer: its older contents stay.
-    pub fn drop_sealed(&mut self, ino: Ino, index: u64) {
+    /// Drops a block of the sealed layer: its older contents stay. Whether there was one.
+    pub fn drop_sealed(&mut self, ino: Ino, index: u64) -> bool {
         let file = self.sealed.as_mut().and_then(|layer| layer.files.get_mut(&ino));
-        if let Some(block) = file.and_then(|file| file.blocks.remove(&index)) {
-            self.sums -= Sums::of(&block);
+        let dropped = file.and_then(|file| file.blocks.remove(&index));
+        if let Some(block) = &dropped {
+            self.sums -= Sums::of(block);
         }
+        dropped.is_some()
     }
 
     /// A block of the sealed layer turned out to be all zero: it becomes a hole.
