@@ -86,15 +86,18 @@ impl BlockReader {
         };
         let cargo = if hint == ReadHint::Single { Cargo::Blocks } else { Cargo::Span };
         let mut join_ahead = true;
+        let block = place.sealed_range();
         loop {
-            let block = place.sealed_range();
             let boarding = fetcher
                 .flights
                 .board(place.segment, &block, &batch.range, join_ahead, || fetcher.find(place));
             let flight = match boarding {
                 Boarding::Arrived(Found::Block(block)) => return Ok(block),
                 Boarding::Arrived(Found::Sealed(sealed)) => {
-                    return fetcher.open_from_span(place, seal, &sealed);
+                    return match fetcher.open_from_span(place, seal, &sealed) {
+                        Err(DataError::Damaged { .. }) => self.read_alone(place, seal).await,
+                        opened => opened,
+                    };
                 }
                 Boarding::Joined(flight) => flight,
                 Boarding::Started(flight, ticket) => {
@@ -102,13 +105,28 @@ impl BlockReader {
                     flight
                 }
             };
-            match flight.wait(place.segment).await {
-                Ok(sealed) => return fetcher.open_landed(place, seal, &sealed, flight.start()),
+            let landed = flight.wait(place.segment).await;
+            match landed.and_then(|sealed| fetcher.open_landed(place, seal, &sealed, flight.start())) {
+                Ok(opened) => return Ok(opened),
+                // What lies around the block may be damaged and not the block.
+                Err(DataError::Damaged { .. }) if flight.brings_more_than(&block) => {
+                    return self.read_alone(place, seal).await;
+                }
                 // What was only a guess ahead of time may have failed for want of time: ask again, for itself.
                 Err(_) if flight.is_ahead() && join_ahead => join_ahead = false,
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Fetches a block and nothing else, whatever is here or under way.
+    async fn read_alone(&self, place: &BlockPlace, seal: &SegmentSeal) -> Result<Bytes, DataError> {
+        let fetcher = &self.0;
+        let batch = Batch::of_block(place, seal);
+        let (flight, ticket) = fetcher.flights.begin(place.segment, &batch.range);
+        fetcher.depart(batch, Cargo::Blocks, ticket);
+        let sealed = flight.wait(place.segment).await?;
+        fetcher.open_landed(place, seal, &sealed, flight.start())
     }
 
     /// Starts the GETs for blocks that are about to be read together, as few as possible, and returns at once.

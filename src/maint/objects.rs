@@ -39,7 +39,7 @@ impl Listing {
         let mut listed = peek::list(&bucket, None);
         while let Some((path, size)) = listed.try_next().await? {
             listing.objects += 1;
-            listing.bytes += size;
+            listing.bytes = listing.bytes.saturating_add(size);
             let (room, rest) = path.split_once('/').unwrap_or((&path, ""));
             match room {
                 "d" if segment_id(rest).is_some() => {
@@ -64,7 +64,11 @@ impl Listing {
             let is_held = file.age < LEFT_AFTER;
             findings.add(Subject::Object(file.path), Problem::Leftover { bytes: file.bytes, is_held });
         }
+        // A bucket may list an object more than once.
+        listing.meta.sort_unstable();
+        listing.meta.dedup();
         listing.headers.sort_unstable();
+        listing.headers.dedup();
         Ok(listing)
     }
 
@@ -101,7 +105,7 @@ impl Listing {
 
     /// Bytes of all metadata objects.
     pub(super) fn meta_bytes(&self) -> u64 {
-        self.meta.iter().map(|(_, _, size)| size).sum()
+        self.meta.iter().fold(0, |sum, (_, _, size)| sum.saturating_add(*size))
     }
 
     /// Opens every byte of every metadata object, and tells how many that were so far. One that went away since it was

@@ -67,8 +67,9 @@ impl Reader {
         self.cache.remove(&(name, 0));
     }
 
-    /// The object called `plain`. Of one that was not seen before, the first span is fetched: so a small
-    /// object costs one request in all, and its length is authenticated before anyone relies on it.
+    /// The object called `plain`. Of one that was not seen before, the first span is fetched: so a small object costs one request in
+    /// all, and its length is authenticated by its last piece before anyone relies on it. That of a larger one is what the bucket says
+    /// until its last piece is read.
     pub(super) async fn open(&self, plain: &Path) -> Result<Opened, RawError> {
         let name: Arc<str> = plain.as_ref().into();
         if let Some(opened) = self.seen(&name) {
@@ -265,7 +266,10 @@ impl Reader {
         let len = opened.geometry.piece_len(piece) + TAG_BYTES as u64;
         let slice = usize::try_from(position).ok().zip(usize::try_from(position + len).ok());
         let bytes = slice.and_then(|(start, end)| chunk.get(start..end));
-        let bytes = bytes.ok_or_else(|| self.cut_short(sealed))?;
+        let Some(bytes) = bytes else {
+            self.doubt(opened, number);
+            return Err(self.cut_short(sealed));
+        };
         let begun = out.len();
         out.extend_from_slice(bytes);
         let target = out.get_mut(begun..).unwrap_or_default();
@@ -275,12 +279,18 @@ impl Reader {
                 Ok(())
             }
             Err(error) => {
-                // It may be that a damaged copy was kept: the next read asks the bucket again.
-                self.cache.remove(&(opened.name.clone(), number));
+                self.doubt(opened, number);
                 out.truncate(begun);
                 Err(damaged(sealed, error))
             }
         }
+    }
+
+    /// A chunk proved wrong, and with it perhaps the length that the object was said to have. The answers may have been lies that the
+    /// bucket does not repeat: the next read asks again for both.
+    fn doubt(&self, opened: &Opened, chunk: u64) {
+        self.cache.remove(&(opened.name.clone(), chunk));
+        self.opened.lock().pop(&opened.name);
     }
 
     fn cut_short(&self, sealed: &Path) -> RawError {

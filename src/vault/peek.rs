@@ -1,8 +1,8 @@
 //! Looks at stored objects as they are, for a person who wants to know what one is.
 
 use bytes::Bytes;
-use futures::TryStreamExt;
 use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use tokio::sync::Semaphore;
@@ -14,8 +14,10 @@ use crate::store::Bucket;
 
 /// Most bytes of objects that are opened at once; the largest of the record engine has as many.
 pub const ROOM_BYTES: usize = 64 * 1024 * 1024;
+/// What a listing may have at most: twice the segments of 64 TiB.
+const LISTED_MAX: usize = 1 << 24;
 
-/// The path of every object below `directory`, or of all, with its size in bytes.
+/// The path of every object below `directory`, or of all, with its size in bytes. A listing without end is damage.
 pub fn list<'a>(
     bucket: &'a Bucket,
     directory: Option<&str>,
@@ -23,7 +25,20 @@ pub fn list<'a>(
     let directory = directory.map(Path::from);
     let listed = bucket.prompt().list(directory.as_ref());
     let named = listed.map_ok(|object| (object.location.to_string(), object.size));
-    Box::pin(named.map_err(|error| bucket.error("a listing", &error).into()))
+    let named = named.map_err(|error| bucket.error("a listing", &error).into());
+    Box::pin(bounded(named, LISTED_MAX))
+}
+
+/// At most `count_max` of `listed`, and an error for more.
+fn bounded<T>(
+    listed: impl Stream<Item = Result<T, VaultError>>,
+    count_max: usize,
+) -> impl Stream<Item = Result<T, VaultError>> {
+    let mut count = 0_usize;
+    listed.map(move |entry| {
+        count += 1;
+        if count > count_max { Err(VaultError::damaged("the bucket", "it lists without end")) } else { entry }
+    })
 }
 
 /// The first `bytes_max` bytes of an object, and the size of all of it.
@@ -118,4 +133,21 @@ fn find_vault_error(error: &object_store::Error) -> Option<VaultError> {
 /// A name that no object can have names none.
 fn parse(object: &str) -> Result<Path, VaultError> {
     Path::parse(object).map_err(|_| VaultError::Missing(object.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, stream};
+
+    use super::*;
+
+    #[test]
+    fn a_listing_without_end_ends_in_an_error() {
+        let endless = stream::repeat_with(|| Ok(("header/1".to_owned(), u64::MAX)));
+        let taken = bounded(endless, 1000).try_collect::<Vec<_>>().now_or_never();
+        assert!(matches!(taken, Some(Err(VaultError::Damaged(_)))));
+        let three = stream::iter([1, 2, 3].map(Ok));
+        let taken = bounded(three, 3).try_collect::<Vec<_>>().now_or_never();
+        assert!(matches!(taken, Some(Ok(all)) if all == [1, 2, 3]));
+    }
 }

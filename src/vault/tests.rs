@@ -302,6 +302,29 @@ async fn whatever_is_done_to_an_object_is_an_error_and_spares_the_others() {
     assert_eq!(read(&bench.cold(), "db/a").await.expect("as before"), plain);
 }
 
+/// What the bucket said of a large object is believed until it does not fit.
+#[tokio::test]
+async fn an_answer_that_was_a_lie_is_asked_for_again() {
+    for is_longer in [true, false] {
+        let bench = bench();
+        let plain = random(9, (3 << 20) + 1000);
+        bench.put("large", plain.clone()).await;
+        let path = bench.sealed("large");
+        let good = bench.raw_bytes(&path).await;
+        let bad = match is_longer {
+            true => [good.as_slice(), &[0; 100]].concat(),
+            false => good[..good.len() - 100].to_vec(),
+        };
+        bench.overwrite(&path, bad).await;
+        let store = bench.cold();
+        // The first bytes are whole, and tell nothing yet.
+        assert_eq!(store.get_range(&Path::from("large"), 0..10).await.unwrap(), plain[..10]);
+        assert!(is_damage(&read(&store, "large").await.unwrap_err()), "{is_longer}");
+        bench.overwrite(&path, good).await;
+        assert!(read(&store, "large").await.unwrap() == plain, "{is_longer}");
+    }
+}
+
 #[tokio::test]
 async fn an_object_moved_to_another_name_does_not_open() {
     let bench = bench();

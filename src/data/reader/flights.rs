@@ -75,6 +75,11 @@ impl Flights {
         Boarding::Started(flight, ticket)
     }
 
+    /// Starts a flight that brings `range` and nothing else.
+    pub(super) fn begin(&self, segment: SegmentId, range: &Range<u32>) -> (Flight, Ticket) {
+        self.start(&mut self.0.lock(), segment, range, false)
+    }
+
     /// Starts a flight without a passenger.
     pub(super) fn launch(&self, segment: SegmentId, range: &Range<u32>, ahead: bool) -> Ticket {
         self.start(&mut self.0.lock(), segment, range, ahead).1
@@ -124,6 +129,10 @@ impl Flight {
 
     pub(super) const fn start(&self) -> u32 {
         self.range.start
+    }
+
+    pub(super) fn brings_more_than(&self, block: &Range<u32>) -> bool {
+        self.range != *block
     }
 
     pub(super) const fn is_ahead(&self) -> bool {

@@ -302,6 +302,37 @@ async fn damage_is_an_error_on_its_block_only_and_is_not_remembered() {
     }
 }
 
+/// All of them are read as one neighbourhood, which cannot be had.
+#[tokio::test]
+async fn a_cut_segment_loses_what_was_cut_off_and_nothing_else() {
+    for whole in [60, 40, 0] {
+        let bench = Bench::new();
+        let stored = bench.store(60, 4096, Compression::None).await;
+        let left = match whole {
+            60 => stored.segment.bytes.len() - 1,
+            whole => stored.places[whole].pos as usize + 100,
+        };
+        bench.replace(&stored, stored.segment.bytes.slice(..left)).await;
+        for n in 0..60 {
+            let read = bench.read(&stored, n, ReadHint::Neighbourhood).await;
+            assert_eq!(read.ok().as_deref(), (n < whole).then_some(&*stored.plain[n]), "{n} of {whole}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_came_damaged_ahead_of_time_is_asked_for_again_by_who_reads() {
+    let bench = Bench::new();
+    let stored = bench.store(5, 9000, Compression::None).await;
+    let mut bad = stored.segment.bytes.to_vec();
+    bad[stored.places[2].pos as usize] ^= 1;
+    bench.replace(&stored, bad.into()).await;
+    bench.reader.prefetch_neighbourhood(&stored.wants()[0]);
+    bench.settle().await;
+    bench.replace(&stored, stored.segment.bytes.clone()).await;
+    bench.read_all(&stored, ReadHint::Neighbourhood).await;
+}
+
 #[tokio::test]
 async fn a_cut_segment_a_foreign_seal_and_a_wild_place_are_errors() {
     let bench = Bench::new();
