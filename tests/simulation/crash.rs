@@ -18,7 +18,7 @@ use rand::{Rng, SeedableRng};
 use crate::clock::SimClock;
 use crate::disk::{Disk, Picture};
 use crate::finale;
-use crate::history::History;
+use crate::history::{History, differences};
 use crate::recount;
 use crate::tree::Tree;
 use crate::weather;
@@ -110,9 +110,13 @@ pub fn after(picture: &Picture, history: &History, earliest: usize, seed: u64) -
         assert!(commit > told, "commit {told} was told to be durable; after a crash the next is {commit}");
         let found = Tree::read(&opened.vfs).await.unwrap();
         let at = history.find_after_crash(&found, &picture.promise, earliest);
-        if !read_only && rng.random_bool(0.1) {
+        if !read_only && rng.random_bool(0.2) {
             opened.close().await.unwrap();
             fork.recount().await;
+            let options = fork.options(VfsOptions { read_only: true, ..VfsOptions::default() });
+            let again = volume::open(fork.bucket(), &factors(), options).await.unwrap();
+            let again = Tree::read(&again.vfs).await.unwrap();
+            assert!(again == found, "opened again it differs: {:#?}", differences(&found, &again));
         }
         at
     })
