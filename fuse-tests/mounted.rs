@@ -28,6 +28,7 @@ mod model;
 mod names;
 mod namespaces;
 mod outage;
+mod outage_limit;
 mod place;
 mod programs;
 mod progress;
