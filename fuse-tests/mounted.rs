@@ -40,6 +40,7 @@ mod rotation;
 mod rsync;
 mod secrecy;
 mod secrets;
+mod server_kills;
 mod settled;
 mod sleep;
 mod status;
