@@ -54,42 +54,6 @@ fn replace_until_killed(dir: &Path, file: u32, noted: &AtomicU32, stop: &AtomicB
     assert!(quiet.is_ok() || stop.load(Ordering::SeqCst), "a write failed before the kill");
 }
 
-/// > **`fsync` and `fdatasync`** return when the file as it is now is in the bucket: contents, size, attributes, and
-/// > every name it was given before.
-///
-/// > **`fsync` of a directory** does the same for its entries.
-///
-/// > So a file that was written and renamed over another, synced or not, is either the old or the new one, whole.
-#[test]
-fn what_was_synced_survives_a_kill_and_nothing_is_torn() {
-    let mut dice = SmallRng::seed_from_u64(seed("kills"));
-    let volume = Volume::local();
-    let noted: Vec<AtomicU32> = (0..FILES).map(|_| AtomicU32::new(0)).collect();
-    let rounds = rounds(4);
-    for round in 0..rounds {
-        let mount = volume.mount_spec().args(&["--takeover"]).mount();
-        check_versions(&mount.dir, &noted, round);
-        let target: u32 =
-            noted.iter().map(|noted| noted.load(Ordering::SeqCst)).sum::<u32>() + dice.random_range(8..40);
-        let stop = AtomicBool::new(false);
-        let dir = mount.dir.clone();
-        std::thread::scope(|scope| {
-            for (file, noted) in noted.iter().enumerate() {
-                let (dir, stop) = (&dir, &stop);
-                scope.spawn(move || replace_until_killed(dir, file as u32, noted, stop));
-            }
-            wait_until("enough was synced", Duration::from_secs(120), || {
-                noted.iter().map(|noted| noted.load(Ordering::SeqCst)).sum::<u32>() >= target
-            });
-            stop.store(true, Ordering::SeqCst);
-            mount.crash();
-        });
-    }
-    let mount = volume.mount_spec().args(&["--takeover"]).mount();
-    check_versions(&mount.dir, &noted, rounds);
-    mount.unmount();
-}
-
 /// Each file holds, whole, the last version that was noted or one that came after it.
 fn check_versions(dir: &Path, noted: &[AtomicU32], round: u32) {
     for (file, noted) in noted.iter().enumerate() {

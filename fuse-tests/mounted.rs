@@ -47,4 +47,5 @@ mod status;
 mod sudo;
 mod supervised;
 mod trust;
+mod writer_kills;
 mod writers;
