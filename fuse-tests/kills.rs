@@ -54,42 +54,6 @@ fn replace_until_killed(dir: &Path, file: u32, noted: &AtomicU32, stop: &AtomicB
     assert!(quiet.is_ok() || stop.load(Ordering::SeqCst), "a write failed before the kill");
 }
 
-/// > **`fsync` and `fdatasync`** return when the file as it is now is in the bucket: contents, size, attributes, and
-/// > every name it was given before.
-///
-/// > **`fsync` of a directory** does the same for its entries.
-///
-/// > So a file that was written and renamed over another, synced or not, is either the old or the new one, whole.
-#[test]
-fn what_was_synced_survives_a_kill_and_nothing_is_torn() {
-    let mut dice = SmallRng::seed_from_u64(seed("kills"));
-    let volume = Volume::local();
-    let noted: Vec<AtomicU32> = (0..FILES).map(|_| AtomicU32::new(0)).collect();
-    let rounds = rounds(4);
-    for round in 0..rounds {
-        let mount = volume.mount_spec().args(&["--takeover"]).mount();
-        check_versions(&mount.dir, &noted, round);
-        let target: u32 =
-            noted.iter().map(|noted| noted.load(Ordering::SeqCst)).sum::<u32>() + dice.random_range(8..40);
-        let stop = AtomicBool::new(false);
-        let dir = mount.dir.clone();
-        std::thread::scope(|scope| {
-            for (file, noted) in noted.iter().enumerate() {
-                let (dir, stop) = (&dir, &stop);
-                scope.spawn(move || replace_until_killed(dir, file as u32, noted, stop));
-            }
-            wait_until("enough was synced", Duration::from_secs(120), || {
-                noted.iter().map(|noted| noted.load(Ordering::SeqCst)).sum::<u32>() >= target
-            });
-            stop.store(true, Ordering::SeqCst);
-            mount.crash();
-        });
-    }
-    let mount = volume.mount_spec().args(&["--takeover"]).mount();
-    check_versions(&mount.dir, &noted, rounds);
-    mount.unmount();
-}
-
 /// Each file holds, whole, the last version that was noted or one that came after it.
 fn check_versions(dir: &Path, noted: &[AtomicU32], round: u32) {
     for (file, noted) in noted.iter().enumerate() {
@@ -221,87 +185,6 @@ fn a_killed_init_leaves_a_whole_volume_or_none() {
         mount.unmount();
     }
     println!("killed inits: {whole} volumes were whole, {none} were not there");
-}
-
-#[test]
-fn a_killed_change_of_passphrase_leaves_the_old_one_or_the_new_one() {
-    let mut dice = SmallRng::seed_from_u64(seed("kills of key passwd"));
-    let volume = Volume::local();
-    let files: [_; 2] = std::array::from_fn(|at| volume.passphrase_file().with_extension(format!("{at}")));
-    for (at, file) in files.iter().enumerate() {
-        fs::copy(volume.passphrase_file(), file).unwrap();
-        rustix::fs::chmod(file, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
-        fs::write(file, format!("one of two passphrases, this is number {at}\n")).unwrap();
-    }
-    let opens = |file: &Path| {
-        let mut list = volume.coffer(["ls", &volume.url, "--passphrase-file"]);
-        list.arg(file);
-        run(list).status.success()
-    };
-    let change = |from: &Path, to: &Path| {
-        let mut change =
-            volume.coffer(["key", "passwd", &volume.url, "--kdf-log-n", "15", "--passphrase-file"]);
-        change.arg(from).arg("--new-passphrase-file").arg(to);
-        change
-    };
-    let span = time_of(change(&volume.passphrase_file(), &files[0]));
-    let (mut now, mut changed) = (0, 0);
-    for round in 0..rounds(6) {
-        let done = kill_at_random(change(&files[now], &files[1 - now]), &mut dice, span);
-        let opening = [opens(&files[0]), opens(&files[1])];
-        assert!(opening[0] != opening[1], "round {round}: {opening:?} of the passphrases open the volume");
-        let after = usize::from(opening[1]);
-        assert!(!done || after != now, "round {round}: the command succeeded and changed nothing");
-        changed += u32::from(after != now);
-        now = after;
-    }
-    println!("killed changes of passphrase: {changed} took effect");
-}
-
-#[test]
-fn a_killed_addition_of_a_key_leaves_it_whole_or_not_there() {
-    let mut dice = SmallRng::seed_from_u64(seed("kills of key add"));
-    let volume = Volume::local();
-    let new = volume.passphrase_file().with_extension("new");
-    fs::copy(volume.passphrase_file(), &new).unwrap();
-    rustix::fs::chmod(&new, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
-    fs::write(&new, "the passphrase of a second key\n").unwrap();
-    let opens = |file: &Path| {
-        let mut list = volume.coffer(["ls", &volume.url, "--passphrase-file"]);
-        list.arg(file);
-        run(list).status.success()
-    };
-    let change = |args: &[&str]| {
-        let mut change = volume.coffer([&["key"], args].concat());
-        change.arg("--passphrase-file").arg(volume.passphrase_file());
-        change
-    };
-    let add = || {
-        let mut add = change(&["add", &volume.url, "--kdf-log-n", "15", "--label", "second"]);
-        add.arg("--new-passphrase-file").arg(&new);
-        add
-    };
-    let slots = || -> Vec<(u64, bool)> {
-        let listed = run(volume.coffer(["key", "list", "--json", &volume.url])).ok().text();
-        let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
-        let slot = |slot: &serde_json::Value| (slot["slot"].as_u64().unwrap(), slot["label"] == "second");
-        listed["slots"].as_array().unwrap().iter().map(slot).collect()
-    };
-    let remove = |slot: u64| run(change(&["remove", &volume.url, &slot.to_string()])).ok();
-    let span = time_of(add());
-    slots().into_iter().filter(|(_, is_second)| *is_second).for_each(|(slot, _)| drop(remove(slot)));
-    let (rounds, mut added) = (rounds(6), 0);
-    for round in 0..rounds {
-        let done = kill_at_random(add(), &mut dice, span);
-        let second: Vec<u64> =
-            slots().into_iter().filter(|(_, is_second)| *is_second).map(|(slot, _)| slot).collect();
-        assert!(second.len() <= 1 && (!done || second.len() == 1), "round {round}: {done}, {second:?}");
-        assert!(opens(&volume.passphrase_file()), "round {round}: the first key opens nothing any more");
-        assert_eq!(opens(&new), second.len() == 1, "round {round}: the second key is listed: {second:?}");
-        added += second.len();
-        second.into_iter().for_each(|slot| drop(remove(slot)));
-    }
-    println!("of {rounds} killed additions of a key {added} took effect");
 }
 
 #[test]

@@ -37,10 +37,15 @@ impl Volume {
 
     /// A volume at another URL of `server`.
     pub(crate) fn at(server: &Server, url: &str) -> Volume {
+        Volume::at_without_init(server, url).init()
+    }
+
+    /// The same, with no volume there yet.
+    pub(crate) fn at_without_init(server: &Server, url: &str) -> Volume {
         let mut volume = Volume::local_without_init();
         url.clone_into(&mut volume.url);
         volume.env.clone_from(&server.env);
-        volume.init()
+        volume
     }
 
     fn init(self) -> Volume {

@@ -223,6 +223,28 @@ async fn an_idle_writer_learns_that_it_was_fenced_by_refreshing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_writer_that_was_taken_over_unawares_removes_nothing() {
+    let bench = Bench::new();
+    let buckets = [bench.bucket(), bench.bucket()];
+    let first = bench.open_as(&buckets[0], EngineMode::Writer, true).await.expect("opens");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let second = bench.open_as(&buckets[1], EngineMode::Writer, true).await.expect("opens");
+    // Logs, and tables that are merged: what is left of both is garbage ten minutes later.
+    for n in 0..1100_u32 {
+        second.write_durable(put((n % 50).to_be_bytes(), "newer")).await.expect("committed");
+    }
+    let deletes = || buckets.each_ref().map(|bucket| bucket.meter().snapshot().deletes);
+    let before = deletes();
+    assert!(!first.is_fenced());
+    tokio::time::sleep(Duration::from_secs(13 * 60)).await;
+    let after = deletes();
+    assert!(after[1] > before[1] + 1000, "there was no garbage: {before:?}, {after:?}");
+    assert_eq!(after[0], before[0], "the first one removed it");
+    assert_eq!(first.refresh().await, Err(EngineError::Fenced));
+    second.close().await.expect("closes");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_commit_waits_out_an_outage_and_loses_nothing() {
     for fault in [Fault::Fail, Fault::LoseAnswer, Fault::Deny] {
         let raw = Arc::new(FaultyStore::default());

@@ -227,9 +227,34 @@ impl Shared {
         }
     }
 
+    /// Whether this is the writer still: what is there would be another one's to merge and remove. The database itself looks
+    /// for manifests after the one it knows, which are removed when they are old, and so does not learn of a writer that
+    /// came long ago.
+    async fn is_writer(&self) -> bool {
+        let admin = AdminBuilder::new(DATABASE, self.store.clone()).build();
+        match admin.read_manifest(None).await {
+            Ok(newest) => {
+                newest.is_some_and(|newest| newest.writer_epoch() == self.db.manifest().writer_epoch())
+            }
+            Err(error) => {
+                tracing::debug!(%error, "whose the records are cannot be read");
+                false
+            }
+        }
+    }
+
     /// Runs a compactor until there is nothing left to merge, or until `stop`.
     async fn merge(&self, how: Thoroughness, stop: impl Future<Output = ()>) {
         let _merging = self.merging.lock().await;
+        tokio::pin!(stop);
+        let is_writer = tokio::select! {
+            biased;
+            is_writer = self.is_writer() => is_writer,
+            () = &mut stop => false,
+        };
+        if !is_writer {
+            return;
+        }
         let compactor = CompactorBuilder::new(DATABASE, self.store.clone())
             .with_options(settings::compactor(how, self.table_bytes))
             .with_system_clock(self.clock.clone())
@@ -245,7 +270,7 @@ impl Shared {
             biased;
             () = work => {}
             () = self.merged(how) => {}
-            () = stop => {}
+            () = &mut stop => {}
         }
         if let Err(error) = compactor.stop().await {
             tracing::debug!(%error, "the compactor did not stop cleanly");
@@ -322,6 +347,9 @@ impl Shared {
     }
 
     async fn collect(&self) {
+        if !self.is_writer().await {
+            return;
+        }
         GarbageCollectorBuilder::new(DATABASE, self.store.clone())
             .with_options(settings::garbage_collector())
             .with_system_clock(self.plain_clock.clone())
