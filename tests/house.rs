@@ -31,9 +31,11 @@ const ROOMS: [(&str, &[&str]); 15] = [
 ];
 
 /// Each crate that is named in few places, and those places.
-const CRATES: [(&str, &[&str]); 12] = [
+const CRATES: [(&str, &[&str]); 14] = [
     ("fuser", &["src/fuse/"]),
     ("object_store", &["src/store/", "src/vault/", "src/meta/engine/"]),
+    ("reqwest", &["src/store/connect/"]),
+    ("humantime", &["src/store/connect/"]),
     ("slatedb", &["src/meta/engine/"]),
     ("aes_siv", &["src/crypto/"]),
     ("scrypt", &["src/crypto/"]),

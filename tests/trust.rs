@@ -350,7 +350,7 @@ async fn writes_as(world: &World, machine: &Machine, name: &str) -> [u8; 16] {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restored_machine_and_a_copied_one_go_on_as_other_machines() {
+async fn d7_a_restored_machine_and_a_copied_one_go_on_as_other_machines() {
     let (world, machine) = (World::new().await, Machine::new());
     let first = writes_as(&world, &machine, "a").await;
     let backup = machine.copied();
@@ -366,7 +366,7 @@ async fn a_restored_machine_and_a_copied_one_go_on_as_other_machines() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copy_does_not_take_a_volume_over_from_the_machine_it_was_copied_from() {
+async fn d7_a_copy_does_not_take_a_volume_over_from_the_machine_it_was_copied_from() {
     let (world, machine) = (World::new().await, Machine::new());
     commit(&world, machine.options(), "a").await;
     let copy = machine.copied();
@@ -403,7 +403,7 @@ async fn a_machine_that_crashed_between_commit_and_note_is_still_itself() {
 }
 
 #[tokio::test]
-async fn a_reader_says_when_nothing_new_comes_any_more() {
+async fn d3_a_reader_says_when_nothing_new_comes_any_more() {
     let world = World::new().await;
     let clock = Arc::new(ManualClock::new(1_700_000_000_000_000_000));
     let writing = OpenOptions { clock: Arc::clone(&clock) as _, ..OpenOptions::default() };

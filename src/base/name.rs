@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_1_to_255_bytes_are_names() {
+    fn c11_names_of_1_to_255_bytes_are_names() {
         assert!(Name::new(b"a").is_ok());
         assert!(Name::new(&[0xFF; 255]).is_ok());
         assert!(Name::new(b"...").is_ok());

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_for_different_purposes_differ() {
+    fn a8_keys_for_different_purposes_differ() {
         let vmk = Key::from_bytes([1; 32]);
         let mut seen = HashSet::new();
         for label in Label::ALL {
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_key_binds_salt_suite_epoch_kind_volume_and_name() {
+    fn b8_d5_an_object_key_binds_salt_suite_epoch_kind_volume_and_name() {
         let kind_key = Key::from_bytes([1; 32]);
         let okm = |salt: u8, binding, volume: u8, name: &[u8]| {
             object_key(&kind_key, &[salt; 24], binding, VolumeId([volume; 16]), name).expose().to_vec()

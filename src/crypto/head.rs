@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_of_another_format_kind_or_suite_is_told_apart() {
+    fn d5_a_head_of_another_format_kind_or_suite_is_told_apart() {
         let with = |at: usize, byte| {
             let mut bytes = HEAD.encode();
             bytes[at] = byte;
@@ -121,7 +121,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_head_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn d11_any_bytes_are_a_head_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             if let Ok(head) = ObjectHead::decode(&bytes) {
                 prop_assert_eq!(&head.encode()[..], &bytes[..HEAD_BYTES]);
             }

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn calibration_takes_about_a_second_and_never_less_than_2_to_the_17() {
+    fn a6_calibration_takes_about_a_second_and_never_less_than_2_to_the_17() {
         assert_eq!(log_n_for(Duration::from_secs(5)), 17);
         assert_eq!(log_n_for(Duration::from_millis(300)), 17);
         assert_eq!(log_n_for(Duration::from_millis(100)), 18);

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn no_label_is_used_twice_and_each_ends_before_the_first_zero_byte() {
+    fn a8_no_label_is_used_twice_and_each_ends_before_the_first_zero_byte() {
         let texts: HashSet<_> = Label::ALL.iter().map(|label| label.text()).collect();
         assert_eq!(texts.len(), Label::ALL.len());
         for text in texts {

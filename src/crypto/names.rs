@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_names_are_equal_in_one_directory_and_unlinkable_across_two() {
+    fn c7_equal_names_are_equal_in_one_directory_and_unlinkable_across_two() {
         let ring = ring();
         let name = Name::new(b"Makefile").unwrap();
         assert_eq!(ring.seal_name(Ino(5), &name), ring.seal_name(Ino(5), &name));
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_opens_in_no_other_directory_and_as_nothing_else() {
+    fn c2_a_name_opens_in_no_other_directory_and_as_nothing_else() {
         let ring = ring();
         let sealed = ring.seal_name(Ino(5), &Name::new(b"secret").unwrap());
         assert_eq!(ring.open_name(Ino(6), sealed.tag, &sealed.bytes), Err(OpenError::Damaged));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_opens_to_a_forbidden_name_is_refused() {
+    fn c11_what_opens_to_a_forbidden_name_is_refused() {
         let ring = ring();
         for bad in [&b".."[..], b"a/b", b""] {
             let sealed = ring.seal_in(Label::Name, Ino(1), bad);

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_opens_only_at_its_number_with_its_flag_under_its_key() {
+    fn b2_a_piece_opens_only_at_its_number_with_its_flag_under_its_key() {
         let key = ObjectKey::new(&[1; 32]);
         let mut sealed = b"block".to_vec();
         key.seal_piece(7, false, &mut sealed);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_piece_leaves_no_plaintext_behind() {
+    fn b9_a_refused_piece_leaves_no_plaintext_behind() {
         let key = ObjectKey::new(&[1; 32]);
         let mut sealed = vec![b'p'; 4096];
         key.seal_piece(0, true, &mut sealed);

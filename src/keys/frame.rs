@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn stretching_outside_of_the_window_is_refused_before_it_is_run() {
+    fn a3_stretching_outside_of_the_window_is_refused_before_it_is_run() {
         let kdf = |n: u64, r: u64, p: u64| {
             let kdf = format!(
                 "\"kdf\": {{\"algorithm\": \"scrypt\", \"n\": {n}, \"r\": {r}, \"p\": {p}}}, \"salt\""
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_told_from_damage() {
+    fn d5_a_newer_format_is_told_from_damage() {
         for (from, to, found) in [
             ("\"format\": 1", "\"format\": 2, \"new\": {}", "format version 2"),
             ("\"features\": []", "\"features\": [\"shares\"]", "the feature \"shares\""),
@@ -233,7 +233,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_answered(bytes: Vec<u8>, body: Vec<u8>, json in "[{}\\[\\]\":, a-z0-9]{0,200}") {
+        fn d11_any_bytes_are_answered(bytes: Vec<u8>, body: Vec<u8>, json in "[{}\\[\\]\":, a-z0-9]{0,200}") {
             for bytes in [&bytes, &framed(&body), &framed(json.as_bytes())] {
                 prop_assert!(describe(bytes).is_err());
                 prop_assert!(unlock(bytes, &key_file("owner")).is_err());
@@ -241,7 +241,7 @@ mod tests {
         }
 
         #[test]
-        fn any_spoiled_header_is_answered(spoils in proptest::collection::vec((0..3000_usize, any::<u8>()), 1..4)) {
+        fn d11_any_spoiled_header_is_answered(spoils in proptest::collection::vec((0..3000_usize, any::<u8>()), 1..4)) {
             let (mut bytes, ..) = volume(1);
             let whole = bytes.clone();
             for (at, byte) in spoils {

@@ -272,7 +272,7 @@ mod tests {
 
     /// Who may only read the volume knows its key, and so can make a MAC; he must not be able to become its admin.
     #[test]
-    fn a_reader_of_the_volume_cannot_put_his_own_admin_key_into_the_header() {
+    fn a1_a_reader_of_the_volume_cannot_put_his_own_admin_key_into_the_header() {
         let (_, _, made, entropy) = volume(1);
         let (thief, mut header) = (AdminKey::random(&entropy), made.header.clone());
         header.admin_public_key = Hex(*thief.public());

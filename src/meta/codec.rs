@@ -217,7 +217,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_decoder_panic(
+        fn d11_no_bytes_make_the_decoder_panic(
             letter in 0usize..15,
             mut bytes in proptest::collection::vec(any::<u8>(), 0..400),
         ) {

@@ -154,7 +154,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+        fn d11_no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             if let Some(key) = Key::decode(&bytes) {
                 prop_assert_eq!(key.encode(), bytes);
             }

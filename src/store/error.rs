@@ -179,10 +179,12 @@ const DENIED: [&str; 9] = [
     "status code: 403",
     "MissingCredentials",
 ];
+/// A redirect, which no client of ours follows.
+const ELSEWHERE: &str = "status code: 3";
 /// What a request gets that would be refused again: bad statuses, a wrong region, a range past the end.
 const REJECTED: [&str; 6] = [
+    ELSEWHERE,
     "status code: 4",
-    "status code: 301",
     "without LOCATION",
     "Wanted range starting at",
     "Requested range was invalid",
@@ -274,6 +276,9 @@ pub(crate) fn detail(error: &RawError) -> String {
     // What lies at the bottom tells most, and not every error repeats it: «connection refused», «unknown host».
     if let Some(root) = root(error).filter(|root| !text.contains(root.as_str())) {
         text = format!("{text}: {root}");
+    }
+    if mentions(error, &[ELSEWHERE]) {
+        text.insert_str(0, "the store sends its clients elsewhere, and is not followed: ");
     }
     if mentions(error, &SKEWED) {
         text.insert_str(0, "this machine's clock is wrong, says the provider: ");

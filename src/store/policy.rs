@@ -21,6 +21,8 @@ use super::patience::{ATTEMPT_TIME, Core, Patience, attempt_time, fault, stalled
 
 /// Bodies up to this many bytes are taken whole within one attempt, so that a broken one is fetched again.
 const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Entries of one listing. No volume has as many objects; a listing without end has more.
+const LISTED_MAX: usize = 1 << 25;
 /// Objects deleted with one request.
 const DELETE_CHUNK: usize = 1000;
 
@@ -218,10 +220,13 @@ fn patient_list(
 fn idle_limited(
     entries: BoxStream<'static, RawResult<ObjectMeta>>,
 ) -> impl futures::Stream<Item = RawResult<ObjectMeta>> {
-    stream::unfold(Some(entries), |entries| async {
-        let mut entries = entries?;
+    stream::unfold(Some((entries, 0)), |listing| async {
+        let (mut entries, count) = listing?;
+        if count == LISTED_MAX {
+            return Some((Err(fault("the store lists without end")), None));
+        }
         match timeout(ATTEMPT_TIME, entries.next()).await {
-            Ok(next) => next.map(|entry| (entry, Some(entries))),
+            Ok(next) => next.map(|entry| (entry, Some((entries, count + 1)))),
             Err(_) => Some((Err(stalled(ATTEMPT_TIME)), None)),
         }
     })

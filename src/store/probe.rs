@@ -1,8 +1,10 @@
 //! Proves by trying that a bucket can do what a volume needs.
 
+use std::pin::pin;
 use std::time::Duration;
 
-use futures::TryStreamExt;
+use futures::future::ready;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio::time::Instant;
@@ -14,6 +16,8 @@ use crate::base::{Entropy, OsEntropy, SegmentId};
 /// The object that stays, so that whoever mounts needs but one write to see that it is refused.
 const KEPT: &str = "kept";
 pub(super) const DIRECTORY: &str = "probe";
+/// Entries of a listing among which a new object is looked for.
+pub(super) const LISTED_MAX: usize = 100_000;
 const FIRST: &[u8] = b"coffer probes whether this bucket keeps what it was given";
 const SECOND: &[u8] = b"this must not replace the object that is already there...";
 
@@ -71,10 +75,14 @@ async fn examine(bucket: &Bucket, directory: &Path, path: &Path) -> Result<Durat
             misbehaves(bucket, "a ranged read returns other bytes than were written")
         });
     }
-    let entries: Result<Vec<_>, _> = bucket.prompt().list(Some(directory)).try_collect().await;
-    let entries = entries.map_err(|error| bucket.error(directory.as_ref(), &error))?;
-    let listed = entries.iter().any(|entry| entry.location == *path && entry.size == FIRST.len() as u64);
-    if listed { Ok(get) } else { Err(misbehaves(bucket, "an object that was just written is not listed")) }
+    let entries = bucket.prompt().list(Some(directory)).take(LISTED_MAX);
+    let is_it = |entry: object_store::ObjectMeta| entry.location == *path && entry.size == FIRST.len() as u64;
+    let listed = pin!(entries).try_any(|entry| ready(is_it(entry))).await;
+    if listed.map_err(|error| bucket.error(directory.as_ref(), &error))? {
+        Ok(get)
+    } else {
+        Err(misbehaves(bucket, "an object that was just written is not listed"))
+    }
 }
 
 /// Tries to write over an object that is there or, in a bucket that has never been tried, is put there first. No two

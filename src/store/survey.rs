@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::error::{Trouble, classify};
-use super::probe::DIRECTORY;
+use super::probe::{DIRECTORY, LISTED_MAX};
 use super::{Bucket, StoreError};
 use crate::base::{Entropy, OsEntropy, SegmentId};
 
@@ -142,8 +142,12 @@ impl Surveyor {
     /// Why something may be left.
     pub async fn clean(&self) -> Result<(), StoreError> {
         let failed = |error: object_store::Error| self.bucket.error(self.directory.as_ref(), &error);
-        let listing = self.bucket.prompt().list(Some(&self.directory)).map_ok(|entry| entry.location);
-        let mut left: BTreeSet<Path> = listing.try_collect().await.map_err(failed)?;
+        let listing = self.bucket.prompt().list(Some(&self.directory)).take(LISTED_MAX);
+        // What the store says is there is deleted, so it must be where nobody else has anything.
+        let ours = listing.map_ok(|entry| entry.location).try_filter(|path| {
+            futures::future::ready(path.prefix_matches(&self.directory) && *path != self.directory)
+        });
+        let mut left: BTreeSet<Path> = ours.try_collect().await.map_err(failed)?;
         left.append(&mut self.written.lock());
         let deleted = self.bucket.prompt().delete_stream(stream::iter(left).map(Ok).boxed());
         deleted.try_for_each(|_| async { Ok(()) }).await.map_err(failed)
@@ -251,7 +255,7 @@ impl Surveyor {
     /// The names and sizes below a directory of the survey's own.
     async fn listed(&self, below: &str) -> Result<Vec<(String, u64)>, StoreError> {
         let directory = self.directory.clone().join(below);
-        let listing = self.bucket.prompt().list(Some(&directory));
+        let listing = self.bucket.prompt().list(Some(&directory)).take(LISTED_MAX);
         let entries =
             listing.map_ok(|entry| (entry.location.filename().unwrap_or_default().to_owned(), entry.size));
         let listed: Result<Vec<_>, _> = entries.try_collect().await;

@@ -10,8 +10,8 @@ use crate::store::Bucket;
 
 /// Largest header object: 64 KiB of body and its frame (`docs/FORMAT.md`, "Header").
 pub const HEADER_BYTES_MAX: u64 = 64 * 1024 + 1024;
-/// Most headers that are looked at; each change of a slot makes one.
-const HEADERS_MAX: usize = 100_000;
+/// Most objects beside headers, and headers, that are looked at; each change of a slot makes one.
+const LISTED_MAX: usize = 100_000;
 const DIRECTORY: &str = "header";
 
 fn path(number: u64) -> Path {
@@ -30,17 +30,23 @@ pub(super) fn is_header(object: &Path) -> bool {
 pub async fn list(bucket: &Bucket) -> Result<Vec<u64>, VaultError> {
     let directory = Path::from(DIRECTORY);
     let mut entries = bucket.prompt().list(Some(&directory));
-    let mut numbers = Vec::new();
+    let (mut numbers, mut foreign) = (Vec::new(), 0_usize);
     while let Some(entry) = entries.try_next().await.map_err(|error| bucket.error(DIRECTORY, &error))? {
         let name = entry.location.filename().unwrap_or_default();
         match name.parse::<u64>() {
             Ok(number) if entry.location == path(number) => numbers.push(number),
-            _ => tracing::warn!(object = %entry.location, "not a header of ours"),
+            _ => {
+                foreign += 1;
+                tracing::debug!(object = %entry.location, "not a header of ours");
+            }
         }
-        if numbers.len() > HEADERS_MAX {
-            let what = format!("there are more than {HEADERS_MAX} headers");
+        if numbers.len() + foreign > LISTED_MAX {
+            let what = format!("it lists more than {LISTED_MAX} objects");
             return Err(VaultError::damaged(DIRECTORY, what));
         }
+    }
+    if foreign > 0 {
+        tracing::warn!(foreign, directory = DIRECTORY, "objects that are no headers were passed over");
     }
     numbers.sort_unstable();
     numbers.dedup();

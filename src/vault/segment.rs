@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use futures::future::ready;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -14,6 +15,8 @@ use crate::crypto::{ObjectHead, ObjectKey, ObjectKind, SUITE_AES_256_GCM};
 use crate::store::Bucket;
 
 const DIRECTORY: &str = "d";
+/// Objects that are no segments, of one listing; more are not there by accident.
+const FOREIGN_MAX: usize = 1_000_000;
 
 impl From<&ObjectHead> for SegmentSeal {
     fn from(head: &ObjectHead) -> Self {
@@ -136,14 +139,19 @@ impl Vault {
     pub fn list_segments(&self) -> BoxStream<'static, Result<(SegmentId, u64), VaultError>> {
         let bucket = self.bucket().clone();
         let entries = bucket.objects.list(Some(&Path::from(DIRECTORY)));
+        let mut foreign = 0_usize;
         entries
             .map_err(move |error| VaultError::from(bucket.error(DIRECTORY, &error)))
-            .try_filter_map(|entry| async move {
+            .try_filter_map(move |entry| {
                 let id = id_of(&entry.location);
-                if id.is_none() {
-                    tracing::warn!(object = %entry.location, "not a segment of ours");
+                foreign += usize::from(id.is_none());
+                if id.is_none() && foreign == 1 {
+                    tracing::warn!(first = %entry.location, "objects that are no segments are passed over");
                 }
-                Ok(id.map(|id| (id, entry.size)))
+                ready(match foreign {
+                    0..=FOREIGN_MAX => Ok(id.map(|id| (id, entry.size))),
+                    _ => Err(VaultError::damaged(DIRECTORY, "it lists without end")),
+                })
             })
             .boxed()
     }

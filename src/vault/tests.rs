@@ -336,7 +336,7 @@ async fn an_object_moved_to_another_name_does_not_open() {
 }
 
 #[tokio::test]
-async fn the_bucket_holds_neither_paths_nor_values() {
+async fn c7_c10_the_bucket_holds_neither_paths_nor_values() {
     let bench = bench();
     let canary = b"canary-canary-canary-canary";
     for name in ["db/wal/00000000000000000001.sst", "db/manifest/00000000000000000001.manifest"] {

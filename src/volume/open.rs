@@ -371,7 +371,7 @@ mod tests {
 
     /// A store may change its ways after `init`, or a copy of the bucket may be served by another.
     #[tokio::test]
-    async fn a_store_that_overwrites_is_refused_when_mounting_for_writing_too() {
+    async fn d8_a_store_that_overwrites_is_refused_when_mounting_for_writing_too() {
         let store = FaultyStore::default();
         let inner = Arc::clone(&store.inner);
         let good = Bucket::from_store(Arc::new(store));

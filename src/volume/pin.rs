@@ -213,7 +213,7 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn d11_any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(Pin::decode(&bytes, &ring(VOLUME, 1)).is_err());
         }
     }

@@ -39,7 +39,7 @@ async fn a_dead_segment_waits_for_readers_also_from_one_mount_to_the_next() {
 }
 
 #[tokio::test]
-async fn what_only_a_listing_shows_waits_a_day_and_is_deleted_by_its_record() {
+async fn d9_what_only_a_listing_shows_waits_a_day_and_is_deleted_by_its_record() {
     let world = World::new(VfsOptions::default()).await;
     let opened = world.mount().await;
     make(&opened.vfs, "a", &pattern(1, 4 * BLOCK)).await;
@@ -126,7 +126,7 @@ async fn after_a_rollback_that_nobody_noticed_the_newer_segments_stay_for_a_day(
 }
 
 #[tokio::test]
-async fn a_listing_of_lies_deletes_nothing_that_is_in_use() {
+async fn d9_a_listing_of_lies_deletes_nothing_that_is_in_use() {
     let world = World::new(VfsOptions::default()).await;
     let opened = world.mount().await;
     let ino = make(&opened.vfs, "a", &pattern(1, 4 * BLOCK)).await;

@@ -115,7 +115,7 @@ fn ls_commit(bench: &Bench, state: &str) -> String {
 }
 
 #[test]
-fn a_newest_commit_that_is_too_old_is_refused_where_that_was_asked_for() {
+fn d3_a_newest_commit_that_is_too_old_is_refused_where_that_was_asked_for() {
     let bench = Bench::with_volume();
     let clock = Arc::new(ManualClock::new(1_700_000_000_000_000_000));
     let state_dir = Some(bench.path(STATE));
@@ -130,7 +130,7 @@ fn a_newest_commit_that_is_too_old_is_refused_where_that_was_asked_for() {
 }
 
 #[test]
-fn a_lost_note_is_told_from_first_contact_and_trust_begins_anew_by_the_fingerprint() {
+fn d6_a_lost_note_is_told_from_first_contact_and_trust_begins_anew_by_the_fingerprint() {
     let bench = Bench::with_volume();
     commit(&bench, STATE, "kept");
     let words = fingerprint(&bench);
@@ -164,7 +164,7 @@ fn a_lost_note_is_told_from_first_contact_and_trust_begins_anew_by_the_fingerpri
 }
 
 #[test]
-fn notes_that_were_altered_or_are_anothers_are_refused_and_said_to_be_so() {
+fn d6_notes_that_were_altered_or_are_anothers_are_refused_and_said_to_be_so() {
     let bench = Bench::with_volume();
     commit(&bench, STATE, "kept");
     let words = fingerprint(&bench);
@@ -221,7 +221,7 @@ fn an_older_header_is_refused_by_whoever_has_seen_the_newer_one() {
 }
 
 #[test]
-fn a_passphrase_that_is_stretched_less_than_any_before_is_refused() {
+fn a3_a_passphrase_that_is_stretched_less_than_any_before_is_refused() {
     let bench = Bench::new();
     bench.run(&["init", "--kdf-log-n", "16", "--passphrase-file", "right", "vol"]).ok();
     let add = [
@@ -259,7 +259,7 @@ fn forge(header: &[u8], revision: u64) -> Vec<u8> {
 }
 
 #[test]
-fn keys_that_the_store_has_exchanged_are_refused_before_a_passphrase_is_tried() {
+fn a1_keys_that_the_store_has_exchanged_are_refused_before_a_passphrase_is_tried() {
     let bench = Bench::with_volume();
     ls(&bench, STATE, &[]).ok();
     let header = fs::read(bench.path("vol/header/1")).unwrap();

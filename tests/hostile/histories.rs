@@ -50,6 +50,26 @@ fn d1_no_mixture_of_states_is_read() {
     assert!(refused > 20);
 }
 
+/// With stolen credentials all can be deleted. Nobody takes what is left for a new volume; and every version that the
+/// bucket has retained, put back at once, is the newest state.
+#[test]
+fn d15_all_that_was_deleted_is_missed_and_what_the_bucket_retained_is_the_newest_state() {
+    let world = World::new();
+    let empty = Hostile::of(Objects::new());
+    for is_known in [true, false] {
+        let read = runtime().block_on(world.read(&empty, is_known));
+        assert!(matches!(read, Err(VolumeError::NoVolume { .. })), "{read:?}");
+        let writing = options(world.state_dir(is_known), 5);
+        let written = runtime().block_on(async { open(&empty, writing).await.map(drop) });
+        assert!(matches!(written, Err(VolumeError::NoVolume { .. })), "{written:?}");
+    }
+    assert!(empty.objects().is_empty(), "{:?}", empty.objects().keys());
+    let retained: Objects = world.ever.iter().cloned().collect();
+    assert!(retained.len() > world.objects.len() + 5);
+    let verdict = runtime().block_on(world.judge(&Hostile::of(retained), "everything put back"));
+    assert!(matches!(verdict, Verdict::Read(_)) && verdict.spoiled().is_empty(), "{verdict:?}");
+}
+
 /// What a client has done that went on by itself: what is in the store, and of each commit the tree, the hash and the time.
 struct Alone {
     store: Arc<Hostile>,

@@ -13,10 +13,12 @@
     clippy::indexing_slicing
 )]
 
+mod claims;
 mod collision;
 mod each_object;
 mod histories;
 mod observer;
+mod places;
 mod rotation;
 mod rotation_crash;
 mod rotation_life;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coffer::base::Ino;
 use coffer::keys::Compression;
-use coffer::vfs::XattrMode;
+use coffer::vfs::{Handle, XattrMode};
 
 use crate::each_object::folder;
 use crate::store::{Hostile, Objects};
@@ -164,6 +164,30 @@ fn c8_b10_two_trees_that_differ_in_contents_only_look_alike_to_the_store() {
         assert_eq!(first.1, other.1, "lengths of objects, in the order in which they came");
         assert_eq!(first.0, other.0, "requests");
     }
+}
+
+/// What the page of threats owns up to, and no more: a read shows which segment and where, and only when it is not at hand.
+#[test]
+fn c9_a_store_sees_which_segment_is_read_and_where_and_nothing_of_what_is_read_again() {
+    let page = include_str!("../../docs/THREATS.md");
+    assert!(page.contains("which segment is read when, and at which offset and length"));
+    let world = World::new();
+    let store = world.store();
+    runtime().block_on(async {
+        let mut options = options(world.state_dir(true), 99);
+        options.vfs.read_only = true;
+        let opened = open(&store, options).await.unwrap();
+        let run = opened.vfs.lookup(Ino::ROOT, b"run").await.unwrap().ino;
+        store.take_trace();
+        let read = async || opened.vfs.read(Handle(0), run, 0, BLOCK).await.unwrap();
+        let first = read().await;
+        let seen = store.take_trace();
+        let is_of_a_segment = |request: &String| request.starts_with("GET d/") && request.contains("Bounded");
+        assert!(!seen.is_empty() && seen.iter().all(is_of_a_segment), "{seen:#?}");
+        assert_eq!(read().await, first);
+        assert_eq!(store.take_trace(), Vec::<String>::new(), "a repeated read is seen");
+        drop(opened.close().await);
+    });
 }
 
 /// Whoever alters an object learns nothing from what is asked for next: it is the same whatever is wrong with it.

@@ -14,8 +14,9 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    Attribute, Attributes, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, Result,
 };
 use parking_lot::Mutex;
 
@@ -39,6 +40,10 @@ pub enum Lie {
     Listed(usize),
     /// Its length in listings and heads is without measure.
     Endless,
+    /// It was stored so many seconds after 1970.
+    Date(i64),
+    /// It has a version, an entity tag that is never the same, and attributes that nobody sent.
+    Attributes,
 }
 
 #[derive(Default)]
@@ -47,6 +52,12 @@ struct State {
     /// Every version that was ever stored, in order.
     ever: Vec<(String, Bytes)>,
     lies: BTreeMap<String, Lie>,
+    /// What is said of every other object, those that are stored later among them.
+    lie_of_all: Option<Lie>,
+    /// Listings of this directory have no end, and go on with this name and a number, or without one.
+    without_end: Option<(String, Option<String>)>,
+    /// Tags that were made up.
+    tag_count: u64,
     /// Objects that are there and in no listing.
     unlisted: BTreeSet<String>,
     /// Objects that are in listings with these lengths, and not there.
@@ -73,6 +84,23 @@ impl Hostile {
     pub fn lying(objects: Objects, about: &str, lie: Lie) -> Arc<Self> {
         let lies = BTreeMap::from([(about.to_owned(), lie)]);
         Arc::new(Self(Mutex::new(State { objects, lies, ..State::default() })))
+    }
+
+    /// A store that says `lie` of everything that it has and will have.
+    pub fn lying_of_all(objects: Objects, lie: Lie) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State { objects, lie_of_all: Some(lie), ..State::default() })))
+    }
+
+    /// Says `lie` of the object from now on.
+    pub fn lie(&self, about: &str, lie: Lie) {
+        self.0.lock().lies.insert(about.to_owned(), lie);
+    }
+
+    /// A store whose listings of `directory` go on for ever, with an object that is listed again and again or with
+    /// objects of other names each.
+    pub fn without_end(objects: Objects, directory: &str, repeated: Option<&str>) -> Arc<Self> {
+        let without_end = Some((directory.to_owned(), repeated.map(str::to_owned)));
+        Arc::new(Self(Mutex::new(State { objects, without_end, ..State::default() })))
     }
 
     /// A store that has `objects`, lists those that were there `then`, and what is stored from now on.
@@ -138,6 +166,8 @@ impl fmt::Display for Hostile {
 const LATENCY: Duration = Duration::from_millis(2);
 /// Requests of one case, beyond which somebody asks without end.
 const REQUESTS_MAX: usize = 20_000;
+/// Entries of one listing, beyond which somebody listens without end.
+const LISTED_MAX: usize = 3_000_000;
 
 impl State {
     fn shoot(&mut self, change: impl FnOnce() -> String) {
@@ -155,11 +185,43 @@ impl State {
         }
     }
 
-    fn meta(&self, name: &str, size: u64) -> ObjectMeta {
-        let secs = self.stored_at.get(name).copied().unwrap_or(crate::world::START_SECS);
-        let last_modified: DateTime<Utc> = DateTime::from_timestamp(secs, 0).unwrap();
-        ObjectMeta { location: Path::from(name), last_modified, size, e_tag: None, version: None }
+    fn lie_of(&self, name: &str) -> Option<Lie> {
+        self.lies.get(name).copied().or(self.lie_of_all)
     }
+
+    fn meta(&mut self, name: &str, size: u64) -> ObjectMeta {
+        let lie = self.lie_of(name);
+        let secs = match lie {
+            Some(Lie::Date(secs)) => secs,
+            _ => self.stored_at.get(name).copied().unwrap_or(crate::world::START_SECS),
+        };
+        let last_modified: DateTime<Utc> = DateTime::from_timestamp(secs, 0).unwrap();
+        let [e_tag, version] = self.tags(lie);
+        ObjectMeta { location: Path::from(name), last_modified, size, e_tag, version }
+    }
+
+    /// Entity tag and version.
+    fn tags(&mut self, lie: Option<Lie>) -> [Option<String>; 2] {
+        if lie != Some(Lie::Attributes) {
+            return [None, None];
+        }
+        self.tag_count += 1;
+        ["tag", "version"].map(|what| Some(format!("\"a {what} {}\"", self.tag_count)))
+    }
+}
+
+/// What else is told of an object.
+fn attributes(lie: Option<Lie>) -> Attributes {
+    let told = [
+        (Attribute::ContentType, "application/json"),
+        (Attribute::ContentEncoding, "gzip"),
+        (Attribute::ContentDisposition, "attachment; filename=\"../../etc/passwd\""),
+        (Attribute::CacheControl, "max-age=0"),
+        (Attribute::Metadata("mode".into()), "0777"),
+        (Attribute::Metadata("uid".into()), "1000"),
+    ];
+    let is_told = lie == Some(Lie::Attributes);
+    told.into_iter().filter(|_| is_told).collect()
 }
 
 fn moved(number: u64, by: i64) -> u64 {
@@ -190,8 +252,10 @@ impl ObjectStore for Hostile {
         state.ever.push((name.clone(), bytes.clone()));
         let now_secs = state.now_secs;
         state.stored_at.insert(name.clone(), now_secs);
+        let lie = state.lie_of(&name);
+        let [e_tag, version] = state.tags(lie);
         state.objects.insert(name, bytes);
-        Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
+        Ok(PutResult { e_tag, version, extensions: Default::default() })
     }
 
     async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
@@ -205,7 +269,7 @@ impl ObjectStore for Hostile {
         let name = path.to_string();
         let verb = if options.head { "HEAD" } else { "GET" };
         state.note(format!("{verb} {name} {:?}", options.range));
-        let lie = state.lies.get(&name).copied();
+        let lie = state.lie_of(&name);
         if let Some(Lie::Hidden { head, get, .. }) = lie
             && (if options.head { head } else { get })
         {
@@ -225,7 +289,7 @@ impl ObjectStore for Hostile {
         };
         if options.head {
             let payload = GetResultPayload::Stream(stream::empty().boxed());
-            let (attributes, extensions) = (Default::default(), Default::default());
+            let (attributes, extensions) = (attributes(lie), Default::default());
             let meta = state.meta(&name, said);
             return Ok(GetResult { payload, meta, range: 0..said, attributes, extensions });
         }
@@ -245,7 +309,7 @@ impl ObjectStore for Hostile {
             Ok(body)
         };
         let payload = GetResultPayload::Stream(stream::once(taken).boxed());
-        let (attributes, extensions) = (Default::default(), Default::default());
+        let (attributes, extensions) = (attributes(lie), Default::default());
         Ok(GetResult { payload, meta: state.meta(&name, said), range, attributes, extensions })
     }
 
@@ -269,23 +333,31 @@ impl ObjectStore for Hostile {
         let is_below = |name: &str| {
             prefix.is_empty() || name.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with('/'))
         };
-        let ghosts = state.ghosts.iter().filter(|(name, _)| is_below(name));
-        listed.extend(ghosts.map(|(name, len)| Ok(state.meta(name, *len))));
-        for (name, bytes) in state.objects.iter().filter(|(name, _)| is_below(name)) {
-            if state.unlisted.contains(name) {
-                continue;
-            }
-            let len = bytes.len() as u64;
-            let (times, len) = match state.lies.get(name) {
-                Some(Lie::Hidden { list: true, .. }) => (0, len),
-                Some(Lie::Listed(times)) => (*times, len),
-                Some(Lie::Length(by)) => (1, moved(len, *by)),
+        let mut there = state.ghosts.clone();
+        let here = state.objects.iter().filter(|(name, _)| !state.unlisted.contains(*name));
+        there.extend(here.map(|(name, bytes)| (name.clone(), bytes.len() as u64)));
+        for (name, len) in there.iter().filter(|(name, _)| is_below(name)) {
+            let (times, len) = match state.lie_of(name) {
+                Some(Lie::Hidden { list: true, .. }) => (0, *len),
+                Some(Lie::Listed(times)) => (times, *len),
+                Some(Lie::Length(by)) => (1, moved(*len, by)),
                 Some(Lie::Endless) => (1, 1 << 50),
-                _ => (1, len),
+                _ => (1, *len),
             };
             listed.extend((0..times).map(|_| Ok(state.meta(name, len))));
         }
-        stream::iter(listed).boxed()
+        let forever = state.without_end.clone().filter(|(directory, _)| is_below(&format!("{directory}/x")));
+        let Some((directory, repeated)) = forever else { return stream::iter(listed).boxed() };
+        let sample = state.meta("of no importance", 1000);
+        let more = (0..).map(move |number| {
+            if number > LISTED_MAX {
+                eprintln!("a listing of {directory} is listened to without end");
+                std::process::abort();
+            }
+            let name = repeated.clone().unwrap_or_else(|| format!("{directory}/and-{number}"));
+            Ok(ObjectMeta { location: Path::from(name), ..sample.clone() })
+        });
+        stream::iter(listed).chain(stream::iter(more)).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

@@ -21,6 +21,10 @@ use crate::store::{Hostile, Objects};
 
 /// A moment in 2023.
 pub const START_SECS: i64 = 1_700_000_000;
+/// Dates that a store may tell, in seconds since 1970: the least that a computer has, year 1, and the last of year 9999.
+pub const EPOCH: i64 = 0;
+pub const BEFORE_ALL: i64 = -62_135_596_800;
+pub const AFTER_ALL: i64 = 253_402_300_799;
 pub const BLOCK: usize = 65_536;
 const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
 /// Of simulated time: more than any number of repeated reads takes.

@@ -96,14 +96,14 @@ fn is_before_or_after(seen: &Tree, before: &Tree, after: &Tree) -> Result<(), St
 }
 
 #[derive(Default, Debug)]
-struct Tally {
-    done: usize,
-    failed: usize,
-    unreadable: usize,
+pub struct Tally {
+    pub done: usize,
+    pub failed: usize,
+    pub unreadable: usize,
 }
 
 /// Lets a writer that knows the newest commit work on `store`, and reads what it leaves when the store is honest again.
-fn judge(world: &World, store: &Arc<Hostile>, is_intact: bool, what: &str, tally: &mut Tally) {
+pub fn judge(world: &World, store: &Arc<Hostile>, is_intact: bool, what: &str, tally: &mut Tally) {
     eprintln!("{what}");
     let machine = tempfile::tempdir().unwrap();
     copy_folder(world.machine.path(), machine.path());
@@ -140,7 +140,7 @@ fn judge(world: &World, store: &Arc<Hostile>, is_intact: bool, what: &str, tally
     }
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub fn copy_folder(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
         let to = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {

@@ -15,6 +15,7 @@ mod conformance;
 mod keys;
 mod pages;
 mod races;
+mod redirects;
 mod requests;
 mod told;
 mod user;

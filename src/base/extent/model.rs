@@ -131,7 +131,7 @@ proptest! {
 
     /// Whatever a record decodes to, checking it and working on it never panics.
     #[test]
-    fn lists_from_hostile_records_never_panic(
+    fn d11_lists_from_hostile_records_never_panic(
         runs in prop::collection::vec((any::<u32>(), any::<u32>(), any::<Option<u32>>(),
             prop::collection::vec((any::<u32>(), any::<u32>(), 0u8..3), 0..4)), 0..4),
         at in any::<u32>(), to in any::<u32>(),

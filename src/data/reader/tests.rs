@@ -281,7 +281,7 @@ async fn a_failed_fetch_ahead_is_tried_again_by_who_reads() {
 }
 
 #[tokio::test]
-async fn damage_is_an_error_on_its_block_only_and_is_not_remembered() {
+async fn b9_damage_is_an_error_on_its_block_only_and_is_not_remembered() {
     for hint in [ReadHint::Single, ReadHint::Neighbourhood] {
         let bench = Bench::new();
         let stored = bench.store(5, 9000, Compression::None).await;

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_stops_at_the_length_that_was_stated() {
+    fn d11_a_bomb_stops_at_the_length_that_was_stated() {
         for compression in [Compression::Lz4, Compression::Zstd] {
             let (piece, stored) = packed(compression, &vec![0; BLOCK_BYTES]);
             for plain in [0, 1, piece.stored, piece.plain - 1, piece.plain + 1, u32::MAX] {

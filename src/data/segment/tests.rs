@@ -97,7 +97,7 @@ fn blocks_of_impossible_length_are_refused() {
 }
 
 #[tokio::test]
-async fn every_flipped_bit_and_every_swap_is_found() {
+async fn b1_b2_every_flipped_bit_and_every_swap_is_found() {
     let vault = vault(4);
     let mut builder = SegmentBuilder::new(&vault, Compression::Zstd);
     let (text, noise) = (b"all work and no play ".repeat(40), random(4, 300));

@@ -152,7 +152,7 @@ async fn a_scan_is_ordered_half_open_and_limited() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_writer_fences_the_first_which_says_so_and_changes_nothing() {
+async fn d8_a_second_writer_fences_the_first_which_says_so_and_changes_nothing() {
     let bench = Bench::new();
     let first = bench.writer().await;
     first.write_durable(put("a", "1")).await.expect("committed");

@@ -7,11 +7,12 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use object_store::ClientOptions;
 use object_store::aws::{AwsAuthorizer, AwsCredential};
-use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
+use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody};
 use serde_json::Value;
 use url::Url;
 
 use super::Failure;
+use crate::store::connect::Straight;
 
 /// Longest that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -22,6 +23,7 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// The clients for services on the network and for those of this machine, made when they are needed: each reads all
 /// certificates of the system.
 pub(in crate::store) struct Http {
+    connector: Straight,
     options: ClientOptions,
     far: OnceLock<HttpClient>,
     near: OnceLock<HttpClient>,
@@ -44,10 +46,10 @@ impl<'a> Ask<'a> {
 }
 
 impl Http {
-    /// Both, trusting the certificates that `options` has.
-    pub(in crate::store) fn new(options: &ClientOptions) -> Self {
-        let options = options.clone().with_timeout(PATIENCE);
-        Self { options, far: OnceLock::new(), near: OnceLock::new() }
+    /// Both, made by `connector`.
+    pub(in crate::store) fn new(connector: Straight) -> Self {
+        let options = ClientOptions::new().with_timeout(PATIENCE);
+        Self { connector, options, far: OnceLock::new(), near: OnceLock::new() }
     }
 
     fn client(&self, reach: Reach) -> Result<&HttpClient, Failure> {
@@ -60,7 +62,7 @@ impl Http {
         if let Some(client) = place.get() {
             return Ok(client);
         }
-        let client = ReqwestConnector::default().connect(&options);
+        let client = self.connector.connect(&options);
         let client = client.map_err(|error| Failure::Refused(format!("no client can be made: {error}")))?;
         Ok(place.get_or_init(|| client))
     }

@@ -4,7 +4,7 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::path::Path;
 
 use super::{
-    CLIENT, Connected, CredentialKind, check_endpoint, client, failed, fit, is_plain_http, no_entry,
+    CLIENT, Connected, CredentialKind, check_endpoint, connector, failed, fit, is_plain_http, no_entry,
     no_retries,
 };
 use crate::store::error::StoreError;
@@ -30,7 +30,7 @@ pub(in crate::store) fn azure(
 ) -> Result<Connected, StoreError> {
     let environment = &options.environment;
     let mut builder = MicrosoftAzureBuilder::new()
-        .with_client_options(client(url, options.ca_file.as_deref())?)
+        .with_http_connector(connector(url, options.ca_file.as_deref())?)
         .with_container_name(container)
         .with_retry(no_retries());
     if let Some(text) = environment.get(CONNECTION_STRING) {

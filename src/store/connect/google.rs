@@ -5,7 +5,7 @@ use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path;
 
 use super::{
-    CLIENT, Connected, CredentialKind, check_endpoint, client, failed, fit, is_plain_http, no_entry,
+    CLIENT, Connected, CredentialKind, check_endpoint, connector, failed, fit, is_plain_http, no_entry,
     no_retries,
 };
 use crate::store::environment::Environment;
@@ -28,7 +28,7 @@ pub(in crate::store) fn google(
 ) -> Result<Connected, StoreError> {
     let environment = &options.environment;
     let mut builder = GoogleCloudStorageBuilder::new()
-        .with_client_options(client(url, options.ca_file.as_deref())?)
+        .with_http_connector(connector(url, options.ca_file.as_deref())?)
         .with_bucket_name(bucket)
         .with_retry(no_retries());
     if let Some(file) = default_file(environment) {

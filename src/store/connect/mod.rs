@@ -3,6 +3,7 @@
 mod azure;
 mod google;
 mod s3;
+mod straight;
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,11 +11,13 @@ use std::time::Duration;
 
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{BackoffConfig, Certificate, ClientConfigKey, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
+use reqwest::Certificate;
 
 pub(super) use azure::azure;
 pub(super) use google::google;
 pub(super) use s3::s3;
+pub(super) use straight::Straight;
 
 use super::error::{StoreError, detail};
 
@@ -120,10 +123,9 @@ const CLIENT: [(ClientConfigKey, &str); 3] = [
     (ClientConfigKey::PoolIdleTimeout, "60 seconds"),
 ];
 
-/// What a client begins with: the certificates it trusts beside the system's.
-fn client(url: &str, ca_file: Option<&std::path::Path>) -> Result<ClientOptions, StoreError> {
-    let mut options = ClientOptions::new();
-    let Some(file) = ca_file else { return Ok(options) };
+/// What makes the clients: it knows the certificates that they trust beside the system's.
+fn connector(url: &str, ca_file: Option<&std::path::Path>) -> Result<Straight, StoreError> {
+    let Some(file) = ca_file else { return Ok(Straight::default()) };
     let bad = |why: String| {
         let file = file.display();
         let what = format!("the certificates in {file} cannot be used: {why}");
@@ -133,14 +135,11 @@ fn client(url: &str, ca_file: Option<&std::path::Path>) -> Result<ClientOptions,
         )
     };
     let pem = std::fs::read(file).map_err(|error| bad(error.to_string()))?;
-    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| bad(detail(&error)))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| bad(error.to_string()))?;
     if certificates.is_empty() {
         return Err(bad("there is none in PEM form".to_owned()));
     }
-    for certificate in certificates {
-        options = options.with_root_certificate(certificate);
-    }
-    Ok(options)
+    Ok(Straight { certificates })
 }
 
 fn is_plain_http(endpoint: Option<&str>) -> bool {

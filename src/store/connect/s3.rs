@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use object_store::ClientOptions;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
 
 use super::{
-    CLIENT, Connected, check_endpoint, check_region, client, failed, fit, is_plain_http, no_entry, no_retries,
+    CLIENT, Connected, Straight, check_endpoint, check_region, connector, failed, fit, is_plain_http,
+    no_entry, no_retries,
 };
 use crate::store::aws::{self, Found, Http};
 use crate::store::error::StoreError;
@@ -25,10 +25,10 @@ pub(in crate::store) fn s3(
 ) -> Result<Connected, StoreError> {
     let environment = &options.environment;
     let ca_file = options.ca_file.clone().or_else(|| environment.get("AWS_CA_BUNDLE").map(Into::into));
-    let client = client(url, ca_file.as_deref())?;
-    let found = aws::find(environment, options.aws_profile.as_deref(), Http::new(&client));
+    let connector = connector(url, ca_file.as_deref())?;
+    let found = aws::find(environment, options.aws_profile.as_deref(), Http::new(connector.clone()));
     let found = found.map_err(|what| no_entry(url, what))?;
-    let mut builder = settings(bucket, url, client, &found, options)?;
+    let mut builder = settings(bucket, url, connector, &found, options)?;
     if let Some(provider) = found.provider {
         builder = builder.with_credentials(Arc::new(provider));
     }
@@ -40,14 +40,16 @@ pub(in crate::store) fn s3(
 fn settings(
     bucket: &str,
     url: &str,
-    client: ClientOptions,
+    connector: Straight,
     found: &Found,
     options: &StoreOptions,
 ) -> Result<AmazonS3Builder, StoreError> {
     use AmazonS3ConfigKey as Key;
     let environment = &options.environment;
-    let mut builder =
-        AmazonS3Builder::new().with_client_options(client).with_bucket_name(bucket).with_retry(no_retries());
+    let mut builder = AmazonS3Builder::new()
+        .with_http_connector(connector)
+        .with_bucket_name(bucket)
+        .with_retry(no_retries());
     for (name, value) in environment.starting_with("AWS_") {
         if let Ok(key) = name.to_ascii_lowercase().parse() {
             builder = builder.with_config(key, fit(url, name, value)?);
@@ -108,7 +110,7 @@ mod tests {
         let found =
             Found { provider: None, kind, region: Some("of-the-profile".to_owned()), endpoint: named };
         let setting = |options: &StoreOptions, key: AmazonS3ConfigKey| {
-            settings("b", "s3://b", ClientOptions::new(), &found, options).unwrap().get_config_value(&key)
+            settings("b", "s3://b", Straight::default(), &found, options).unwrap().get_config_value(&key)
         };
         let endpoint = |options: &StoreOptions| setting(options, AmazonS3ConfigKey::S3Endpoint);
         assert_eq!(setting(&options, AmazonS3ConfigKey::Region).as_deref(), Some("of-the-profile"));

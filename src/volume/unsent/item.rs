@@ -351,7 +351,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_decoder_panic(letter in prop::sample::select(b"AFXDNCE?".to_vec()),
+        fn d11_no_bytes_make_the_decoder_panic(letter in prop::sample::select(b"AFXDNCE?".to_vec()),
             body in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Some(item) = Item::decode(letter, &body) {
                 prop_assert_eq!(&item.encode()[5..], &body[..]);
