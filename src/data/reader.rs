@@ -78,14 +78,14 @@ impl BlockReader {
         }
         let fetcher = &self.0;
         plan::check_bounds(place, segment_bytes)?;
-        let batch = match hint {
+        let mut batch = match hint {
             ReadHint::Single => Batch::of_block(place, seal),
             ReadHint::Neighbourhood => {
                 Batch { range: spans::span_around(place, segment_bytes), ..Batch::of_block(place, seal) }
             }
         };
-        let cargo = if hint == ReadHint::Single { Cargo::Blocks } else { Cargo::Span };
-        let mut join_ahead = true;
+        let mut cargo = if hint == ReadHint::Single { Cargo::Blocks } else { Cargo::Span };
+        let (mut join_ahead, mut is_alone) = (true, false);
         loop {
             let block = place.sealed_range();
             let boarding = fetcher
@@ -106,6 +106,10 @@ impl BlockReader {
                 Ok(sealed) => return fetcher.open_landed(place, seal, &sealed, flight.start()),
                 // What was only a guess ahead of time may have failed for want of time: ask again, for itself.
                 Err(_) if flight.is_ahead() && join_ahead => join_ahead = false,
+                // What was asked for beside it may be cut off, and the block be there.
+                Err(DataError::Damaged { .. }) if !is_alone => {
+                    (is_alone, batch, cargo) = (true, Batch::of_block(place, seal), Cargo::Blocks);
+                }
                 Err(error) => return Err(error),
             }
         }
