@@ -1,10 +1,11 @@
 //! Where the keys of a running mount are, and where they are not.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit, setrlimit};
 
@@ -73,6 +74,55 @@ fn a10_keys_of_a_mount_are_in_locked_pages_only_and_what_unlocked_it_is_nowhere(
         assert_eq!(all.find(&bytes), None, "in {}", place.display());
     }
     mount.unmount();
+}
+
+/// What a debugger takes of a process without being asked for more is what a core dump has.
+#[test]
+fn a10_an_image_that_a_debugger_takes_of_the_process_holds_no_key() {
+    if !is_root() || !has_gcore() {
+        return println!("only root can take an image of a process that is not dumpable, with gcore of gdb");
+    }
+    let volume = Volume::local();
+    let (behind, working) = secrets_of(&volume);
+    let mount = volume.mount();
+    work(&mount);
+    let [pid] = mount.daemons()[..] else { panic!("not one process: {:?}", mount.daemons()) };
+    let (prefix, pid) = (volume.new_dir("images").join("image"), pid.as_raw_nonzero().to_string());
+    run(command("gcore", ["-o", prefix.to_str().unwrap(), &pid])).ok();
+    let image = prefix.with_extension(pid);
+    let known = "what is no secret".to_owned();
+    let needles = [&behind[..], &working, &[(known.clone(), volume.url.clone().into_bytes())]].concat();
+    assert_eq!(secrets::search_image(&image, &needles), BTreeSet::from([known]));
+    fs::remove_file(&image).unwrap();
+    mount.unmount();
+}
+
+fn has_gcore() -> bool {
+    Command::new("gcore").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+/// Nobody sees the volume any more, and what was written is still on its way: an unplugged disk holds it up.
+#[test]
+fn a10_a_process_that_outlives_its_mount_keeps_keys_in_locked_pages_only() {
+    if !is_root() {
+        return println!("only root can read the memory of a process that is not dumpable");
+    }
+    let volume = Volume::local();
+    let (behind, working) = secrets_of(&volume);
+    let mount = volume.mount_spec().args(&["-o", "nohold"]).mount();
+    work(&mount);
+    let (bucket, aside) = (volume.bucket(), volume.new_dir("aside").join("vol"));
+    fs::rename(&bucket, &aside).unwrap();
+    fs::write(mount.path("late"), vec![7; 100_000]).unwrap();
+    run(command("umount", [mount.dir.as_os_str()])).ok();
+    assert!(!mount.is_mounted());
+    let left = search(&mount, &behind);
+    assert!(left.is_empty(), "{left:#?}");
+    let found = search(&mount, &working);
+    let is_astray = |found: &&Found| !found.region.is_locked() || !found.region.is_not_dumped();
+    assert!(!found.is_empty() && !found.iter().any(|found| is_astray(&found)), "{found:#?}");
+    fs::rename(&aside, &bucket).unwrap();
+    mount.wait_until_gone();
 }
 
 /// A process that does not outlive the test.
@@ -217,7 +267,10 @@ fn d16_another_user_reaches_neither_the_control_socket_nor_the_local_state() {
         let mode = fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode & 0o077, 0, "{name}: {mode:o}");
     }
-    assert_eq!(fs::metadata(&mount.log).unwrap().permissions().mode() & 0o077, 0);
+    for path in [&mount.log, &mount.state_dir.join("known-volumes.json")] {
+        let mode = fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}: {mode:o}", path.display());
+    }
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     let refused = [
         command("ls", [folder.as_os_str()]),

@@ -1,6 +1,7 @@
 //! A bucket that was put back, as a mount meets it: refused, looked at, accepted.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use crate::support::command::{Finished, run_ok};
@@ -61,4 +62,66 @@ fn a_bucket_that_was_put_back_is_refused_shown_when_asked_and_accepted_by_an_adm
     elsewhere.unmount();
     copy(&backup, &bucket);
     refused(volume.mount_spec().args(&["-o", &expect]).try_mount(), UNEXPECTED);
+}
+
+/// The note of what was seen is written after each commit, and not only when a mount ends.
+#[test]
+fn a_killed_mount_remembers_the_commit_of_its_last_fsync() {
+    let volume = Volume::local();
+    let (bucket, before, after) = (volume.bucket(), volume.new_dir("before"), volume.new_dir("after"));
+    let mount = volume.mount();
+    let state_dir = mount.state_dir.clone();
+    let again = |args: &[&str]| volume.mount_spec().state_dir(&state_dir).args(args);
+    let saved = |name: &str| {
+        let mut file = fs::File::create(mount.path(name)).unwrap();
+        file.write_all(name.as_bytes()).unwrap();
+        file.sync_all().unwrap();
+        let told = volume.try_verb("fingerprint", &mount.dir, &["--commit"]).ok().text();
+        let number =
+            told.lines().nth(1).and_then(|line| line.split_once(':')).map(|(number, _)| number.parse());
+        number.expect("NUMBER:HASH").unwrap()
+    };
+    let first: u64 = saved("first");
+    copy(&bucket, &before);
+    assert_eq!(saved("second"), first + 1, "one commit later");
+    mount.crash();
+    copy(&bucket, &after);
+    copy(&before, &bucket);
+    refused(again(&[]).try_mount(), ROLLED_BACK);
+    refused(again(&["--takeover"]).try_mount(), ROLLED_BACK);
+
+    copy(&after, &bucket);
+    let mount = again(&[]).mount();
+    assert_eq!(fs::read(mount.path("second")).unwrap(), b"second", "the newer state still opens");
+    mount.unmount();
+}
+
+/// An older state folder knows less than this machine has seen: the user is told that it begins anew as another one.
+#[test]
+fn a_restored_state_folder_is_told_in_one_line() {
+    let volume = Volume::local();
+    let backup = volume.new_dir("backup");
+    let mount = volume.mount();
+    let state_dir = mount.state_dir.clone();
+    let again = || volume.mount_spec().state_dir(&state_dir);
+    mount.unmount();
+    copy(&state_dir, &backup);
+    let mount = again().mount();
+    for name in ["one", "two", "three"] {
+        fs::create_dir(mount.path(name)).unwrap();
+        mount.sync();
+    }
+    mount.unmount();
+    let told = |mount: &crate::support::mount::Mount<'_>| mount.told.matches("is an old copy").count();
+    let mount = again().mount();
+    assert_eq!(told(&mount), 0, "this machine remembers all of its commits");
+    mount.unmount();
+    copy(&backup, &state_dir);
+    let mount = again().mount();
+    assert!(mount.path("three").exists());
+    assert_eq!(told(&mount), 1, "{}", mount.told);
+    mount.unmount();
+    let mount = again().mount();
+    assert_eq!(told(&mount), 0, "once: {}", mount.told);
+    mount.unmount();
 }

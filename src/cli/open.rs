@@ -103,9 +103,15 @@ pub fn parse_fingerprint(text: &str) -> Result<Fingerprint, String> {
     Fingerprint::parse(text).map_err(|error| error.to_string())
 }
 
-/// What is said when this machine sees a volume for the first time; nothing otherwise.
+/// What is said when this machine sees a volume for the first time, or remembers less of it than it did; nothing
+/// otherwise.
 #[must_use]
 pub fn greeting(opened: &Opened, trust: &TrustOptions) -> String {
+    if opened.is_copy {
+        return "The state folder is an old copy: this machine has made commits that it does not remember, \
+                and goes on as another one\n"
+            .to_owned();
+    }
     match opened.is_first_contact && trust.expect.is_none() {
         true => format!(
             "First contact with this volume; whether it is the right one, its fingerprint tells:\n  {}\n",

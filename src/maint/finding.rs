@@ -68,6 +68,8 @@ pub enum LostBecause {
     SegmentMissing,
     /// Their segment ends before them.
     SegmentShort,
+    /// Their segment ends before them as far as its record tells, but not in the bucket.
+    SegmentLength,
     /// Their segment has no record.
     SegmentUnknown,
     /// Their segment's record does not open it.

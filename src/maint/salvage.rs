@@ -31,6 +31,10 @@ impl Mender<'_> {
             if has_records {
                 continue;
             }
+            // What is at the end need not be readable: the file is as long as it was.
+            let size = file.last_key_value().map_or(0, |(last, end)| {
+                last.saturating_mul(BLOCK_LEN).saturating_add(u64::from(end.place.piece.plain))
+            });
             let mut readable = BTreeMap::new();
             for (index, block) in file {
                 if self.opens(&block).await? {
@@ -38,7 +42,7 @@ impl Mender<'_> {
                 }
             }
             if !readable.is_empty() {
-                self.restore(ino, &readable, &mut gained).await?;
+                self.restore(ino, size, &readable, &mut gained).await?;
             }
         }
         self.count_salvaged(&gained).await
@@ -63,15 +67,16 @@ impl Mender<'_> {
     async fn restore(
         &mut self,
         ino: Ino,
+        size: u64,
         blocks: &BTreeMap<u64, FooterBlock>,
         gained: &mut LiveDelta,
     ) -> Result<(), MaintError> {
         let mut pages: BTreeMap<u64, RunList> = BTreeMap::new();
-        let Some((last, end)) = blocks.last_key_value() else { return Ok(()) };
-        let last_page = within(*last).0;
-        if last_page < PAGES_MAX {
-            for page in 0..=last_page {
-                let count = last.saturating_add(1).saturating_sub(page * PAGE_BLOCKS).min(PAGE_BLOCKS);
+        let end = size.div_ceil(BLOCK_LEN);
+        let pages_end = end.div_ceil(PAGE_BLOCKS);
+        if pages_end <= PAGES_MAX {
+            for page in 0..pages_end {
+                let count = end.saturating_sub(page * PAGE_BLOCKS).min(PAGE_BLOCKS);
                 let runs = pages.entry(page).or_default();
                 runs.put(lost_run(0, count as u32), &mut LiveDelta::new());
             }
@@ -87,7 +92,6 @@ impl Mender<'_> {
             let page = Page { runs, inline: Vec::new() };
             self.desk.put(Key::Extents(ino, number), Some(Record::Extents(Arc::new(page))));
         }
-        let size = last.saturating_mul(BLOCK_LEN).saturating_add(u64::from(end.place.piece.plain));
         let made = Inode { body: Body::Pages, size, allocated, ..self.private(FileKind::Regular) };
         self.desk.put_inode(ino, made);
         self.place(ino, FileKind::Regular).await?;

@@ -227,12 +227,17 @@ impl Known {
         match self.object {
             _ if self.is_overtaken => None,
             None => Some((LostBecause::SegmentMissing, all)),
-            Some(len) if u64::from(run.end_pos()) > len => {
-                let whole =
-                    run.places().take_while(|(_, place)| u64::from(place.sealed_range().end) <= len).count();
-                Some((LostBecause::SegmentShort, whole as u32..all.end))
+            Some(len) => {
+                // A mount reads nothing beyond the length in the record.
+                let recorded = self.record.map_or(len, |record| u64::from(record.len));
+                let is_whole = |end: u32| u64::from(end) <= len.min(recorded);
+                let whole = run.places().take_while(|(_, place)| is_whole(place.sealed_range().end)).count();
+                let because = match len > recorded {
+                    true => LostBecause::SegmentLength,
+                    false => LostBecause::SegmentShort,
+                };
+                (!is_whole(run.end_pos())).then_some((because, whole as u32..all.end))
             }
-            Some(_) => None,
         }
     }
 }

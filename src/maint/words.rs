@@ -292,7 +292,10 @@ impl Problem {
             Self::PagesMissing { .. } => {
                 ("what was stored there reads as zeros", "`coffer repair` finds it, or makes it an error")
             }
-            Self::BlocksLost { because: LostBecause::SegmentUnknown | LostBecause::SegmentSeal, .. } => (
+            Self::BlocksLost {
+                because: LostBecause::SegmentUnknown | LostBecause::SegmentSeal | LostBecause::SegmentLength,
+                ..
+            } => (
                 "reading them fails, and the rest of the file reads",
                 "run `coffer repair`, then check again",
             ),
@@ -304,16 +307,21 @@ impl Problem {
                 if *actual > *recorded {
                     ("bytes were appended that nobody reads", LOOK)
                 } else {
-                    ("what lay at its end is lost", "put it back from a copy of the bucket")
+                    (
+                        "what lay at its end is lost",
+                        "put it back from a copy of the bucket, then run `coffer repair`",
+                    )
                 }
             }
             Self::SegmentUnrecorded { is_there: false, .. } => (
                 "what files keep there is lost",
                 "put it back from a copy of the bucket, then run `coffer repair`",
             ),
-            Self::SegmentSeal | Self::SegmentUnrecorded { .. } => {
-                ("what files keep there cannot be read", REPAIR)
-            }
+            Self::SegmentSeal | Self::SegmentUnrecorded { .. } => (
+                "what files keep there cannot be read",
+                "run `coffer repair`, after which this is left only of a segment whose head was altered: put that one \
+                 back from a copy of the bucket, and run it again",
+            ),
             Self::LiveBytes { recorded, counted } => {
                 if *recorded >= *counted {
                     ("space stays in use, or a file is lost", REPAIR)
@@ -360,6 +368,7 @@ const fn because_word(because: LostBecause) -> &'static str {
     match because {
         LostBecause::SegmentMissing => "is missing",
         LostBecause::SegmentShort => "is cut short",
+        LostBecause::SegmentLength => "has a record that ends before them",
         LostBecause::SegmentUnknown => "has no record",
         LostBecause::SegmentSeal => "has another's record",
         LostBecause::RecordMissing => "their record is missing",

@@ -81,6 +81,8 @@ pub struct Opened {
     pub identity: Identity,
     /// Whether this machine has seen it for the first time.
     pub is_first_contact: bool,
+    /// Whether what it remembers is an old copy, so that it goes on as another machine.
+    pub is_copy: bool,
     lock: Option<File>,
 }
 
@@ -214,7 +216,8 @@ impl Opening {
 
     fn opened(self, vfs: Arc<Vfs>, lock: Option<File>) -> Opened {
         let (identity, is_first_contact) = (self.header.identity(), self.memory.is_first_contact());
-        Opened { vfs, volume: identity.volume, vault: self.vault, identity, is_first_contact, lock }
+        let (volume, is_copy) = (identity.volume, self.memory.is_copy);
+        Opened { vfs, volume, vault: self.vault, identity, is_first_contact, is_copy, lock }
     }
 
     fn read(self, reader: Engine, seen: Superblock) -> Opened {

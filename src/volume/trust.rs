@@ -90,6 +90,8 @@ pub(super) struct Memory {
     pub(super) device: [u8; 16],
     /// Whether what lies in the state folder is not to be believed.
     begins_anew: bool,
+    /// Whether it is an old copy, so that another id was drawn.
+    pub(super) is_copy: bool,
 }
 
 impl Memory {
@@ -135,6 +137,7 @@ impl Memory {
              it was restored or copied, and goes on as another machine"
         );
         self.device = new_device(options.entropy.as_ref());
+        self.is_copy = true;
         Ok(0)
     }
 
@@ -284,7 +287,7 @@ fn recall(
     options: &OpenOptions,
 ) -> Result<Memory, VolumeError> {
     let Some((local, known)) = place else {
-        return Ok(Memory { place: None, pin: None, device: [0; 16], begins_anew: false });
+        return Ok(Memory { place: None, pin: None, device: [0; 16], begins_anew: false, is_copy: false });
     };
     let checked = local.check(found, &unlocked.ring, is_known);
     let (pin, begins_anew) = match checked {
@@ -301,5 +304,5 @@ fn recall(
         Err(error) => return Err(error),
     };
     let device = pin.map_or_else(|| new_device(options.entropy.as_ref()), |pin| pin.device);
-    Ok(Memory { place: Some((local, known)), pin, device, begins_anew })
+    Ok(Memory { place: Some((local, known)), pin, device, begins_anew, is_copy: false })
 }

@@ -71,9 +71,16 @@ impl<'v> MountSpec<'v> {
             .arg(self.volume.passphrase_file());
         coffer.arg("--state-dir").arg(&self.state_dir).arg("--log-file").arg(&log).args(&self.args);
         let (alive, watch) = mpsc::channel();
-        let mut mount =
-            Mount { volume: self.volume, dir: self.dir, state_dir: self.state_dir, log, alive: Some(alive) };
+        let mut mount = Mount {
+            volume: self.volume,
+            dir: self.dir,
+            state_dir: self.state_dir,
+            log,
+            told: String::new(),
+            alive: Some(alive),
+        };
         let finished = run(coffer);
+        mount.told.clone_from(&finished.stderr);
         if !finished.status.success() {
             assert!(!mount.is_mounted(), "mount failed and mounted all the same: {finished}");
             mount.alive = None;
@@ -101,6 +108,8 @@ pub(crate) struct Mount<'v> {
     pub(crate) state_dir: PathBuf,
     /// Where the daemon logs to.
     pub(crate) log: PathBuf,
+    /// What the command said on standard error.
+    pub(crate) told: String,
     /// Dropped when the mount is gone, which calls the watchdog off.
     alive: Option<mpsc::Sender<()>>,
 }

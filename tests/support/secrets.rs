@@ -1,7 +1,9 @@
 //! The secrets of a volume, derived from `docs/FORMAT.md`, and the search for them in the memory of a process.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use coffer::crypto::{Epoch, FactorKind, Secret, SlotContext, slot_key};
@@ -225,4 +227,31 @@ pub(crate) fn search(pid: u32, needles: &[Needle]) -> Vec<Found> {
     println!("searched {searched} bytes of process {pid} for {} secrets", needles.len());
     assert!(searched > 1 << 20, "the memory of process {pid} could not be read");
     found
+}
+
+/// Bytes of an image that are looked at together.
+const PART_BYTES: usize = 1 << 20;
+
+/// Which of `needles` are in an image of a process.
+pub(crate) fn search_image(image: &Path, needles: &[Needle]) -> BTreeSet<String> {
+    let image = File::open(image).unwrap();
+    let longest = needles.iter().map(|(_, needle)| needle.len()).max().unwrap();
+    let mut starts = [false; 256];
+    needles.iter().for_each(|(_, needle)| starts[usize::from(needle[0])] = true);
+    let (mut found, mut part, mut from) = (BTreeSet::new(), vec![0; PART_BYTES + longest], 0);
+    loop {
+        let len = image.read_at(&mut part, from).unwrap();
+        let here = &part[..len];
+        // Most of an image is memory that was never used.
+        if !here.iter().all(|byte| *byte == 0) {
+            for at in (0..len.min(PART_BYTES)).filter(|at| starts[usize::from(here[*at])]) {
+                let here = needles.iter().filter(|(_, needle)| here[at..].starts_with(needle));
+                found.extend(here.map(|(what, _)| what.clone()));
+            }
+        }
+        if len <= PART_BYTES {
+            return found;
+        }
+        from += PART_BYTES as u64;
+    }
 }
