@@ -144,7 +144,7 @@ mod tests {
             (Key::ProxyExcludes, "localhost,10.0.0.0/8"),
             (Key::UserAgent, "somebody"),
         ] {
-            with(&[proxy, setting.clone()]).unwrap_or_else(|error| panic!("{setting:?}: {error}"));
+            with(&[proxy, setting]).unwrap_or_else(|error| panic!("{setting:?}: {error}"));
         }
         for setting in [
             (Key::Timeout, "soon"),
@@ -153,7 +153,7 @@ mod tests {
             (Key::Http2MaxFrameSize, "x"),
             (Key::ProxyCaCertificate, "-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----"),
         ] {
-            assert!(with(&[proxy, setting.clone()]).is_err(), "{setting:?}");
+            assert!(with(&[proxy, setting]).is_err(), "{setting:?}");
         }
         assert!(with(&[(Key::ProxyUrl, "not an address")]).is_err());
     }
