@@ -129,9 +129,13 @@ impl World {
         Box::pin(volume::open(self.bucket(), &factors(), options)).await
     }
 
-    pub async fn engine(&self, mode: EngineMode) -> Engine {
+    pub async fn vault(&self) -> Vault {
         let unlocked = volume::unlock(&self.bucket(), &factors()).await.unwrap();
-        let vault = Vault::new(self.bucket(), Arc::new(unlocked.ring), Arc::new(OsEntropy));
+        Vault::new(self.bucket(), Arc::new(unlocked.ring), Arc::new(OsEntropy))
+    }
+
+    pub async fn engine(&self, mode: EngineMode) -> Engine {
+        let vault = self.vault().await;
         let clock = Arc::new(SystemClock::default());
         let opening = Engine::open(vault.meta_store(1 << 20), mode, EngineOptions::default(), clock);
         Box::pin(opening).await.unwrap()
