@@ -16,9 +16,8 @@ use coffer::meta::{Body, Key, Record};
 use coffer::store::Bucket;
 use coffer::store::fault::{FaultPlan, FaultStore};
 use coffer::volume::{self, OpenOptions, VolumeError};
-use damaged::{OddStore, Seen, Tree, World, bumps, factors, put, serious, sync, told};
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use damaged::{OddStore, Seen, Tree, World, bumps, factors, letter, put, rng, serious, sync, told};
+use rand::Rng;
 use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -33,12 +32,6 @@ async fn a_sound_volume_is_clean_and_its_check_writes_nothing() {
         assert_eq!(report.totals.read_bytes > 0, read_data);
     }
     assert_eq!(world.objects().await, before);
-}
-
-fn rng(default: u64) -> SmallRng {
-    let seed = std::env::var("COFFER_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(default);
-    println!("COFFER_TEST_SEED={seed}");
-    SmallRng::seed_from_u64(seed)
 }
 
 /// How the check of a damaged copy is held against what can be read of it.
@@ -61,10 +54,6 @@ async fn judge(world: &World, golden: &Tree, what: &str, is_seen_by_counts: bool
         assert!(is_whole || !found.is_empty(), "{what}: {} is damaged, and clean", path.escape_ascii());
     }
     report
-}
-
-fn letter(key: &Key) -> char {
-    char::from(key.encode()[0])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
