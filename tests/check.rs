@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coffer::base::{Ino, Run, SystemClock};
+use coffer::data::segment::read_footer;
 use coffer::maint::{self, CheckOptions, Finding, LostBecause, Problem, Report, Severity, Step, Subject};
 use coffer::meta::{Body, Key, Record};
 use coffer::store::Bucket;
 use coffer::store::fault::{FaultPlan, FaultStore};
 use coffer::volume::{self, OpenOptions, VolumeError};
-use damaged::{OddStore, Tree, World, bumps, factors, put, serious, sync, told};
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use damaged::{OddStore, Seen, Tree, World, bumps, factors, letter, put, rng, serious, sync, told};
+use rand::Rng;
 use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,10 +54,6 @@ async fn judge(world: &World, golden: &Tree, what: &str, is_seen_by_counts: bool
         assert!(is_whole || !found.is_empty(), "{what}: {} is damaged, and clean", path.escape_ascii());
     }
     report
-}
-
-fn letter(key: &Key) -> char {
-    char::from(key.encode()[0])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -187,14 +183,11 @@ async fn names_all_lost(world: &World, golden: &Tree, report: &Report) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reading_the_data_finds_every_flipped_bit_of_a_segment_that_a_file_needs() {
-    let seed = std::env::var("COFFER_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(11);
-    println!("COFFER_TEST_SEED={seed}");
-    let mut rng = SmallRng::seed_from_u64(seed);
+    let mut rng = rng(11);
     let world = World::with_everything().await;
     let golden = world.tree().await.unwrap();
     for (object, size) in world.objects().await.into_iter().filter(|(object, _)| object.starts_with("d/")) {
-        let somewhere: Vec<u64> = (0..6).map(|_| rng.random_range(64..size)).collect();
-        for at in [0, 20, 63, 64, size - 1].into_iter().chain(somewhere) {
+        for at in [0, 20, 63, 64, rng.random_range(64..size), rng.random_range(64..size), size - 1] {
             let copy = world.fork().await;
             let mut bytes = copy.get(&object).await.to_vec();
             bytes[at as usize] ^= 1 << rng.random_range(0..8);
@@ -220,6 +213,47 @@ async fn reading_the_data_finds_every_flipped_bit_of_a_segment_that_a_file_needs
             assert!(!is_frame || report.worst() == Some(Severity::Harmless), "{}", told(&report));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_bit_in_any_block_costs_the_files_of_that_block_and_no_others() {
+    let mut rng = rng(6);
+    let world = World::with_everything().await;
+    let golden = world.tree().await.unwrap();
+    let clone = golden[&b"/clone"[..]].as_ref().unwrap().ino;
+    let vault = world.vault().await;
+    let mut flipped = 0;
+    for (key, record) in world.records().await {
+        let (Key::Segment(id), Record::Segment(segment)) = (key, record) else { continue };
+        let object = format!("d/{}/{id}", &id.to_string()[..2]);
+        for block in read_footer(&vault, id, &segment.seal, segment.len.into()).await.unwrap() {
+            let copy = world.fork().await;
+            let mut bytes = copy.get(&object).await.to_vec();
+            bytes[rng.random_range(block.place.sealed_range()) as usize] ^= 1 << rng.random_range(0..8);
+            copy.put(&object, bytes).await;
+            let report = copy.check(true).await;
+            let name = |found: &&Finding| match (&found.subject, &found.problem) {
+                (Subject::Inode(ino), Problem::BlocksLost { ranges, .. }) => (*ino, ranges[0].start / 65_536),
+                _ => panic!("nothing else is wrong{}", told(&report)),
+            };
+            let mut lost: BTreeSet<_> = serious(&report).iter().map(name).collect();
+            let tree = copy.tree().await.unwrap();
+            let fails = |(path, seen): &(&Vec<u8>, &Result<Seen, String>)| tree[*path] != **seen;
+            let failing: BTreeSet<Ino> =
+                golden.iter().filter(fails).map(|(_, seen)| seen.as_ref().unwrap().ino).collect();
+            assert_eq!(
+                lost.iter().map(|(ino, _)| *ino).collect::<BTreeSet<_>>(),
+                failing,
+                "{}",
+                told(&report)
+            );
+            // What was copied by reference is the copy's, too.
+            lost.retain(|(ino, _)| *ino != clone);
+            assert_eq!(lost, BTreeSet::from([(block.ino, block.index.0)]), "{}", told(&report));
+            flipped += 1;
+        }
+    }
+    assert!(flipped > 10, "{flipped} blocks");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,13 +11,9 @@ use coffer::base::{FileKind, Ino};
 use coffer::maint::{LostBecause, Problem, Severity};
 use coffer::meta::{Body, Key, Record, Segment, encode};
 use damaged::mended::{mend, remove_all};
-use damaged::{CALLER, Tree, World, bumps, told};
+use damaged::{CALLER, Tree, World, bumps, letter, told};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-
-fn letter(key: &Key) -> char {
-    char::from(key.encode()[0])
-}
 
 fn untouched(golden: &Tree, tree: &Tree, touched: &[Ino], what: &str) {
     for (path, seen) in golden {

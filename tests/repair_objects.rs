@@ -15,19 +15,13 @@ use coffer::maint::{Finding, Problem, Severity, Subject};
 use coffer::meta::{Key, Record, Segment};
 use coffer::volume;
 use damaged::mended::{mend, remove_all, try_repair};
-use damaged::{CALLER, Seen, Tree, World, factors, put, sync, told};
+use damaged::{CALLER, Seen, Tree, World, factors, put, rng, sync, told};
+use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
 
 /// A segment's head. (`docs/FORMAT.md`, "Segment")
 const HEAD_BYTES: usize = 64;
-
-fn rng() -> SmallRng {
-    let seed = std::env::var("COFFER_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(8);
-    println!("COFFER_TEST_SEED={seed}");
-    SmallRng::seed_from_u64(seed)
-}
 
 /// A volume as a crash leaves it: the newest commits lie in the log of the records only.
 async fn crashed() -> World {
@@ -100,7 +94,7 @@ async fn mend_or_refuse(sound: &World, golden: &Tree, damage: &Damage, what: &st
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_volume_with_a_damaged_metadata_object_is_mended_or_refused_and_kept() {
-    let mut rng = rng();
+    let mut rng = rng(8);
     for (sound, how) in [(World::with_everything().await, "closed"), (crashed().await, "crashed")] {
         let golden = sound.tree().await.unwrap();
         let objects = named(&sound, "m/").await;
@@ -168,7 +162,7 @@ async fn what_does_not_read_is_named(world: &World, golden: &Tree, tree: &Tree, 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_volume_with_flipped_bytes_in_a_segment_keeps_all_that_reads() {
-    let mut rng = rng();
+    let mut rng = rng(8);
     let sound = World::with_everything().await;
     let golden = sound.tree().await.unwrap();
     for (object, bytes) in named(&sound, "d/").await {
@@ -188,7 +182,7 @@ async fn a_volume_with_flipped_bytes_in_a_segment_keeps_all_that_reads() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_segment_costs_what_was_cut_off_before_a_repair_and_after() {
-    let mut rng = rng();
+    let mut rng = rng(8);
     let sound = World::with_everything().await;
     let golden = sound.tree().await.unwrap();
     for (object, bytes) in named(&sound, "d/").await {
@@ -232,7 +226,7 @@ async fn a_volume_with_exchanged_segments_keeps_all_that_reads() {
 /// A repair reads segments for the records that are gone; what it cannot open there it leaves.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_records_beside_flipped_bytes_cost_no_more_than_what_does_not_open() {
-    let mut rng = rng();
+    let mut rng = rng(8);
     let sound = World::with_everything().await;
     let golden = sound.tree().await.unwrap();
     let segments = named(&sound, "d/").await;
@@ -274,7 +268,7 @@ async fn lost_records_beside_flipped_bytes_cost_no_more_than_what_does_not_open(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_segment_without_a_record_and_with_an_altered_head_waits_until_it_is_put_back() {
-    let mut rng = rng();
+    let mut rng = rng(8);
     let sound = World::with_everything().await;
     let golden = sound.tree().await.unwrap();
     for (object, bytes) in named(&sound, "d/").await {
@@ -316,7 +310,7 @@ async fn a_record_that_ends_before_the_blocks_of_its_segment_is_damage_and_mende
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_header_is_passed_by_or_ends_the_repair_before_it_begins() {
-    let mut rng = rng();
+    let mut rng = rng(8);
     let sound = World::with_everything().await;
     let key = [Factor::KeyFile(Secret::new(b"a second key file".to_vec()))];
     let new =

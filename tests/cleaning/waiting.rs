@@ -147,6 +147,46 @@ async fn d9_a_listing_of_lies_deletes_nothing_that_is_in_use() {
     opened.close().await.unwrap();
 }
 
+/// Whether the engine needs an object is told by its manifest. A listing that says that everything is ages old, and in
+/// it what never was, is no reason to delete what the records are in.
+#[tokio::test]
+async fn a_listing_of_lies_about_the_records_deletes_nothing_that_they_need() {
+    let world = World::new(VfsOptions::default()).await;
+    let (mut files, mut collected) = (Vec::new(), 0);
+    for round in 0..4 {
+        let opened = world.mount().await;
+        let (name, data) = (format!("round{round}"), pattern(round, 4 * BLOCK));
+        files.push((make(&opened.vfs, &name, &data).await, data));
+        opened.vfs.sync_all().await.unwrap();
+        let mut lies: Vec<Path> = world.store.all_of("m").await.into_iter().map(|(path, _)| path).collect();
+        assert!(lies.len() > 5, "{lies:?}");
+        lies.push(Path::from("m/0v0v0v0v0v0v0v0v0v0v0v0v0v"));
+        world.store.lie(lies.clone());
+        for _ in 0..2 {
+            opened.vfs.sweep(true).await.unwrap();
+            opened.vfs.tidy_records().await.unwrap();
+            opened.vfs.reclaim().await.unwrap();
+            world.clock.advance(DAY);
+        }
+        let kept = world.objects("m").await;
+        collected += lies.iter().filter(|name| !kept.contains_key(*name)).count() - 1;
+        // What a crash would leave opens, and so does what an unmount does.
+        let crashed = world.store.all_of("m").await;
+        opened.close().await.unwrap();
+        let closed = world.store.all_of("m").await;
+        for records in [crashed, closed] {
+            world.store.put_back("m", &records).await;
+            let opened = world.mount().await;
+            for (ino, data) in &files {
+                assert!(contents(&opened.vfs, *ino).await == *data, "round {round}: {ino}");
+            }
+            opened.close().await.unwrap();
+        }
+        world.store.lie(Vec::new());
+    }
+    assert!(collected > 10, "{collected} were garbage and believed to be old");
+}
+
 #[tokio::test]
 async fn a_listing_in_the_middle_of_cleaning_takes_nothing_for_a_leftover() {
     let world = World::new(small_segments()).await;

@@ -3,13 +3,14 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod mended;
+mod odd;
+
+pub use odd::OddStore;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use coffer::base::{FileKind, Ino, OsEntropy, SystemClock};
 use coffer::crypto::{KdfCost, Secret};
@@ -21,16 +22,13 @@ use coffer::store::Bucket;
 use coffer::vault::Vault;
 use coffer::vfs::{Caller, CleanOptions, Handle, Vfs, VfsOptions, XattrMode};
 use coffer::volume::{self, NewVolumeSpec, OpenOptions, Opened, Seized, TrustOptions};
+use futures::TryStreamExt;
 use futures::future::LocalBoxFuture;
-use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
-use tokio::sync::Notify;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 
 pub const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
 const BLOCK: usize = 65_536;
@@ -129,9 +127,13 @@ impl World {
         Box::pin(volume::open(self.bucket(), &factors(), options)).await
     }
 
-    pub async fn engine(&self, mode: EngineMode) -> Engine {
+    pub async fn vault(&self) -> Vault {
         let unlocked = volume::unlock(&self.bucket(), &factors()).await.unwrap();
-        let vault = Vault::new(self.bucket(), Arc::new(unlocked.ring), Arc::new(OsEntropy));
+        Vault::new(self.bucket(), Arc::new(unlocked.ring), Arc::new(OsEntropy))
+    }
+
+    pub async fn engine(&self, mode: EngineMode) -> Engine {
+        let vault = self.vault().await;
         let clock = Arc::new(SystemClock::default());
         let opening = Engine::open(vault.meta_store(1 << 20), mode, EngineOptions::default(), clock);
         Box::pin(opening).await.unwrap()
@@ -450,67 +452,14 @@ pub fn bumps(record: &Record) -> Vec<(&'static str, Record)> {
     all
 }
 
-/// A store that answers no write after the first few, as if the machine had gone down, and whose listings
-/// leave an object out.
-#[derive(Debug)]
-pub struct OddStore {
-    inner: Arc<InMemory>,
-    left: AtomicUsize,
-    cut: Notify,
-    hides: Option<String>,
+/// Dice whose seed is printed; another one is taken from the environment.
+pub fn rng(default: u64) -> SmallRng {
+    let seed = std::env::var("COFFER_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(default);
+    println!("COFFER_TEST_SEED={seed}");
+    SmallRng::seed_from_u64(seed)
 }
 
-impl OddStore {
-    pub fn over(world: &World, puts: usize, hides: Option<String>) -> Self {
-        Self { inner: Arc::clone(&world.0), left: AtomicUsize::new(puts), cut: Notify::new(), hides }
-    }
-}
-
-impl std::fmt::Display for OddStore {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("odd memory")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for OddStore {
-    async fn put_opts(&self, path: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        let one_less = |left: usize| left.checked_sub(1);
-        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_err() {
-            self.cut.notify_one();
-            return std::future::pending().await;
-        }
-        self.inner.put_opts(path, payload, opts).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        path: &Path,
-        opts: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(path, opts).await
-    }
-
-    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(path, options).await
-    }
-
-    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(paths)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let hidden = self.hides.clone();
-        let is_shown = move |meta: &ObjectMeta| Some(meta.location.as_ref()) != hidden.as_deref();
-        let listed = self.inner.list(prefix);
-        listed.try_filter(move |meta| std::future::ready(is_shown(meta))).boxed()
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
+/// The kind of a record.
+pub fn letter(key: &Key) -> char {
+    char::from(key.encode()[0])
 }

@@ -59,6 +59,38 @@ fn ten_ways(bytes: &Bytes, other: &Bytes) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// Reading asks for blocks by what the records say. So a head that is altered in whichever field changes nothing, blocks
+/// fail alike however they are altered, and with the same errors if they are cut off: then only the store's own
+/// knowledge of how much is left shows in what it is asked for.
+#[test]
+fn a7_a_segment_fails_alike_for_each_part_of_it_that_is_altered() {
+    let world = World::new();
+    let segments: Vec<&String> = world.objects.keys().filter(|name| name.starts_with("d/")).collect();
+    assert!(segments.len() > 1);
+    for (at, name) in segments.iter().enumerate() {
+        let (bytes, other) = (&world.objects[*name], &world.objects[segments[(at + 1) % segments.len()]]);
+        let sound = outcome(&world, name, bytes.to_vec());
+        assert_eq!(sound.1, "", "{name} reads as it is");
+        let ways = ten_ways(bytes, other);
+        let (heads, bodies) = ways.split_at(7);
+        for (why, altered) in heads {
+            assert_eq!(outcome(&world, name, altered.clone()), sound, "{name}: {why}");
+        }
+        let failed = outcome(&world, name, bodies[0].1.clone());
+        assert!(failed.1.contains("Some(5)"), "{name}: {failed:?}");
+        for (why, altered) in bodies {
+            assert_eq!(outcome(&world, name, altered.clone()), failed, "{name}: {why}");
+        }
+        // Whether the store answers that nothing is left of the first block, or a part of it.
+        for lens in [[1, 63, 64], [65, 66, 80]] {
+            let cut: BTreeSet<Outcome> =
+                lens.map(|len| outcome(&world, name, bytes[..len].to_vec())).into_iter().collect();
+            assert_eq!(cut.len(), 1, "{name} cut to {lens:?}: {cut:#?}");
+            assert_eq!(cut.first().unwrap().1, failed.1, "{name} cut to {lens:?}");
+        }
+    }
+}
+
 /// Objects of each folder of the engine: manifests, logs, tables, states of compaction.
 fn metadata(world: &World) -> BTreeMap<String, Vec<&String>> {
     let mut folders: BTreeMap<String, Vec<&String>> = BTreeMap::new();
