@@ -272,9 +272,9 @@ async fn a_segment_without_a_record_and_with_an_altered_head_waits_until_it_is_p
     let sound = World::with_everything().await;
     let golden = sound.tree().await.unwrap();
     for (object, bytes) in named(&sound, "d/").await {
-        let records = sound.records().await.into_keys();
+        let mut records = sound.records().await.into_keys();
         let key = |key: &Key| matches!(key, Key::Segment(id) if object.ends_with(&id.to_string()));
-        let key = records.filter(key).next().unwrap();
+        let key = records.find(key).unwrap();
         let what = format!("without {key:?} and its head");
         let copy = sound.fork().await;
         copy.put_record(key, None).await;
