@@ -93,23 +93,22 @@ async fn what_lay_beside_it_is_sent_without_it() {
     after_a_crash.close().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_does_not_fit_can_be_removed_although_no_more_may_be_written() {
+/// Makes files beside one that does not fit, each with `contents`, until no more may be made; at least `count_min`. Then removes
+/// the one, with which everything is saved.
+async fn remove_at_the_limit(limits: VfsOptions, contents: &[u8], count_min: usize) {
     let dammed = Dammed::new().await;
-    let vfs = VfsOptions { dirty_bytes_max: MIB, ..VfsOptions::default() };
-    let opened = dammed.mount_with(OpenOptions { vfs, ..OpenOptions::default() }).await;
+    let opened = dammed.mount_with(OpenOptions { vfs: limits, ..OpenOptions::default() }).await;
     let vfs = &opened.vfs;
     dammed.shut_by(Fault::Full);
     let large = make(vfs, b"large", &stream(MIB / 2)).await;
     let saving = vfs.sync_all();
     tokio::pin!(saving);
     assert!(futures::poll!(&mut saving).is_pending());
-    // The tables of a small file take more than its contents, so that the limit is passed in the end.
     for number in 0.. {
         let name = format!("{number}").into_bytes();
-        let making = make(vfs, &name, b"x");
+        let making = make(vfs, &name, contents);
         if tokio::time::timeout(Duration::from_secs(2), making).await.is_err() {
-            assert!(number > 100, "{number} files");
+            assert!(number > count_min, "{number} files");
             break;
         }
     }
@@ -120,31 +119,16 @@ async fn what_does_not_fit_can_be_removed_although_no_more_may_be_written() {
     vfs.sync_all().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_fit_can_be_removed_although_no_more_may_be_written() {
+    // The tables of a small file take more than its contents, so that the limit is passed in the end.
+    remove_at_the_limit(VfsOptions { dirty_bytes_max: MIB, ..VfsOptions::default() }, b"x", 100).await;
+}
+
 /// Records have a limit of their own, which empty files reach.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_fit_can_be_removed_although_no_more_may_be_made() {
-    let dammed = Dammed::new().await;
-    let vfs = VfsOptions { dirty_records_max: 200, ..VfsOptions::default() };
-    let opened = dammed.mount_with(OpenOptions { vfs, ..OpenOptions::default() }).await;
-    let vfs = &opened.vfs;
-    dammed.shut_by(Fault::Full);
-    let large = make(vfs, b"large", &stream(MIB)).await;
-    let saving = vfs.sync_all();
-    tokio::pin!(saving);
-    assert!(futures::poll!(&mut saving).is_pending());
-    for number in 0.. {
-        let name = format!("{number}").into_bytes();
-        let making = vfs.create(&CALLER, Ino::ROOT, &name, 0o644, true);
-        if tokio::time::timeout(Duration::from_secs(2), making).await.is_err() {
-            assert!(number > 50, "{number} files");
-            break;
-        }
-    }
-    let removing = vfs.unlink(Ino::ROOT, b"large");
-    tokio::time::timeout(Duration::from_secs(60), removing).await.expect("it waits").unwrap();
-    vfs.forget(large, 1);
-    tokio::time::timeout(Duration::from_secs(60), saving).await.expect("it waits").unwrap();
-    vfs.sync_all().await.unwrap();
+    remove_at_the_limit(VfsOptions { dirty_records_max: 200, ..VfsOptions::default() }, b"", 50).await;
 }
 
 /// Nobody else looks: the commit that would is the one that waits.

@@ -22,7 +22,7 @@ const LOOK_COUNT_MAX: usize = 16 * 1024;
 /// Between the last file of a segment and the first of the next there may be directories, links, and files too small for
 /// segments.
 const INODE_GAP_MAX: u64 = 64 * 1024;
-/// So many reads in a row from one neighbourhood make the next worth fetching.
+/// So many reads in a row from one neighbourhood, each of a later file, make the next worth fetching.
 const RUN_MIN: u32 = 16;
 /// Neighbourhoods that a reader may go back to.
 const RECENT_MAX: usize = 8;
@@ -31,7 +31,7 @@ const RECENT_MAX: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Neighbours {
     last: Option<(Neighbourhood, Ino)>,
-    /// How many reads in a row were from there.
+    /// How many reads in a row were from there, each of a later file than the one before.
     run: u32,
     /// Where readers have been, or have passed by, the latest last.
     recent: VecDeque<Neighbourhood>,
@@ -55,8 +55,9 @@ impl Neighbours {
     /// Takes note that a block of `ino` is read from `here`; tells what to look for now, at most `count_max` at a time.
     fn enter(&mut self, here: Neighbourhood, ino: Ino, count_max: usize) -> Option<Look> {
         let before = self.last.replace((here, ino));
-        if before.is_some_and(|(there, _)| there == here) {
-            self.run = self.run.saturating_add(1);
+        if let Some((_, last)) = before.filter(|(there, _)| *there == here) {
+            // In any other order he may be at the end of a directory, and go on elsewhere.
+            self.run = if ino > last { self.run.saturating_add(1) } else { 1 };
             let is_due = self.run == RUN_MIN && self.ahead.is_empty() && !self.is_looking;
             return if is_due { self.next_look(ino, count_max) } else { None };
         }
@@ -255,6 +256,9 @@ mod tests {
         assert_eq!(neighbours.enter(at(1, 0), Ino(30), 6), Some(Look { after: Ino(30), count: 1 }));
         assert_eq!(neighbours.found(vec![at(1, 1)], Ino(700), 6), None);
         assert_eq!(neighbours.enter(at(1, 0), Ino(31), 6), None, "it is on its way");
+        // As a directory is listed, which says nothing about what comes after it.
+        let mut others = Neighbours::default();
+        assert!((1..100).all(|ino| others.enter(at(1, 0), Ino(ino * 37 % 101), 6).is_none()));
         assert_eq!(neighbours.enter(at(1, 1), Ino(500), 6), Some(Look { after: Ino(700), count: 2 }));
     }
 

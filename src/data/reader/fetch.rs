@@ -123,10 +123,13 @@ impl Fetcher {
             || self.flights.covers(place.segment, &place.sealed_range())
     }
 
-    /// Whether all of the span around the block at `place` is here or under way. Its first block, which the span before it
-    /// overlaps, may come with that.
+    /// Whether the span around the block at `place` is, or has been, here, or is under way. The block alone may come with the
+    /// span before, which overlaps it.
     pub(super) fn is_span_served(&self, place: &BlockPlace, range: &Range<u32>) -> bool {
-        self.spans.covers(place) || self.flights.covers(place.segment, range)
+        // Who has read the block has had the span, of which the rest may have been read since as well.
+        self.cache.contains(place.segment, place.pos)
+            || self.spans.covers(place)
+            || self.flights.covers(place.segment, range)
     }
 
     /// Fetches a batch that readers wait for.
