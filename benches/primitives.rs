@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::Bytes;
 use coffer::base::{
     BLOCK_BYTES, BlockIndex, Entropy, Ino, Name, NameError, SeededEntropy, SegmentId, VolumeId,
@@ -44,6 +45,23 @@ fn pieces(c: &mut Criterion) {
         b.iter_batched_ref(
             || sealed.clone(),
             |bytes| key.open_piece(64, false, black_box(bytes)).is_ok(),
+            BatchSize::LargeInput,
+        );
+    });
+    // The limit: the same library over the same bytes, without what Coffer adds.
+    let Ok(raw) = UnboundKey::new(&AES_256_GCM, &[2; 32]).map(LessSafeKey::new) else { return };
+    let nonce = || Nonce::assume_unique_for_key([0; 12]);
+    group.bench_function("library alone: seal in place", |b| {
+        b.iter(|| raw.seal_in_place_separate_tag(nonce(), Aad::empty(), black_box(&mut plain)).is_ok());
+    });
+    let mut sealed = block();
+    if raw.seal_in_place_append_tag(nonce(), Aad::empty(), &mut sealed).is_err() {
+        return;
+    }
+    group.bench_function("library alone: copy and open in place", |b| {
+        b.iter_batched_ref(
+            || sealed.clone(),
+            |bytes| raw.open_in_place(nonce(), Aad::empty(), black_box(bytes)).is_ok(),
             BatchSize::LargeInput,
         );
     });

@@ -52,7 +52,7 @@ pub struct InspectArgs {
     #[arg(long, requires = "object")]
     pub raw: bool,
     /// Write every record to standard output: key and value in hexadecimal, as they are stored
-    #[arg(long, conflicts_with = "object")]
+    #[arg(long, visible_alias = "dump-records", conflicts_with = "object")]
     pub records: bool,
     /// The keys.
     #[command(flatten)]

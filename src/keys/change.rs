@@ -172,7 +172,7 @@ pub(super) fn floor_of(slots: &[Slot], cost: KdfCost) -> Option<ScryptParams> {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{FLOOR, NOW, SPEC, key_file, passphrase, volume};
-    use super::super::{create, describe, unlock};
+    use super::super::{RecoveryCode, create, describe, unlock};
     use super::*;
     use crate::base::SeededEntropy;
 
@@ -209,6 +209,10 @@ mod tests {
         assert_eq!(added, Err(KeyError::NotAdmin));
         assert_eq!(changed, Err(KeyError::NotAdmin));
         assert_eq!(unlocked.remove_slot(0), Err(KeyError::NotAdmin));
+        let code = [RecoveryCode::random(&entropy).factor()];
+        assert_eq!(unlocked.add_slot(&reader(&code), &entropy, NOW), Err(KeyError::NotAdmin));
+        // No code stands between: the key is not in the slot.
+        assert!(unlocked.slots().iter().all(|s| s.wrapped_admin_key.is_some() == (s.role == Role::Admin)));
     }
 
     #[test]
