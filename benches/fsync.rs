@@ -1,5 +1,5 @@
 //! What an `fsync` of 4 KiB costs through a mount and a wire of 30 ms and 100 MB/s: alone, and while another program streams
-//! through the same mount as fast as it can.
+//! through the same mount as fast as it can. Fails if that makes the median more than three times as long.
 //!
 //! `cargo bench --bench fsync` needs the S3 server that `scripts/deps test` installs.
 
@@ -24,6 +24,8 @@ const ROUND_TRIP: Duration = Duration::from_millis(30);
 const BYTES_PER_SECOND: f64 = 100e6;
 const ROUNDS: u64 = 4;
 const SYNCS: u64 = 50;
+/// What a stream may make of the median.
+const RATIO_MAX: f64 = 3.0;
 
 /// Overwrites 4 KiB in the middle of a file and syncs it, again and again.
 fn syncs(file: &File) -> Vec<Duration> {
@@ -89,10 +91,15 @@ fn main() {
     };
     let alone = show("write 4 KiB and fsync, nothing else", &idle);
     let beside = show("the same, while another program streams", &busy);
-    println!("ratio of the medians: {:.2}", beside.as_secs_f64() / alone.as_secs_f64());
+    let ratio = beside.as_secs_f64() / alone.as_secs_f64();
+    println!("ratio of the medians: {ratio:.2}");
     println!("the stream: {:.0} MB/s, put off {} times", bytes as f64 / 1e6 / time.as_secs_f64(), {
         mount.status()["mounts"][0]["volume"]["put_off"].as_u64().unwrap()
     });
     drop(file);
     mount.unmount();
+    assert!(
+        ratio <= RATIO_MAX,
+        "beside a stream the median fsync takes {ratio:.2} times as long; {RATIO_MAX} is the most"
+    );
 }
