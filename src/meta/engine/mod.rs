@@ -10,6 +10,7 @@ mod renew;
 mod seam;
 mod seeds;
 mod settings;
+mod store_day;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -140,6 +141,7 @@ impl Engine {
         let written = Arc::new(Written::default());
         let newer_key = Arc::new(AtomicBool::new(false));
         let seam = Seam::new(store, may_create, Arc::clone(&written), Arc::clone(&newer_key));
+        let day = seam.day();
         let store: Arc<dyn ObjectStore> = Arc::new(seam);
         let cached = Gauge::default();
         let cache: Arc<dyn DbCache> = Arc::new(BlockCache::new(options.cache_bytes, cached.clone()));
@@ -149,7 +151,7 @@ impl Engine {
             let clock = opening_clock;
             Ok(match mode {
                 EngineMode::Writer => {
-                    Access::Write(Writer::open(at, cache, clock, seeds, table_bytes).await?)
+                    Access::Write(Writer::open(at, cache, clock, seeds, table_bytes, day).await?)
                 }
                 EngineMode::Reader => Access::Read(Follower::open(at, cache, clock, seeds, None).await?),
                 EngineMode::Checkpoint(id) => {

@@ -18,6 +18,7 @@ use slatedb_common::retry::NonRetryable;
 use super::error::{NothingHere, find};
 use super::listed::Listed;
 use super::past::Written;
+use super::store_day::StoreDay;
 use crate::vault::VaultError;
 
 /// The first manifest of a database.
@@ -36,6 +37,7 @@ pub(super) struct Seam {
     may_create: bool,
     written: Arc<Written>,
     listed: Arc<Listed>,
+    day: Arc<StoreDay>,
     /// Set when an object was sealed with a newer key than those at hand: SlateDB's readers keep what they met to themselves.
     newer_key: Arc<AtomicBool>,
 }
@@ -47,17 +49,23 @@ impl Seam {
         written: Arc<Written>,
         newer_key: Arc<AtomicBool>,
     ) -> Self {
-        Self { inner, may_create, written, listed: Arc::default(), newer_key }
+        Self { inner, may_create, written, listed: Arc::default(), day: Arc::default(), newer_key }
+    }
+
+    /// What day it is by what is listed.
+    pub(super) fn day(&self) -> Arc<StoreDay> {
+        Arc::clone(&self.day)
     }
 
     fn noted(
         &self,
         listing: BoxStream<'static, RawResult<ObjectMeta>>,
     ) -> BoxStream<'static, RawResult<ObjectMeta>> {
-        let listed = Arc::clone(&self.listed);
+        let (listed, day) = (Arc::clone(&self.listed), Arc::clone(&self.day));
         let note = move |entry: &RawResult<ObjectMeta>| {
             if let Ok(object) = entry {
                 listed.note(&object.location);
+                day.note(object.last_modified);
             }
         };
         listing.map(|entry| entry.map_err(final_if_refused)).inspect(note).boxed()

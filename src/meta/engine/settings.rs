@@ -31,7 +31,8 @@ pub(super) const GARBAGE_AGE: Duration = Duration::from_secs(10 * 60);
 /// Old manifests likewise. A writer that slept longer may write one again under a name that was removed:
 /// nobody reads it, because the newest rules, and what it acknowledges is guarded by the fences.
 pub(super) const MANIFEST_AGE: Duration = Duration::from_secs(60 * 60);
-/// A fence refuses the commits of a writer that was taken over. It must outlive every machine's sleep.
+/// A fence refuses the commits of a writer that was taken over. It must outlive every machine's sleep, by the bucket's clock:
+/// a successor whose own is a year ahead must not remove what it has just put there.
 const FENCE_AGE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// Size of a table of the newest level where records that are in no table may take `memory_bytes`.
@@ -114,14 +115,15 @@ pub(super) fn compactor(how: Thoroughness, table_bytes: usize) -> CompactorOptio
     }
 }
 
-/// For one run of the garbage collector.
-pub(super) fn garbage_collector() -> GarbageCollectorOptions {
+/// For one run of the garbage collector, on a machine whose clock has such a lead over all that the bucket has told.
+/// If that has told nothing, fences stay.
+pub(super) fn garbage_collector(lead: Option<Duration>) -> GarbageCollectorOptions {
     let older_than =
         |min_age| Some(GarbageCollectorDirectoryOptions { interval: None, min_age, dry_run: false });
     GarbageCollectorOptions {
         manifest_options: older_than(MANIFEST_AGE),
         wal_options: older_than(GARBAGE_AGE),
-        wal_fence_options: older_than(FENCE_AGE),
+        wal_fence_options: lead.and_then(|lead| older_than(FENCE_AGE.saturating_add(lead))),
         compacted_options: older_than(GARBAGE_AGE),
         compactions_options: older_than(MANIFEST_AGE),
         detach_options: None,

@@ -223,6 +223,22 @@ async fn an_idle_writer_learns_that_it_was_fenced_by_refreshing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_successor_whose_clock_is_a_year_ahead_keeps_the_fence_against_the_first() {
+    let bench = Bench::new();
+    let first = bench.writer().await;
+    first.write_durable(put("a", "1")).await.expect("committed");
+    let day = Time::from_system(bench.clock.now().to_system() + Duration::from_secs(400 * 86_400));
+    let ahead = Bench { raw: bench.raw.clone(), clock: Arc::new(TokioClock(Instant::now(), day)) };
+    let second = ahead.writer().await;
+    for round in 0..3_u8 {
+        // So that the fence lies behind what a new writer would read, and is garbage but for its age.
+        second.write_durable(put([round], "newer")).await.expect("committed");
+        second.tidy().await;
+    }
+    assert_eq!(first.write_durable(put("a", "lost")).await, Err(EngineError::Fenced));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_writer_that_was_taken_over_unawares_removes_nothing() {
     let bench = Bench::new();
     let buckets = [bench.bucket(), bench.bucket()];

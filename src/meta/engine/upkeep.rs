@@ -16,6 +16,7 @@ use super::clock::EngineClock;
 use super::renew::Renewal;
 use super::seeds::Seeds;
 use super::settings::Thoroughness;
+use super::store_day::StoreDay;
 use super::{DATABASE, settings};
 
 /// Commits after which the records in memory become a table, so that opening after a crash has at most
@@ -52,6 +53,8 @@ struct Shared {
     clock: Arc<EngineClock>,
     /// For ages, which are compared with the store's own times.
     plain_clock: Arc<EngineClock>,
+    /// By those times.
+    day: Arc<StoreDay>,
     /// Of the newest level.
     table_bytes: usize,
     /// Commits that are in no table, those of sessions that crashed among them.
@@ -67,8 +70,8 @@ impl Upkeep {
         db: Arc<Db>,
         store: Arc<dyn ObjectStore>,
         seeds: Seeds,
-        clock: Arc<EngineClock>,
-        plain_clock: Arc<EngineClock>,
+        (clock, plain_clock): (Arc<EngineClock>, Arc<EngineClock>),
+        day: Arc<StoreDay>,
         table_bytes: usize,
     ) -> Self {
         let read_back = db.status().durable_seq.saturating_sub(db.manifest().last_l0_seq());
@@ -78,6 +81,7 @@ impl Upkeep {
             seeds,
             clock,
             plain_clock,
+            day,
             table_bytes,
             commits: AtomicU64::new(read_back),
             merging: tokio::sync::Mutex::new(()),
@@ -351,7 +355,7 @@ impl Shared {
             return;
         }
         GarbageCollectorBuilder::new(DATABASE, self.store.clone())
-            .with_options(settings::garbage_collector())
+            .with_options(settings::garbage_collector(self.day.lead(self.plain_clock.now_ms())))
             .with_system_clock(self.plain_clock.clone())
             .with_seed(self.seeds.next())
             .build()

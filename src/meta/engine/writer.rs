@@ -10,6 +10,7 @@ use slatedb::{CloseReason, Db, WriteBatch};
 
 use super::clock::EngineClock;
 use super::seeds::Seeds;
+use super::store_day::StoreDay;
 use super::upkeep::Upkeep;
 use super::{DATABASE, PULSE, settings};
 use crate::base::Clock;
@@ -38,6 +39,7 @@ impl Writer {
         clock: Arc<dyn Clock>,
         seeds: Seeds,
         table_bytes: usize,
+        day: Arc<StoreDay>,
     ) -> Result<Self, slatedb::Error> {
         let engine_clock = Arc::new(EngineClock::new(clock.clone()));
         let db = Db::builder(DATABASE, store.clone())
@@ -51,7 +53,7 @@ impl Writer {
         engine_clock.raise(latest_tick(&db).await?);
         let plain_clock = Arc::new(EngineClock::new(clock.clone()));
         let last_write_ms = AtomicI64::new(day_ms(&*clock));
-        let upkeep = Upkeep::start(db.clone(), store, seeds, engine_clock, plain_clock, table_bytes);
+        let upkeep = Upkeep::start(db.clone(), store, seeds, (engine_clock, plain_clock), day, table_bytes);
         let sequence = AtomicU64::new(db.status().durable_seq);
         Ok(Self { db, upkeep, clock, last_write_ms, sequence, turn: tokio::sync::Mutex::new(()) })
     }
