@@ -485,5 +485,7 @@ async fn read(vfs: &Vfs) -> Tree {
 
 /// Whether trying again may help: nobody answered in time.
 fn is_passing(error: &VolumeError) -> bool {
-    format!("{error:?}").contains("Unavailable")
+    let told = format!("{error:?}");
+    // A bucket that has no room is given up like one that does not answer, if that was its last word.
+    told.contains("Unavailable") || told.contains("Full")
 }
