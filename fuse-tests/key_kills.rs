@@ -59,11 +59,11 @@ impl Keys {
     }
 
     /// Adds the other passphrase as a second key.
-    fn add(&self) -> Command {
+    pub(crate) fn add(&self) -> Command {
         self.replace("add", &["--label", "second"])
     }
 
-    fn remove(&self, slot: u64) -> Command {
+    pub(crate) fn remove(&self, slot: u64) -> Command {
         let mut remove = self.volume.coffer(["key", "remove", &self.volume.url, &slot.to_string()]);
         remove.arg("--passphrase-file").arg(&self.own);
         remove
@@ -92,7 +92,7 @@ impl Keys {
     }
 
     /// The second key, if it is listed, once at most; the volume opens with it then and only then, and with its own always.
-    fn second(&self, round: u32) -> Option<u64> {
+    pub(crate) fn second(&self, round: u32) -> Option<u64> {
         let second: Vec<u64> = self.list()["slots"]
             .as_array()
             .unwrap()
@@ -104,6 +104,12 @@ impl Keys {
         assert!(self.opens(&self.own), "round {round}: the first key opens nothing any more");
         assert_eq!(self.opens(&self.other), second.len() == 1, "round {round}: listed: {second:?}");
         second.first().copied()
+    }
+
+    /// All keys that are listed but the second one, with all that is told of them.
+    pub(crate) fn others(&self) -> Vec<Value> {
+        let slots = self.list()["slots"].as_array().unwrap().clone();
+        slots.into_iter().filter(|slot| slot["label"] != "second").collect()
     }
 
     fn list(&self) -> Value {

@@ -99,6 +99,53 @@ fn keys_are_changed_or_not_when_the_server_is_killed_meanwhile() {
 }
 
 #[test]
+fn a_key_is_added_or_not_and_removed_or_not_when_the_server_is_killed_meanwhile() {
+    let mut dice = SmallRng::seed_from_u64(seed("kills of the server under key add and key remove"));
+    let mut server = servers::seaweedfs();
+    let keys = Keys::of(Volume::on(&server));
+    let mount = keys.volume.mount();
+    fs::write(mount.path("file"), noise(0)).unwrap();
+    mount.unmount();
+    let others = keys.others();
+    let add = time_of(keys.add());
+    let second = keys.second(0).expect("an addition that nobody disturbed");
+    let remove = time_of(keys.remove(second));
+    assert_eq!(keys.second(0), None, "a removal that nobody disturbed");
+    let (rounds, mut tally) = (rounds(3), [0; 4]);
+    for round in 0..rounds {
+        let added = run_through_a_kill(keys.add(), &mut server, &mut dice, add);
+        let (is_done, second) = (is_done(&added), keys.second(round));
+        assert!(second.is_some() || !is_done, "round {round}: it added nothing: {added}");
+        assert_eq!(keys.others(), others, "round {round}: an addition changed other keys: {added}");
+        tally[0] += u32::from(second.is_some());
+        tally[1] += u32::from(is_done);
+        let second = second.unwrap_or_else(|| {
+            run(keys.add()).ok();
+            keys.second(round).expect("an addition that nobody disturbed")
+        });
+        let removed = run_through_a_kill(keys.remove(second), &mut server, &mut dice, remove);
+        let (is_done, left) = (self::is_done(&removed), keys.second(round));
+        assert!(
+            left.is_none_or(|left| left == second && !is_done),
+            "round {round}: {left:?} of {second} is left: {removed}"
+        );
+        assert_eq!(keys.others(), others, "round {round}: a removal changed other keys: {removed}");
+        tally[2] += u32::from(left.is_none());
+        tally[3] += u32::from(is_done);
+        if let Some(left) = left {
+            run(keys.remove(left)).ok();
+            assert_eq!(keys.second(round), None, "round {round}: it is there after it was removed again");
+        }
+        assert!(!keys.is_rotating(), "round {round}");
+        let mount = keys.volume.mount();
+        assert!(fs::read(mount.path("file")).unwrap() == noise(0), "round {round}: the file is another");
+        mount.unmount();
+    }
+    let [added, told, removed, said] = tally;
+    println!("of {rounds} additions {added} took effect, {told} said so; of the removals {removed}, {said} said so");
+}
+
+#[test]
 fn an_unmount_whose_server_is_killed_waits_and_saves_everything() {
     let mut dice = SmallRng::seed_from_u64(seed("kills of the server under unmounts"));
     let mut server = servers::seaweedfs();
