@@ -142,7 +142,9 @@ fn a_key_is_added_or_not_and_removed_or_not_when_the_server_is_killed_meanwhile(
         mount.unmount();
     }
     let [added, told, removed, said] = tally;
-    println!("of {rounds} additions {added} took effect, {told} said so; of the removals {removed}, {said} said so");
+    println!(
+        "of {rounds} additions {added} took effect, {told} said so; of the removals {removed}, {said} said so"
+    );
 }
 
 #[test]

@@ -233,7 +233,7 @@ async fn a_successor_whose_clock_is_a_year_ahead_keeps_the_fence_against_the_fir
     for round in 0..3_u8 {
         // So that the fence lies behind what a new writer would read, and is garbage but for its age.
         second.write_durable(put([round], "newer")).await.expect("committed");
-        second.tidy().await;
+        second.tidy().await.expect("tidied");
     }
     assert_eq!(first.write_durable(put("a", "lost")).await, Err(EngineError::Fenced));
 }
