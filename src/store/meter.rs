@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::error::{Trouble, classify, detail, is_full};
 use super::rate::Rate;
+use super::tally;
 use crate::base::{Histogram, HistogramSnapshot};
 
 /// Why a bucket does not take requests.
@@ -276,6 +277,7 @@ impl Meter {
     /// A request, or a page of a listing, is asked for.
     pub(super) fn asked(&self, verb: Verb) {
         self.0.counts.of(verb).requests.fetch_add(1, Ordering::Relaxed);
+        tally::count();
     }
 
     /// An object of `bytes` is asked to be written.

@@ -16,6 +16,7 @@ mod price;
 mod probe;
 mod rate;
 mod survey;
+mod tally;
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub use options::{Addressing, StoreOptions};
 pub use price::{Cost, PRICES_AS_OF, Prices};
 pub use probe::ProbeReport;
 pub use survey::{Ability, Bandwidth, Latency, Survey, Surveyor};
+pub use tally::tallied;
 pub use timetable::{Span, Timetable};
 
 use crate::base::{Entropy, SystemClock};

@@ -11,12 +11,15 @@ use futures::stream;
 
 use crate::base::{Ino, SegmentId, Time};
 use crate::meta::{Garbage, Key, Record};
+use crate::store::tallied;
 
 use super::leftovers::UNLISTED;
 use super::{Amount, Vfs, VfsError};
 
 /// Segments deleted at a time.
 const DELETES_MAX: usize = 16;
+/// Segments deleted in the background between two rests.
+const BATCH_COUNT: usize = 64;
 /// Pause before a segment that could not be deleted is tried again.
 const RETRY: Duration = Duration::from_secs(60);
 /// Records read from the engine at a time.
@@ -75,9 +78,11 @@ impl Waiting {
         self.by_time.is_empty() && std::mem::take(&mut self.is_cut)
     }
 
-    fn take_due(&mut self, now: Duration) -> Vec<(SegmentId, Wait)> {
+    fn take_due(&mut self, now: Duration, limit: usize) -> Vec<(SegmentId, Wait)> {
         let mut due = Vec::new();
-        while let Some(entry) = self.by_time.first_entry().filter(|entry| entry.key().0 <= now) {
+        while due.len() < limit
+            && let Some(entry) = self.by_time.first_entry().filter(|entry| entry.key().0 <= now)
+        {
             due.push((entry.key().1, *entry.get()));
             entry.remove();
         }
@@ -96,24 +101,50 @@ impl Waiting {
 }
 
 impl Vfs {
-    /// Deletes what has waited long enough, beside everything else.
+    /// Deletes what has waited long enough, beside everything else: where the housekeeping goes on, only as many at a time
+    /// as it would.
     pub(super) fn collect_in_passing(&self) {
-        let now = self.clock.elapsed();
-        if self.state.lock().waiting.next_due().is_none_or(|due| due > now) {
+        if !self.is_collection_due() {
+            return;
+        }
+        let is_paced = self.options.clean.is_automatic;
+        if is_paced && !self.rest_left().is_zero() {
             return;
         }
         let Some(this) = self.me.upgrade() else { return };
         let turn = Arc::clone(&self.signals.collecting).try_read_owned().ok();
         tokio::spawn(async move {
-            this.collect_due().await;
+            if is_paced {
+                this.collect_some().await;
+            } else {
+                this.collect_due().await;
+            }
             drop(turn);
         });
     }
 
-    /// Deletes what has waited long enough.
-    pub(super) async fn collect_due(&self) {
+    /// Whether something has waited long enough.
+    pub(super) fn is_collection_due(&self) -> bool {
         let now = self.clock.elapsed();
-        let due = self.state.lock().waiting.take_due(now);
+        self.state.lock().waiting.next_due().is_some_and(|due| due <= now)
+    }
+
+    /// Deletes all that has waited long enough.
+    pub(super) async fn collect_due(&self) {
+        self.collect_at_most(usize::MAX).await;
+    }
+
+    /// Deletes some of what has waited long enough, and rests for it.
+    pub(super) async fn collect_some(&self) {
+        if self.is_collection_due() {
+            let ((), requests) = tallied(self.collect_at_most(BATCH_COUNT)).await;
+            self.rest_after(0, requests);
+        }
+    }
+
+    async fn collect_at_most(&self, limit: usize) {
+        let now = self.clock.elapsed();
+        let due = self.state.lock().waiting.take_due(now, limit);
         let deletes = stream::iter(due).for_each_concurrent(DELETES_MAX, |(id, wait)| async move {
             if let Err(error) = self.collect(id, wait).await {
                 tracing::warn!(segment = %id, %error, "a dead segment stays for now");
@@ -300,10 +331,10 @@ mod tests {
         waiting.dead(SegmentId([1; 16]), 100, secs(10));
         waiting.leftover(SegmentId([2; 16]), 200, secs(5));
         assert_eq!((waiting.next_due(), waiting.amount()), (Some(secs(5)), Amount { count: 2, bytes: 300 }));
-        assert!(waiting.take_due(secs(4)).is_empty());
-        let due = waiting.take_due(secs(5));
+        assert!(waiting.take_due(secs(4), usize::MAX).is_empty());
+        let due = waiting.take_due(secs(5), usize::MAX);
         assert!(matches!(due[..], [(SegmentId([2, ..]), Wait { is_leftover: true, .. })]));
-        assert_eq!(waiting.take_due(secs(100)).len(), 1);
+        assert_eq!(waiting.take_due(secs(100), usize::MAX).len(), 1);
         assert_eq!(waiting.next_due(), None);
     }
 
@@ -314,7 +345,7 @@ mod tests {
             waiting.dead(SegmentId(number.to_be_bytes()), 1, Duration::ZERO);
         }
         assert!(waiting.is_full() && !waiting.take_cut());
-        assert_eq!(waiting.take_due(Duration::ZERO).len(), WAITING_MAX);
+        assert_eq!(waiting.take_due(Duration::ZERO, usize::MAX).len(), WAITING_MAX);
         assert!(waiting.take_cut() && !waiting.take_cut());
     }
 

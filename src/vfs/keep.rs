@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::SegmentId;
 use crate::meta::{Key, Record};
+use crate::store::tallied;
 
 use super::account::weigh;
 use super::garbage::next_id;
@@ -73,9 +74,24 @@ impl Vfs {
         });
     }
 
-    /// Does what is next, and says when to come again.
+    /// Does what is next unless it is time to rest, and says when to come again.
     async fn tend(&self, folded_at: &mut u64) -> Result<Next, VfsError> {
-        self.collect_due().await;
+        let rest = self.rest_left();
+        if !rest.is_zero() {
+            return Ok(Next::After(rest));
+        }
+        self.collect_some().await;
+        if self.is_collection_due() {
+            return Ok(Next::After(ROUND_PAUSE));
+        }
+        let (tended, requests) = tallied(self.tend_rest(folded_at)).await;
+        let bytes = tended.as_ref().map_or(0, |(_, bytes)| *bytes);
+        self.rest_after(bytes, requests);
+        tended.map(|(next, _)| next)
+    }
+
+    /// What is next beside deleting, and the bytes read and written for it.
+    async fn tend_rest(&self, folded_at: &mut u64) -> Result<(Next, u64), VfsError> {
         let now = self.clock.elapsed();
         let (lists, has_stirred, is_complete, commit) = {
             let mut state = self.state.lock();
@@ -87,30 +103,21 @@ impl Vfs {
         }
         if has_stirred && !is_complete {
             self.scan_segments().await?;
-            return Ok(Next::After(SCAN_PAUSE));
+            return Ok((Next::After(SCAN_PAUSE), 0));
         }
         if let Some(round) = self.clean_round().await? {
-            return Ok(Next::After(self.pause_after(round.bytes)));
+            return Ok((Next::After(ROUND_PAUSE), round.bytes));
         }
         if has_stirred && commit >= *folded_at + FOLD_EVERY {
             if self.fold_history().await? {
-                return Ok(Next::After(SETTLE));
+                return Ok((Next::After(SETTLE), 0));
             }
             *folded_at = commit;
         }
         let state = self.state.lock();
         let next = [state.waiting.next_due(), state.list_again_at].into_iter().flatten().min();
         let pause = next.map_or(Duration::MAX, |due| due.saturating_sub(now).max(DUE_PAUSE));
-        Ok(Next::AtCommit(pause))
-    }
-
-    /// How long nothing is done after so many bytes.
-    fn pause_after(&self, bytes: u64) -> Duration {
-        let is_busy = self.uploads.available_permits() < self.options.uploads_max
-            || self.state.lock().dirty.bytes() > 0;
-        let share = if is_busy { 8 } else { 1 };
-        let rate = (self.options.clean.bytes_per_second / share).max(1);
-        Duration::from_millis(bytes.saturating_mul(1000) / rate).max(ROUND_PAUSE)
+        Ok((Next::AtCommit(pause), 0))
     }
 
     /// Takes the next segments into account. Says whether all are now.

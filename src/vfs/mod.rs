@@ -23,6 +23,7 @@ mod metadata;
 mod neighbours;
 mod options;
 mod overtake;
+mod pace;
 mod pack;
 mod queue;
 mod read;

@@ -98,6 +98,8 @@ pub struct CleanOptions {
     /// Bytes read and written per second while nobody else uses the bucket; an eighth of it while
     /// somebody does.
     pub bytes_per_second: u64,
+    /// The same in requests: what is rewritten, merged and deleted in the background asks for no more.
+    pub requests_per_second: u64,
 }
 
 impl Default for CleanOptions {
@@ -108,6 +110,7 @@ impl Default for CleanOptions {
             leftover_grace: Duration::from_secs(24 * 60 * 60),
             slack_bytes: 1024 * 1024,
             bytes_per_second: 16 * 1024 * 1024,
+            requests_per_second: 128,
         }
     }
 }

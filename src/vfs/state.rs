@@ -61,6 +61,8 @@ pub(super) struct State {
     pub(super) has_stirred: bool,
     /// When the bucket is listed again for leftovers.
     pub(super) list_again_at: Option<Duration>,
+    /// Until then the housekeeping asks the bucket for nothing: what it has asked for is to be made up for.
+    pub(super) rests_until: Duration,
     /// The mount is ending: nothing new is begun.
     pub(super) is_closing: bool,
     /// What the cleaner has done in this mount.
@@ -114,6 +116,7 @@ impl State {
             sealed_next_ino: superblock.next_ino,
             collected: BTreeSet::new(),
             waiting: Waiting::default(),
+            rests_until: Duration::ZERO,
             ledger: Ledger::new(slack_bytes),
             idle: BTreeSet::new(),
             overtaking: Overtaking::default(),

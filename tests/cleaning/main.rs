@@ -11,6 +11,7 @@
 
 mod accidents;
 mod amounts;
+mod budget;
 mod history;
 mod store;
 mod unseen;

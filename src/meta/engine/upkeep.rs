@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use object_store::ObjectStore;
 use slatedb::admin::AdminBuilder;
 use slatedb::config::{FlushOptions, FlushType};
@@ -164,7 +166,15 @@ impl Shared {
         let first = if self.is_collector() { EARLY_COLLECTION } else { FIRST_COLLECTION };
         let mut collection = Some(Instant::now() + first);
         let mut last_work = Instant::now();
+        // One object is deleted after the other, so this may take long. Commits do not wait for it.
+        let mut collecting: Option<BoxFuture<'_, ()>> = None;
         loop {
+            let is_collected = async {
+                match &mut collecting {
+                    Some(work) => work.await,
+                    None => std::future::pending().await,
+                }
+            };
             let is_due = async {
                 match collection {
                     Some(due) => sleep_until(due).await,
@@ -174,14 +184,19 @@ impl Shared {
             tokio::select! {
                 biased;
                 () = is_closing(&mut closing) => return,
+                () = is_collected => {
+                    collecting = None;
+                    continue;
+                }
                 () = self.wake.notified() => last_work = Instant::now(),
                 changed = status.changed() => if changed.is_err() { return },
                 () = is_due => {
                     tokio::select! {
                         biased;
                         () = is_closing(&mut closing) => return,
-                        () = self.flush_and_collect() => {}
+                        () = self.flush_and_merge() => {}
                     }
+                    collecting = Some(self.collect().boxed());
                     // What was young now is garbage later, manifests last; after that nothing changes
                     // by itself.
                     let idle = last_work.elapsed();
@@ -207,7 +222,10 @@ impl Shared {
                 }
             }
             if self.newest_tables() >= settings::NEWEST_TABLES_MERGED_AT {
+                // Neither works on what the other has in hand.
+                let is_interrupted = collecting.take().is_some();
                 self.merge(Thoroughness::Usual, is_closing(&mut closing)).await;
+                collecting = is_interrupted.then(|| self.collect().boxed());
             }
             if collection.is_none() && last_work.elapsed() < settings::GARBAGE_AGE {
                 collection = Some(Instant::now() + settings::GARBAGE_AGE);
@@ -325,9 +343,8 @@ impl Shared {
         }
     }
 
-    /// As [`Shared::collect`]; the logs of a session that went quiet are no garbage before their records
-    /// are in a table.
-    async fn flush_and_collect(&self) {
+    /// What makes garbage: the logs of a session that went quiet are none before their records are in a table.
+    async fn flush_and_merge(&self) {
         let mut closing = self.closing.subscribe();
         if self.commits.swap(0, Ordering::Relaxed) > 0 {
             tokio::select! {
@@ -343,13 +360,12 @@ impl Shared {
                 }
             };
             self.merge(Thoroughness::Everything, stop).await;
-        }
-        tokio::select! {
-            () = is_closing(&mut closing) => {}
-            () = self.collect() => {}
+        } else if self.newest_tables() >= settings::NEWEST_TABLES_MERGED_AT {
+            self.merge(Thoroughness::Usual, is_closing(&mut closing)).await;
         }
     }
 
+    /// Removes what is garbage by now.
     async fn collect(&self) {
         if !self.is_writer().await {
             return;

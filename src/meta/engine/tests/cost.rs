@@ -52,6 +52,26 @@ async fn thousands_of_commits_cost_little_more_than_their_puts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn however_long_garbage_takes_opening_after_a_crash_reads_few_logs() {
+    let deletes =
+        ThrottleConfig { wait_delete_per_call: Duration::from_secs(60), ..ThrottleConfig::default() };
+    let bench = Bench::over(Arc::new(ThrottledStore::new(InMemory::new(), deletes)));
+    let engine = bench.open_as(&bench.bucket(), EngineMode::Writer, true).await.expect("opens");
+    for n in 0..3000_u32 {
+        engine.write_durable(put(n.to_be_bytes(), [0; 200])).await.expect("committed");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(engine.tables().0 <= settings::NEWEST_TABLES_MERGED_AT, "{:?}", engine.tables());
+    drop(engine);
+    let bucket = bench.bucket();
+    let before = bucket.meter().snapshot();
+    let _engine = bench.open_as(&bucket, EngineMode::Writer, false).await.expect("opens");
+    let requests = counted(&bucket, &before, "opening while garbage was being removed");
+    // A log is asked for by its end and by its rows.
+    assert!(requests < 3 * 256, "{requests}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_writer_is_silent() {
     let bench = Bench::new();
     let bucket = bench.bucket();
