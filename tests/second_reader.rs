@@ -441,6 +441,14 @@ fn it_refuses_each_segment_whose_record_says_something_else() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_says_that_it_does_not_unpack_zstandard() {
+    let bench = Bench::new("--key-file", KEY_FILE);
+    make_volume(&bench, Compression::Zstd).await;
+    bench.keep_records();
+    bench.refuses("Zstandard, which this reader does not unpack", "a volume with Zstandard");
+}
+
 #[test]
 fn it_refuses_a_metadata_object_under_another_name() {
     let bench = Bench::with_fixture();
