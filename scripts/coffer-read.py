@@ -80,7 +80,6 @@ def un_base32hex(text):
 
 
 def verified(why, verify, *args):
-    """What it gives that opens something sealed or verifies a signature."""
     try:
         return verify(*args)
     except (InvalidTag, InvalidSignature):
@@ -101,13 +100,16 @@ def show(name):
 
 FACTOR_NUMBERS = {"passphrase": 1, "key-file": 2, "recovery-code": 3}
 NO_KDF = SimpleNamespace(n=0, r=0, p=0)
-IN_HEX = re.compile("admin_public_key|vmk_commitment|salt|commitment|wrapped_.*|succession")
+IN_HEX = "admin_public_key vmk_commitment salt commitment wrapped_vmk wrapped_admin_key succession".split()
+OF_HEADER = "format features volume epoch revision created_unix_secs compression block_bytes floor earlier slots".split()
+OF_PARTS = "next_revision id label role factors kdf algorithm n r p".split()
 
 
 def header_object(pairs):
     """An object in the header, by the names of its fields."""
-    need(len(dict(pairs)) == len(pairs), "header: a field comes twice")
-    return SimpleNamespace(**{name: bytes.fromhex(value) if IN_HEX.fullmatch(name) else value for name, value in pairs})
+    names = {name for name, _ in pairs}
+    need(len(names) == len(pairs) and names <= {*IN_HEX, *OF_HEADER, *OF_PARTS}, "header: another field, or one comes twice")
+    return SimpleNamespace(**{name: bytes.fromhex(value) if name in IN_HEX else value for name, value in pairs})
 
 
 def parse_header(raw, revision):
@@ -467,11 +469,9 @@ def run(out):
     parser.add_argument("--records", type=Path, default="records", help="what `coffer inspect --records` has written")
     parser.add_argument("command", choices=["ls", "cat", "check", "object"])
     parser.add_argument("path", nargs="?", default="", help="of a file in the volume (cat), of an object (object)")
-    args, given = parser.parse_args(), {}
-    if args.passphrase_file:
-        given["passphrase"] = args.passphrase_file.read_bytes().removesuffix(b"\n")
-    if args.key_file:
-        given["key-file"] = args.key_file.read_bytes()
+    args = parser.parse_args()
+    secrets = ("passphrase", args.passphrase_file, b"\n"), ("key-file", args.key_file, b"")
+    given = {factor: path.read_bytes().removesuffix(end) for factor, path, end in secrets if path}
     bucket = Bucket(args.bucket, given)
     if args.command == "object":
         return out.write(bucket.metadata(args.path))
