@@ -10,7 +10,7 @@ chain of commits and reads every file. `object` writes the plaintext of a metada
 
 Nothing sealed is told before its tag, commitment, MAC or signature was verified. Left out: SlateDB's own files, of which only
 the sealing is opened; signatures of accepted rollbacks (`A`); counts and limits that need not hold to decrypt, but for those of
-scrypt, key epochs and blocks; the padding of segments; Zstandard; recovery codes.
+scrypt, key epochs and blocks; the padded lengths of segments; Zstandard; recovery codes.
 """
 
 import argparse
