@@ -21,6 +21,7 @@ use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/coffer-read.py");
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/v1");
 const FIXTURE_PASSPHRASE: &str = "the passphrase of the fixture";
 const KEY_FILE: &[u8] = b"the key file of a volume for the second reader";
@@ -85,9 +86,9 @@ impl Bench {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
         let python = target.join("tools/reader/bin/python");
         assert!(python.exists(), "{} is missing: run scripts/deps", python.display());
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/coffer-read.py");
+        // Isolated: it finds Python's own modules and `cryptography`, and no file beside it.
         let mut command = Command::new(python);
-        command.args([script, "vol", self.option, "secret", "--records", "records"]).args(args);
+        command.args(["-I", SCRIPT, "vol", self.option, "secret", "--records", "records"]).args(args);
         command.current_dir(self.dir.path()).output().unwrap()
     }
 
@@ -285,6 +286,16 @@ async fn make_volume(bench: &Bench, compression: Compression) {
     opened.close().await.unwrap();
 }
 
+/// A format that takes a long program to read is too large; the other tests run it without any file beside it.
+#[test]
+fn it_has_less_than_500_lines() {
+    let script = fs::read_to_string(SCRIPT).unwrap();
+    let lines = script.lines().count();
+    assert!(lines < 500, "{lines} lines");
+    let long: Vec<&str> = script.lines().filter(|line| line.chars().count() > 130).collect();
+    assert!(long.is_empty(), "longer than 130 characters: {long:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_gives_the_fixture_as_coffer_does() {
     Bench::with_fixture().agrees().await;
@@ -410,6 +421,32 @@ async fn it_follows_the_chain_of_commits_through_folded_ones() {
         fs::write(bench.path("records"), records.replace(line, &altered)).unwrap();
         bench.refuses("another hash", &format!("byte {at} of {key}"));
     }
+}
+
+#[test]
+fn it_refuses_each_segment_whose_record_says_something_else() {
+    let bench = Bench::with_fixture();
+    bench.keep_records();
+    let records = fs::read_to_string(bench.path("records")).unwrap();
+    let (segments, others): (Vec<&str>, Vec<&str>) = records.lines().partition(|line| line.starts_with("53"));
+    assert_eq!(segments.len(), bench.objects("d").len());
+    // Each alone, so that for one of them the segment is the last that was opened, without a record to compare it with.
+    for line in segments {
+        let (key, value) = line.split_once(' ').unwrap();
+        let mut value = HEXLOWER.decode(value.as_bytes()).unwrap();
+        *value.last_mut().unwrap() ^= 1;
+        let altered = format!("{key} {}", HEXLOWER.encode(&value));
+        fs::write(bench.path("records"), [&others[..], &[&altered]].concat().join("\n")).unwrap();
+        bench.refuses("is not what its record says", &format!("the commitment of {key}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_says_that_it_does_not_unpack_zstandard() {
+    let bench = Bench::new("--key-file", KEY_FILE);
+    make_volume(&bench, Compression::Zstd).await;
+    bench.keep_records();
+    bench.refuses("Zstandard, which this reader does not unpack", "a volume with Zstandard");
 }
 
 #[test]
