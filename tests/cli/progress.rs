@@ -45,7 +45,8 @@ fn shares(seen: &str, what: &str) -> Vec<u64> {
 /// What follows the last state, which is a line of its own with nothing drawn over it.
 fn after_the_last_state<'a>(seen: &'a str, what: &str) -> &'a str {
     let last = format!("{what}: [====================] 100 %");
-    let (_, rest) = seen.rsplit_once(&last).unwrap_or_else(|| panic!("never at its end: {seen:?}"));
+    assert!(seen.contains(&last), "never at its end: {seen:?}");
+    let (_, rest) = seen.rsplit_once(&last).unwrap();
     let (line, report) = rest.split_once("\r\n").unwrap();
     assert!(!rest.contains('\x1b') && line.contains(" in "), "{seen:?}");
     report
@@ -104,8 +105,8 @@ fn with_json_nothing_but_json_is_shown_on_a_terminal_either() {
     ] {
         let seen = on_a_terminal(&bench, &[args, &SLOW].concat());
         let objects: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&seen).into_iter().collect();
-        let objects = objects.unwrap_or_else(|error| panic!("{args:?}: {error}: {seen:?}"));
-        assert!(!objects.is_empty() && objects.iter().all(Value::is_object), "{args:?}: {seen:?}");
+        let is_pure = objects.is_ok_and(|all| !all.is_empty() && all.iter().all(Value::is_object));
+        assert!(is_pure, "{args:?}: {seen:?}");
     }
 }
 
