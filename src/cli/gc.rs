@@ -154,7 +154,12 @@ async fn shown<T, E>(vfs: &Vfs, work: impl Future<Output = Result<T, E>>) -> Res
     let result = loop {
         tokio::select! {
             result = &mut work => break result,
-            _ = look.tick() => progress.set_bytes(vfs.cleaned_bytes()),
+            _ = look.tick() => {
+                progress.set_bytes(vfs.cleaned_bytes());
+                if let Some(total) = vfs.to_clean_bytes() {
+                    progress.set_total(total);
+                }
+            }
         }
     };
     ended(&progress, result.is_ok());

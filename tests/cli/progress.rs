@@ -5,6 +5,7 @@ use coffer::cli::exit::Exit;
 use coffer::vfs::Caller;
 use serde_json::Value;
 
+use crate::cleaning::overwritten;
 use crate::support::Bench;
 use crate::terminal::Session;
 
@@ -91,6 +92,16 @@ fn a_repair_and_a_cleaning_end_in_a_whole_bar_and_their_report() {
         assert_eq!(shares(&seen, what).last(), Some(&100), "{seen:?}");
         assert!(after_the_last_state(&seen, what).starts_with(report), "{seen:?}");
     }
+}
+
+#[test]
+fn a_cleaning_on_a_terminal_shows_a_share_of_what_is_to_be_rewritten() {
+    let (bench, ..) = overwritten();
+    let seen = on_a_terminal(&bench, &["gc", "--now", "--fault", "bandwidth=4M"]);
+    let shown = shares(&seen, "gc");
+    assert!(shown.is_sorted() && shown.last() == Some(&100), "{shown:?} in {seen:?}");
+    assert!(shown.iter().any(|share| (1..100).contains(share)), "{shown:?} in {seen:?}");
+    assert!(after_the_last_state(&seen, "gc").starts_with("  rewritten "), "{seen:?}");
 }
 
 /// Standard output and standard error are the same terminal.
