@@ -463,7 +463,8 @@ async fn a_check_tells_beforehand_how_much_it_will_look_at_and_open() {
         let watch = |step| steps.lock().unwrap().push(step);
         let report = Box::pin(maint::check(&examined, &options, &watch)).await.unwrap();
         assert!(report.is_clean(), "{}", told(&report));
-        let steps = steps.into_inner().unwrap();
+        let mut steps = steps.into_inner().unwrap();
+        steps.retain(|step| !matches!(step, Step::Part(_)));
         let Some((Step::Begun { records, bytes }, rest)) = steps.split_first() else { panic!("{steps:?}") };
         // Root and 701 files, of which each has a name.
         assert_eq!((*records, *bytes > 0), (702 + 701, read_data), "{steps:?}");

@@ -5,6 +5,7 @@
 mod in_memory;
 
 use coffer::base::Ino;
+use coffer::meta::{Key, Record, decode, links};
 use coffer::store::Bucket;
 use coffer::vfs::{Handle, RenameMode, Vfs, VfsError, VfsOptions};
 use coffer::volume::{self, OpenOptions, Opened};
@@ -50,6 +51,30 @@ async fn a_reader_follows_commits_changes_nothing_and_sends_no_writes() {
     reader.close().await.unwrap();
     let meter = bucket.meter().snapshot();
     assert_eq!((meter.puts, meter.deletes), (0, 0));
+    writer.close().await.unwrap();
+}
+
+/// What the reader is asked for after the superblock may be of a commit that is newer than the superblock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_meets_a_newer_commit_while_it_opens_does_not_refuse_the_volume() {
+    let world = World::new().await;
+    let (writer, _) = open(&world, false).await;
+    put(&writer.vfs, b"one", b"1").await;
+    writer.vfs.sync_all().await.unwrap();
+    let examined = volume::examine(world.bucket(), &factors(), OpenOptions::default()).await.unwrap();
+    let engine = examined.engine.as_ref().unwrap();
+    let superblock = engine.get(&Key::Super.encode()).await.unwrap().unwrap();
+    let Record::Super(superblock) = decode(&Key::Super, &superblock).unwrap() else {
+        panic!("another record")
+    };
+
+    put(&writer.vfs, b"two", b"2").await;
+    writer.vfs.sync_all().await.unwrap();
+    engine.refresh().await.unwrap();
+    let newer = Key::Commit(superblock.commit + 1).encode();
+    assert!(engine.get(&newer).await.unwrap().is_some(), "the reader has gone on");
+    links::walk(engine, examined.vault.ring(), &superblock, None).await.unwrap();
+    examined.close().await;
     writer.close().await.unwrap();
 }
 

@@ -2,41 +2,19 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::BTreeSet;
+#[path = "support/named.rs"]
+mod named;
+
 use std::fs;
 use std::path::Path;
+
+use named::{functions, tests_named_in};
 
 /// The rows, by letter and how many.
 const ROWS: [(char, usize); 4] = [('A', 11), ('B', 10), ('C', 11), ('D', 16)];
 
 fn page() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/THREATS.md")).unwrap()
-}
-
-/// The names of all functions in sources and tests.
-fn functions() -> BTreeSet<String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut folders: Vec<_> = ["src", "tests", "fuse-tests"].map(|folder| root.join(folder)).into();
-    let mut names = BTreeSet::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(path).unwrap();
-                let name = |part: &str| part.split(['(', '<']).next().unwrap_or_default().trim().to_owned();
-                names.extend(text.split("fn ").skip(1).map(name));
-            }
-        }
-    }
-    names
-}
-
-/// What is between backticks and looks like the name of a test.
-fn tests_named_in(text: &str) -> impl Iterator<Item = &str> {
-    let quoted = text.split('`').skip(1).step_by(2);
-    quoted.filter(|name| name.matches('_').count() >= 3 && !name.contains([' ', '/', '-', '.', '=']))
 }
 
 /// The rows after which a test is named: `b4_c2_…` after two.

@@ -126,6 +126,19 @@ pub enum Command {
     Probe(probe::ProbeArgs),
 }
 
+impl Command {
+    /// Whether long work ends in what a program reads.
+    #[must_use]
+    pub const fn is_for_program(&self) -> bool {
+        match self {
+            Self::Check(args) => args.json,
+            Self::Repair(args) => args.json,
+            Self::Gc(args) => args.json,
+            _ => false,
+        }
+    }
+}
+
 fn overview() -> String {
     format!(
         "\

@@ -103,13 +103,22 @@ pub async fn examine(
 pub async fn look(examined: &Examined, options: &CheckOptions) -> CommandResult<Report> {
     let work = Progress::start("check");
     let report = maint::check(examined, options, &|step| tell(&work, step)).await;
-    work.finish();
+    ended(&work, report.is_ok());
     report.map_err(|e| explain::maint(&e))
+}
+
+/// Ends showing how far it is, before a report or an error follows.
+pub fn ended(work: &Progress, is_complete: bool) {
+    match is_complete {
+        true => work.complete(),
+        false => work.finish(),
+    }
 }
 
 /// Notes how far it is.
 pub fn tell(work: &Progress, step: Step) {
     match step {
+        Step::Part(part) => work.set_part(part.word()),
         Step::Begun { records, bytes } => work.begin(records, bytes),
         Step::Records(count) => work.set_records(count),
         Step::Bytes(bytes) => work.set_bytes(bytes),

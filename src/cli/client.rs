@@ -75,9 +75,14 @@ pub async fn ask(entry: &MountEntry, request: &Request) -> CommandResult<Value> 
         }
     });
     let answer = answer.await;
-    if answer.is_ok() && !matches!(request, Request::Clean { .. }) {
-        work.set_left(0);
+    match (&answer, request) {
+        // What it has done follows as a report.
+        (Ok(_), Request::Clean { .. }) => work.complete(),
+        (Ok(_), _) => {
+            work.set_left(0);
+            work.finish();
+        }
+        (Err(_), _) => work.finish(),
     }
-    work.finish();
     answer.map_err(|e| explain::control(&e))
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::check::ended;
 use super::client::{ask, mounts};
 use super::error::{CommandError, CommandResult, sentence, stdout_error};
 use super::exit::Exit;
@@ -146,17 +147,22 @@ fn with_volume<T>(
 }
 
 /// Does `work`, and shows how far it is.
-async fn shown<T>(vfs: &Vfs, work: impl Future<Output = T>) -> T {
+async fn shown<T, E>(vfs: &Vfs, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let progress = Progress::start("gc");
     let mut look = tokio::time::interval(LOOK_EVERY);
     tokio::pin!(work);
     let result = loop {
         tokio::select! {
             result = &mut work => break result,
-            _ = look.tick() => progress.set_bytes(vfs.cleaned_bytes()),
+            _ = look.tick() => {
+                progress.set_bytes(vfs.cleaned_bytes());
+                if let Some(total) = vfs.to_clean_bytes() {
+                    progress.set_total(total);
+                }
+            }
         }
     };
-    progress.finish();
+    ended(&progress, result.is_ok());
     result
 }
 

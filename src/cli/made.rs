@@ -1,7 +1,6 @@
 //! How far a piece of work is: what is done, how fast, how long the rest takes. In words and as JSON.
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -13,7 +12,7 @@ const WINDOW: Duration = Duration::from_secs(15);
 /// Looks that are remembered.
 const LOOKS_MAX: usize = 128;
 /// Characters of a bar.
-const BAR_WIDTH: u64 = 20;
+const BAR_WIDTH: usize = 20;
 
 /// How far it is.
 #[derive(Debug)]
@@ -22,6 +21,8 @@ pub struct Made {
     begun: Instant,
     /// What is being done at present; empty if there is only one thing.
     pub step: String,
+    /// What is being looked at; empty if that is not told.
+    pub part: &'static str,
     /// Files done.
     pub files: u64,
     /// Bytes done.
@@ -45,6 +46,7 @@ impl Made {
             what,
             begun: now,
             step: String::new(),
+            part: "",
             files: 0,
             bytes: 0,
             total: None,
@@ -108,18 +110,53 @@ impl Made {
         bytes.or_else(|| self.records_total.map(|total| (self.records, total)))
     }
 
-    /// One line: `export: [=====>    ] 12 files, 1.0 GiB of 4.0 GiB, 30 MiB/s, about 1 min 42 s left`.
+    /// How much of it is done, in hundredths. All is only done when it has ended, so that there are never more than 99.
+    fn percent(&self) -> Option<u64> {
+        let (done, total) = self.measure().filter(|(_, total)| *total > 0)?;
+        Some(((u128::from(done) * 100 / u128::from(total)) as u64).min(99))
+    }
+
+    /// One line for a terminal: `export: [=====     ] 25 %, 12 files, 1.0 GiB of 4.0 GiB, 30 MiB/s, about 1 min 42 s left`.
+    #[must_use]
+    pub fn bar_line(&self, now: Instant) -> String {
+        let drawn = self.percent().map_or(String::new(), |percent| format!("{} {percent} %, ", bar(percent)));
+        format!("{}: {drawn}{}", self.what, self.details(now))
+    }
+
+    /// The same without a bar, for logs.
     #[must_use]
     pub fn line(&self, now: Instant) -> String {
-        let mut text = format!("{}: ", self.what);
-        if let Some((done, total)) = self.measure().filter(|(_, total)| *total > 0) {
-            let full = (u128::from(done.min(total)) * u128::from(BAR_WIDTH) / u128::from(total)) as u64;
-            let (full, rest) = (full as usize, (BAR_WIDTH - full) as usize);
-            let _ = write!(text, "[{}{}] ", "=".repeat(full), " ".repeat(rest));
+        let share = self.percent().map_or(String::new(), |percent| format!("{percent} %, "));
+        format!("{}: {share}{}", self.what, self.details(now))
+    }
+
+    /// How it has ended: `check: [==========] 100 %, 12,345 records in 0.8 s`.
+    #[must_use]
+    pub fn last_line(&self, now: Instant) -> String {
+        let mut parts = vec![format!("{} 100 %", bar(100))];
+        if !self.step.is_empty() {
+            parts.push(self.step.clone());
         }
+        if self.files > 0 {
+            parts.push(show_count(self.files, "file", "files"));
+        }
+        if self.records > 0 {
+            parts.push(show_count(self.records, "record", "records"));
+        }
+        if self.bytes > 0 {
+            parts.push(show_size(self.bytes));
+        }
+        let took = show_duration(now.saturating_duration_since(self.begun));
+        format!("{}: {} in {took}", self.what, parts.join(", "))
+    }
+
+    fn details(&self, now: Instant) -> String {
         let mut parts = Vec::new();
         if !self.step.is_empty() {
             parts.push(self.step.clone());
+        }
+        if !self.part.is_empty() {
+            parts.push(self.part.to_owned());
         }
         if self.files > 0 {
             parts.push(show_count(self.files, "file", "files"));
@@ -148,7 +185,7 @@ impl Made {
             Some(left) => parts.push(format!("about {} left", show_duration(left))),
             None => parts.push(format!("for {}", show_duration(now.saturating_duration_since(self.begun)))),
         }
-        text + &parts.join(", ")
+        parts.join(", ")
     }
 
     /// The same for programs. (`docs/OPERATING.md`, "Long work")
@@ -157,6 +194,7 @@ impl Made {
         json!({
             "what": self.what,
             "step": self.step,
+            "part": self.part,
             "files": self.files,
             "bytes": self.bytes,
             "total_bytes": self.total,
@@ -176,6 +214,12 @@ impl Made {
         let took = show_duration(now.saturating_duration_since(self.begun));
         format!("{}, {} in {took}", show_count(self.files, "file", "files"), show_size(self.bytes))
     }
+}
+
+/// A bar that is full to so many hundredths.
+fn bar(percent: u64) -> String {
+    let full = (percent.min(100) as usize * BAR_WIDTH) / 100;
+    format!("[{}{}]", "=".repeat(full), " ".repeat(BAR_WIDTH - full))
 }
 
 /// So many in this time, as a number a second; none before there is anything to tell.
@@ -198,8 +242,10 @@ mod tests {
         made.total = Some(40 << 20);
         made.bytes = 10 << 20;
         made.files = 2;
-        let want = "export: [=====               ] 2 files, 10.0 MiB of 40.0 MiB, 1.0 MiB/s, about 30 s left";
-        assert_eq!(made.line(begun + SECOND * 10), want);
+        let details = "2 files, 10.0 MiB of 40.0 MiB, 1.0 MiB/s, about 30 s left";
+        let now = begun + SECOND * 10;
+        assert_eq!(made.bar_line(now), format!("export: [=====               ] 25 %, {details}"));
+        assert_eq!(made.line(now), format!("export: 25 %, {details}"), "a log has no bars");
         assert_eq!(made.summary(begun + SECOND * 10), "2 files, 10.0 MiB in 10 s");
         let object = made.object(begun + SECOND * 10, true);
         assert_eq!((&object["rate"], &object["time_left"]), (&json!(1 << 20), &json!(30.0)));
@@ -211,19 +257,34 @@ mod tests {
         let begun = Instant::now();
         let mut made = Made::begun("check".into(), begun);
         made.begin(40_000, 0, begun);
-        made.records = 10_000;
-        let want =
-            "check: [=====               ] 10,000 of about 40,000 records, 1,000 records/s, about 30 s left";
-        assert_eq!(made.line(begun + SECOND * 10), want);
+        (made.records, made.part) = (10_000, "names");
+        let want = "check: [=====               ] 25 %, names, 10,000 of about 40,000 records, 1,000 records/s, about 30 s left";
+        assert_eq!(made.bar_line(begun + SECOND * 10), want);
         let object = made.object(begun + SECOND * 10, false);
         assert_eq!((&object["records"], &object["total_records"]), (&json!(10_000), &json!(40_000)));
         assert_eq!((&object["record_rate"], &object["time_left"]), (&json!(1_000), &json!(30.0)));
         // A second look begins at nothing.
         made.begin(40_000, 100 << 20, begun + SECOND * 20);
         (made.records, made.bytes) = (40_000, 50 << 20);
-        let want = "check: [==========          ] look 2, 40,000 of about 40,000 records, 50.0 MiB of 100 MiB, 5.0 MiB/s, \
+        let want = "check: [==========          ] 50 %, look 2, names, 40,000 of about 40,000 records, 50.0 MiB of 100 MiB, 5.0 MiB/s, \
                     about 10 s left";
-        assert_eq!(made.line(begun + SECOND * 30), want);
+        assert_eq!(made.bar_line(begun + SECOND * 30), want);
+    }
+
+    #[test]
+    fn all_is_done_at_the_end_and_not_before() {
+        let begun = Instant::now();
+        let mut made = Made::begun("check".into(), begun);
+        made.begin(7, 0, begun);
+        // There were more than the volume tells.
+        (made.records, made.part) = (9, "segments");
+        let want = "check: [=================== ] 99 %, segments, 9 of about 7 records, 9 records/s, about 0.0 s left";
+        assert_eq!(made.bar_line(begun + SECOND), want);
+        let want = "check: [====================] 100 %, 9 records in 2.0 s";
+        assert_eq!(made.last_line(begun + SECOND * 2), want);
+        // So is what nobody could foretell.
+        let want = "gc: [====================] 100 % in 2.0 s";
+        assert_eq!(Made::begun("gc".into(), begun).last_line(begun + SECOND * 2), want);
     }
 
     #[test]

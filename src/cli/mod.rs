@@ -92,7 +92,7 @@ fn dispatch(cli: Cli) -> CommandResult {
     if !matches!(cli.command, Command::Mount(_)) {
         cli.log.start(None, false)?;
     }
-    cli.progress.choose();
+    cli.progress.choose(cli.command.is_for_program());
     sys::protect_memory();
     sys::keep_pages_small();
     match cli.command {

@@ -23,7 +23,7 @@ const DRAW_EVERY: Duration = Duration::from_millis(200);
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Show {
-    /// A bar on a terminal, elsewhere a line every ten seconds.
+    /// A bar on a terminal, elsewhere a line every ten seconds; nothing with --json.
     #[default]
     Auto,
     /// An object of JSON on standard error, each second and at the end.
@@ -63,9 +63,14 @@ pub fn say(line: &str) {
 }
 
 impl ProgressArgs {
-    /// Has everything that follows in this process shown so. Only the first call has an effect.
-    pub fn choose(self) {
-        let _ = CHOSEN.set(self.progress);
+    /// Has everything that follows in this process shown so; not at all, unless it was asked for, where a program reads what
+    /// comes out. Only the first call has an effect.
+    pub fn choose(self, is_for_program: bool) {
+        let shown = match self.progress {
+            Show::Auto if is_for_program => Show::None,
+            shown => shown,
+        };
+        let _ = CHOSEN.set(shown);
     }
 }
 
@@ -94,7 +99,7 @@ impl Way {
         match CHOSEN.get().copied().unwrap_or_default() {
             Show::Json => Self::Objects,
             Show::None => Self::Nothing,
-            Show::Auto if std::io::stderr().is_terminal() => Self::Bar,
+            Show::Auto if is_drawable() => Self::Bar,
             Show::Auto => Self::Lines,
         }
     }
@@ -118,6 +123,9 @@ impl Progress {
         let made = Mutex::new(Made::begun(what.into(), Instant::now()));
         let progress = Self(Arc::new(Inner { way, bar, made, teller: Mutex::default() }));
         *LATEST.lock() = Arc::downgrade(&progress.0);
+        if way == Way::Bar {
+            progress.0.show();
+        }
         if let Ok(runtime) = Handle::try_current() {
             *progress.0.teller.lock() = Some(runtime.spawn(watch(Arc::downgrade(&progress.0), way)));
         }
@@ -137,6 +145,11 @@ impl Progress {
     /// Says what is being done at present.
     pub fn note(&self, step: impl Into<String>) {
         self.0.made.lock().step = step.into();
+    }
+
+    /// Says what is being looked at.
+    pub fn set_part(&self, part: &'static str) {
+        self.0.made.lock().part = part;
     }
 
     /// A look begins at so many records, in which so many bytes are opened; what an earlier one has done is done again.
@@ -175,6 +188,14 @@ impl Progress {
         self.0.made.lock().summary(Instant::now())
     }
 
+    /// Ends what has succeeded: as [`Self::finish`], and on a terminal the last state stays, above what follows.
+    pub fn complete(&self) {
+        self.finish();
+        if self.0.way == Way::Bar {
+            tell(&self.0.made.lock().last_line(Instant::now()));
+        }
+    }
+
     /// Ends it: removes the bar, or tells for the last time.
     pub fn finish(&self) {
         if let Some(teller) = self.0.teller.lock().take() {
@@ -202,11 +223,7 @@ impl Inner {
         let mut made = self.made.lock();
         made.look(now);
         match self.way {
-            Way::Bar => {
-                self.bar.set_length(made.total.unwrap_or(0));
-                self.bar.set_position(made.bytes);
-                self.bar.set_message(made.line(now));
-            }
+            Way::Bar => self.bar.set_message(made.bar_line(now)),
             Way::Lines => tell(&made.line(now)),
             Way::Objects => tell(&made.object(now, false).to_string()),
             Way::Nothing => {}
@@ -218,7 +235,7 @@ impl Inner {
         let line = self.made.lock().line(Instant::now());
         match self.way {
             Way::Objects => self.show(),
-            _ => self.bar.suspend(|| tell(&line)),
+            Way::Bar | Way::Lines | Way::Nothing => self.bar.suspend(|| tell(&line)),
         }
     }
 }
@@ -234,6 +251,12 @@ async fn watch(work: Weak<Inner>, way: Way) {
         let Some(work) = work.upgrade() else { return };
         if is_asked { work.show_once() } else { work.show() }
     }
+}
+
+/// Whether standard error is a terminal on which something can be drawn again in its place.
+fn is_drawable() -> bool {
+    let is_able = std::env::var_os("TERM").is_some_and(|term| term != "dumb");
+    is_able && std::io::stderr().is_terminal()
 }
 
 fn bar() -> ProgressBar {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::check::{end, examine, finding_json, open_options, print_findings, summary, tell};
+use super::check::{end, ended, examine, finding_json, open_options, print_findings, summary, tell};
 use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::open::{SourceArgs, obtain_factors};
@@ -95,7 +95,7 @@ pub fn run(args: &RepairArgs) -> CommandResult {
 async fn prepare(examined: &Examined, how: &RepairOptions, args: &RepairArgs) -> CommandResult<Option<Plan>> {
     let work = Progress::start("check");
     let plan = maint::plan(examined, how, &|step| tell(&work, step)).await;
-    work.finish();
+    ended(&work, plan.is_ok());
     let plan = plan.map_err(|e| explain::maint(&e))?;
     if args.dry_run {
         show(&plan.deeds, args.json).map_err(|e| stdout_error(&e))?;
@@ -143,7 +143,7 @@ async fn carry_out(
         volume::seize(bucket, factors, options).await.map_err(|e| explain::volume(&e, factors))?;
     let work = Progress::start("repair");
     let repaired = maint::repair(&mut seized, how, plan, &|step| tell(&work, step)).await;
-    work.finish();
+    ended(&work, repaired.is_ok());
     let closed = seized.close().await;
     let outcome = repaired.map_err(|e| explain::maint(&e))?;
     closed.map_err(|e| explain::volume(&e, factors))?;

@@ -50,7 +50,7 @@ impl Weight {
     }
 
     /// What is left of it after a rewrite, at most.
-    fn kept(&self) -> u64 {
+    pub fn kept(&self) -> u64 {
         self.live.min(self.len.into())
     }
 }

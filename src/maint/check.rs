@@ -45,6 +45,8 @@ impl Default for CheckOptions {
 /// How far a check is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// This is looked at from now on.
+    Part(Part),
     /// A look begins, perhaps anew. As far as the volume tells, so many inodes and names are to be looked at, and so many
     /// sealed bytes to be opened.
     Begun {
@@ -57,6 +59,47 @@ pub enum Step {
     Records(u64),
     /// So many sealed bytes have been opened.
     Bytes(u64),
+}
+
+/// What a check looks at, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The superblock and the chain of commits.
+    History,
+    /// Which segments and other objects there are.
+    Objects,
+    /// Inodes, without their contents.
+    Inodes,
+    /// Inodes, with all of their contents.
+    Contents,
+    /// Names in directories.
+    Names,
+    /// What refers to segments, and whether those that are missing are so still.
+    Segments,
+    /// Headers with their keys.
+    Headers,
+    /// Heads and footers of segments.
+    Frames,
+    /// The objects that records are in.
+    Metadata,
+}
+
+impl Part {
+    /// In words.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::History => "history",
+            Self::Objects => "objects",
+            Self::Inodes => "inodes",
+            Self::Contents => "contents",
+            Self::Names => "names",
+            Self::Segments => "segments",
+            Self::Headers => "headers",
+            Self::Frames => "heads of segments",
+            Self::Metadata => "metadata",
+        }
+    }
 }
 
 /// Told how far a check is.
@@ -208,9 +251,12 @@ async fn without_records(
 ) -> Result<Report, MaintError> {
     let mut findings = Findings::new(options.findings_max);
     findings.add(Subject::Volume, Problem::RecordsUnreadable { why });
+    watch(Step::Part(Part::Objects));
     let listing = Listing::take(&volume.vault, &mut Segments::default(), &mut findings).await?;
     watch(Step::Begun { records: 0, bytes: listing.meta_bytes() });
+    watch(Step::Part(Part::Headers));
     listing.check_headers(&volume.vault, &mut findings).await?;
+    watch(Step::Part(Part::Metadata));
     listing.open_meta(&volume.vault, &mut findings, |bytes| watch(Step::Bytes(bytes))).await?;
     let totals = Totals { objects: listing.objects, object_bytes: listing.bytes, ..Totals::default() };
     let (findings, counts) = (findings.kept, findings.counts);
@@ -250,7 +296,9 @@ impl Survey<'_> {
         newest: impl AsyncFn() -> Result<Option<Engine>, MaintError>,
     ) -> Result<(), MaintError> {
         let vault = self.source.vault.clone();
+        self.begin(Part::History);
         self.look_at_history().await?;
+        self.begin(Part::Objects);
         self.segments.load(&self.source.engine, &vault, &mut self.findings).await?;
         let listing = Listing::take(&vault, &mut self.segments, &mut self.findings).await?;
         (self.totals.objects, self.totals.object_bytes) = (listing.objects, listing.bytes);
@@ -262,9 +310,12 @@ impl Survey<'_> {
             self.segments.forgive_overtaken(&newest).await?;
         }
         let mut reader = options.read_data.then(|| DataReader::new(vault.clone()));
+        self.begin(if reader.is_some() { Part::Contents } else { Part::Inodes });
         Box::pin(self.look_at_inodes(reader.as_mut())).await?;
+        self.begin(Part::Names);
         self.look_at_entries().await?;
         (self.watch)(Step::Records(self.records));
+        self.begin(Part::Segments);
         self.look_at_overlaps().await?;
         self.look_for_strays().await?;
         // Once more, for segments that only files know of.
@@ -277,12 +328,17 @@ impl Survey<'_> {
         let (commit, is_held) = self.held();
         self.segments.judge(commit, is_held, &mut self.findings);
         self.judge_totals();
+        self.begin(Part::Headers);
         listing.check_headers(&vault, &mut self.findings).await?;
         if let Some(reader) = reader {
             Box::pin(self.finish_reading(reader, &listing, newest)).await?;
         }
         std::mem::take(&mut self.lost).tell(&mut self.findings);
         Ok(())
+    }
+
+    fn begin(&self, part: Part) {
+        (self.watch)(Step::Part(part));
     }
 
     /// Tells how much there is to look at and to open.
@@ -312,7 +368,9 @@ impl Survey<'_> {
         listing: &Listing,
         newest: impl AsyncFn() -> Result<Option<Engine>, MaintError>,
     ) -> Result<(), MaintError> {
-        let (mut lost, bytes, opened) = reader.finish().await?;
+        self.begin(Part::Contents);
+        let watch = self.watch;
+        let (mut lost, bytes, opened) = reader.finish(|opened| watch(Step::Bytes(opened))).await?;
         self.totals.read_bytes = bytes;
         self.tell_bytes(opened);
         if lost.len() > 0
@@ -327,9 +385,10 @@ impl Survey<'_> {
             lost.retain(|id| !gone.contains(&id));
         }
         lost.tell(&mut self.findings);
+        self.begin(Part::Frames);
         self.look_at_frames().await?;
+        self.begin(Part::Metadata);
         let vault = &self.source.vault;
-        let watch = self.watch;
         listing.open_meta(vault, &mut self.findings, |more| watch(Step::Bytes(opened + more))).await
     }
 

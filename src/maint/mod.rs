@@ -28,7 +28,7 @@ mod segments;
 mod tree;
 mod words;
 
-pub use check::{CheckOptions, Report, Step, Totals, Watch, check};
+pub use check::{CheckOptions, Part, Report, Step, Totals, Watch, check};
 pub use error::MaintError;
 pub use finding::{Finding, LostBecause, Problem, Severity, Subject};
 pub use mender::Deed;

@@ -127,13 +127,16 @@ impl DataReader {
         Ok(())
     }
 
-    /// Waits for everything; gives what does not read, how many bytes do, and how many the blocks have.
-    pub(super) async fn finish(mut self) -> Result<(Lost, u64, u64), MaintError> {
+    /// Waits for everything, and tells each time how many bytes are done with; gives what does not read, how many bytes do,
+    /// and how many the blocks have.
+    pub(super) async fn finish(mut self, tell: impl Fn(u64)) -> Result<(Lost, u64, u64), MaintError> {
         while let Some(batch) = self.batches.pop_front() {
             self.send(batch).await?;
+            tell(self.opened);
         }
         while !self.tasks.is_empty() {
             self.take_in().await?;
+            tell(self.opened);
         }
         Ok((self.lost, self.bytes, self.opened))
     }

@@ -84,20 +84,21 @@ impl Vfs {
 
     /// Copies what lives in these segments into new ones, and hands it over to the next commit.
     pub(super) async fn copy_live(&self, surveys: &[Survey]) -> Result<Copied, VfsError> {
-        let (mut copies, mut segments) = (Vec::new(), 0);
+        let (mut copies, mut segments, mut read_bytes) = (Vec::new(), 0, 0);
         for survey in surveys {
             if let Some(read) = self.read_live(survey).await? {
                 segments += 1;
+                let bytes: usize = read.iter().map(|copy| copy.stored.len()).sum();
+                self.state.lock().cleaned.read_bytes += bytes as u64;
+                read_bytes += bytes as u64;
                 copies.extend(read);
             }
         }
-        let read_bytes: usize = copies.iter().map(|copy| copy.stored.len()).sum();
         let written_bytes = self.write_copies(arranged(copies)).await?;
         let mut state = self.state.lock();
         state.cleaned.rewritten_count += segments;
-        state.cleaned.read_bytes += read_bytes as u64;
         state.cleaned.written_bytes += written_bytes;
-        Ok(Copied { segments, bytes: read_bytes as u64 + written_bytes })
+        Ok(Copied { segments, bytes: read_bytes + written_bytes })
     }
 
     /// Live bytes cleaned in one round: a new segment needs room for its footer beside them.

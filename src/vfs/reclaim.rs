@@ -114,6 +114,15 @@ impl Vfs {
         Ok(found)
     }
 
+    /// Notes how much there is to be rewritten: what is alive is read and written.
+    fn foretell_cleaning(&self) {
+        let mut state = self.state.lock();
+        let plan = state.ledger.plan(self.cleaning_room());
+        let kept: u64 = plan.iter().flat_map(|pick| &pick.victims).map(|(_, weight)| weight.kept()).sum();
+        let done = state.cleaned.read_bytes + state.cleaned.written_bytes;
+        state.to_clean_bytes = (kept > 0).then(|| done + 2 * kept);
+    }
+
     /// An account of all segments, made for the occasion.
     async fn whole_ledger(&self) -> Result<(Ledger, u64), VfsError> {
         let mut ledger = Ledger::new(self.options.clean.slack_bytes);
@@ -155,6 +164,7 @@ impl Vfs {
         let before = self.state.lock().cleaned.clone();
         let leftovers = self.note_leftovers().boxed().await?;
         while !self.scan_segments().boxed().await? {}
+        self.foretell_cleaning();
         while self.clean_round().boxed().await?.is_some() {}
         while self.fold_history().boxed().await? {
             self.commit(false, false).await?;

@@ -67,6 +67,8 @@ pub(super) struct State {
     pub(super) is_closing: bool,
     /// What the cleaner has done in this mount.
     pub(super) cleaned: Cleaned,
+    /// How many bytes it will about have read and written when the cleaning that somebody has asked for ends.
+    pub(super) to_clean_bytes: Option<u64>,
     /// The open group's number: that of its commit, plus one for each group before that became part of the next.
     pub(super) group: u64,
     /// The last group that is committed.
@@ -127,6 +129,7 @@ impl State {
             list_again_at: None,
             is_closing: false,
             cleaned: Cleaned::default(),
+            to_clean_bytes: None,
             group: superblock.commit + 1,
             settled_group: superblock.commit,
             is_committing: false,

@@ -98,6 +98,13 @@ impl Vfs {
         state.cleaned.read_bytes + state.cleaned.written_bytes
     }
 
+    /// How many bytes that will about be when the cleaning ends that was asked for last; `None` until it knows, and where
+    /// nothing is to be rewritten. What turns out not to be worth it is counted, too.
+    #[must_use]
+    pub fn to_clean_bytes(&self) -> Option<u64> {
+        self.state.lock().to_clean_bytes
+    }
+
     /// Number and hash of the last commit.
     #[must_use]
     pub fn head(&self) -> (u64, [u8; 32]) {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use coffer::vfs::Handle;
 use object_store::ObjectStoreExt;
+use object_store::path::Path;
 
-use crate::world::{BLOCK, DAY, Workload, World, contents, small_segments, sparse_file};
+use crate::world::{BLOCK, DAY, Workload, World, contents, make, small_segments, sparse_file};
 
 #[tokio::test]
 async fn a_damaged_block_is_left_where_it_is_and_told_of() {
@@ -124,5 +125,33 @@ async fn an_unmount_in_the_middle_of_cleaning_leaves_nothing_unknown() {
     let plan = opened.vfs.reclaimable().await.unwrap();
     assert_eq!((plan.leftovers.count, plan.noted_leftovers.count), (0, 1), "{plan:?}");
     assert!(contents(&opened.vfs, ino).await == data);
+    opened.close().await.unwrap();
+}
+
+/// The bucket does not list until the mount that came after the crash has gone as well, in an orderly way.
+#[tokio::test(start_paused = true)]
+async fn what_a_crash_left_is_found_also_if_the_next_mount_ends_before_it_has_looked() {
+    let world = World::new(small_segments()).await;
+    let crashed = world.mount().await;
+    let ino = make(&crashed.vfs, "a", &[1; 100]).await;
+    crashed.vfs.sync_all().await.unwrap();
+    drop(crashed);
+    let left = Path::from("d/00/00000000000000000000000000");
+    world.store.inner.put(&left, vec![1; 1000].into()).await.unwrap();
+
+    world.store.listings.shut();
+    let hurried = world.mount().await;
+    world.store.listings.met().await;
+    hurried.close().await.unwrap();
+    world.store.listings.open();
+
+    let opened = world.mount().await;
+    opened.vfs.sweep(false).await.unwrap();
+    let plan = opened.vfs.reclaimable().await.unwrap();
+    assert_eq!((plan.leftovers.count, plan.noted_leftovers.count), (0, 1), "{plan:?}");
+    world.clock.advance(DAY);
+    opened.vfs.reclaim().await.unwrap();
+    assert!(!world.segments().await.contains_key(&left), "its room is given back");
+    assert_eq!(contents(&opened.vfs, ino).await, [1; 100]);
     opened.close().await.unwrap();
 }

@@ -90,6 +90,8 @@ pub struct TestStore {
     pub record_puts: Gate,
     /// Behind which segments are in the bucket, and nobody has been told.
     pub segment_acks: Gate,
+    /// Before listings of segments.
+    pub listings: Arc<Gate>,
     pub requests: Arc<Requests>,
     lies: parking_lot::Mutex<Vec<Path>>,
 }
@@ -181,7 +183,16 @@ impl ObjectStore for TestStore {
         let wanted = prefix.cloned().unwrap_or_default();
         let lies =
             lies.into_iter().filter(move |path| path.prefix_matches(&wanted)).map(move |path| Ok(meta(path)));
-        self.inner.list(prefix).chain(futures::stream::iter(lies)).boxed()
+        let listed = self.inner.list(prefix).chain(futures::stream::iter(lies)).boxed();
+        if prefix.is_none_or(|prefix| prefix.as_ref() != "d") {
+            return listed;
+        }
+        let gate = Arc::clone(&self.listings);
+        let passed = async move {
+            gate.pass().await;
+            listed
+        };
+        futures::stream::once(passed).flatten().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

@@ -9,7 +9,7 @@ use crate::support::Bench;
 const BLOCK: usize = 65_536;
 
 /// A volume with one file, three quarters of which have been written twice.
-fn overwritten() -> (Bench, Ino, Vec<u8>) {
+pub(crate) fn overwritten() -> (Bench, Ino, Vec<u8>) {
     let bench = Bench::with_volume();
     let mut data: Vec<u8> = (0..256 * BLOCK).map(|at| (at / 1000) as u8).collect();
     let ino = bench.change(async |vfs| {

@@ -9,6 +9,7 @@ mod help;
 mod import;
 mod keys;
 mod maintenance;
+mod progress;
 mod refusals;
 mod rotation;
 mod snapshot;

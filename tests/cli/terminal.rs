@@ -7,30 +7,40 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, tcgetattr};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use coffer::cli::exit::Exit;
 
 use crate::support::{Bench, PASSPHRASE};
 
+/// Wide enough for any line of the tests.
+const COLUMNS: u16 = 200;
+
 /// The command on a terminal of its own, and the other end of that terminal.
-struct Session {
+pub(crate) struct Session {
     child: Child,
     master: File,
     seen: String,
 }
 
 impl Session {
-    fn start(bench: &Bench, args: &[&str]) -> Self {
+    pub(crate) fn start(bench: &Bench, args: &[&str]) -> Self {
+        Self::start_on("xterm", bench, args)
+    }
+
+    /// On a terminal of this kind.
+    pub(crate) fn start_on(kind: &str, bench: &Bench, args: &[&str]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
+        let size = Winsize { ws_row: 24, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&master, size).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
         let slave: OwnedFd = File::options().read(true).write(true).open(name).unwrap().into();
         let stdio = || Stdio::from(slave.try_clone().unwrap());
         let mut command = Command::new("setsid");
         command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_coffer")]).args(args);
-        command.current_dir(bench.path("")).env_clear().env("HOME", bench.path("home"));
+        command.current_dir(bench.path("")).env_clear().env("HOME", bench.path("home")).env("TERM", kind);
         let child = command.stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
         Self { child, master: File::from(master), seen: String::new() }
     }
@@ -61,7 +71,7 @@ impl Session {
     }
 
     /// The rest of the output and the exit code.
-    fn end(mut self) -> (String, i32) {
+    pub(crate) fn end(mut self) -> (String, i32) {
         let mut bytes = [0; 1024];
         // The terminal's other end gives EIO once nobody has it open any more.
         while let Ok(count @ 1..) = self.master.read(&mut bytes) {
