@@ -49,7 +49,7 @@ fn main() {
     let asked = asked();
     let mut measured = Vec::new();
     println!(
-        "{:>9}  {:>8}  {:<18} {:>9} {:>9} {:>8}",
+        "{:>9}  {:>8}  {:<24} {:>9} {:>9} {:>8}",
         "files", "memory", "stage", "rss MiB", "peak MiB", "s"
     );
     for memory in &asked.memory {
@@ -61,14 +61,14 @@ fn main() {
             ));
         }
     }
-    println!("\n{:>9}  {:>8}  {:<18} {:>9}", "files", "memory", "most of", "peak MiB");
+    println!("\n{:>9}  {:>8}  {:<24} {:>9}", "files", "memory", "most of", "peak MiB");
     let mut has_passed = true;
     for (files, memory, peaks) in measured {
         for (who, peak) in peaks {
             let limit = limit_of(memory, who) + BEYOND_BYTES;
             has_passed &= peak <= limit;
             let verdict = if peak <= limit { "" } else { "  over!" };
-            println!("{files:>9}  {memory:>8}  {who:<18} {:>9}{verdict}", peak / MIB);
+            println!("{files:>9}  {memory:>8}  {who:<24} {:>9}{verdict}", peak / MIB);
         }
     }
     assert!(has_passed, "a process took more than its --memory and {} MiB", BEYOND_BYTES / MIB);

@@ -21,6 +21,8 @@ pub(crate) fn forget_peak(pid: u32) {
 /// Runs a command to its end. How that was, and the most memory that it had, in bytes.
 #[allow(unsafe_code, clippy::zombie_processes)] // wait4 waits, and tells what std does not
 pub(crate) fn peak_of(mut command: Command) -> (ExitStatus, u64) {
+    // Until the program begins, the new process is this one, and its peak counts as well.
+    forget_peak(std::process::id());
     let child = command.spawn().expect("the command runs");
     let (mut status, mut usage) = (0, unsafe { std::mem::zeroed::<libc::rusage>() });
     let id = i32::try_from(child.id()).unwrap();

@@ -131,7 +131,7 @@ impl Session {
     fn row(&self, stage: &str, rss: Option<u64>, peak: u64, begun: Instant) {
         let (files, memory, seconds) = (self.files, &self.memory, begun.elapsed().as_secs());
         let rss = rss.map_or(String::new(), |rss| (rss / MIB).to_string());
-        println!("{files:>9}  {memory:>8}  {stage:<18} {rss:>9} {:>9} {seconds:>8}", peak / MIB);
+        println!("{files:>9}  {memory:>8}  {stage:<24} {rss:>9} {:>9} {seconds:>8}", peak / MIB);
     }
 
     /// Calls `work` with each file's path and number, from several threads.
