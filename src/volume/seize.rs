@@ -78,6 +78,7 @@ pub async fn seize(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> 
         // Who cannot sign learns it before anything is changed.
         sign(offer.to_sign(&pin, accepted, options.clock.now()), volume, &signer)?;
     }
+    reader.logs_are_whole().await?;
     reader.close().await?;
     let engine = open_engine(EngineMode::Writer).await?;
     // What the writer is shown need not be what the reader was shown.
