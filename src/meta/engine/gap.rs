@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{Error as RawError, ObjectStore, ObjectStoreExt, Result as RawResult};
+use object_store::{
+    Error as RawError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, Result as RawResult,
+};
 
 use super::error::find;
 use super::{Access, DATABASE, Engine, EngineError};
@@ -22,21 +24,43 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Damaged`] with the first log that is missing, or the bucket does not answer in time.
     pub async fn logs_are_whole(&self) -> Result<(), EngineError> {
+        match self.missing_log().await? {
+            None => Ok(()),
+            Some(missing) => Err(told(&missing)),
+        }
+    }
+
+    /// Puts an empty log in place of each that is missing there, so that those after it are read. What was in it is
+    /// lost then, also if the bucket has but withheld it.
+    ///
+    /// # Errors
+    /// [`EngineError::Damaged`] if the bucket has the log by now, or the bucket does not answer in time.
+    pub async fn give_up_missing_logs(&self) -> Result<(), EngineError> {
+        while let Some(missing) = self.missing_log().await? {
+            let how = PutOptions::from(PutMode::Create);
+            match self.0.store.put_opts(&missing, PutPayload::new(), how).await {
+                Ok(_) => tracing::warn!("{missing} is missing, and given up"),
+                Err(RawError::AlreadyExists { .. }) => return Err(told(&missing)),
+                Err(error) => return Err(EngineError::from_store(error)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn missing_log(&self) -> Result<Option<Path>, EngineError> {
         let Access::Read(follower) = &self.0.access else {
             // Its own logs are in a row from its fence on.
-            return Ok(());
+            return Ok(None);
         };
         let looking = async {
             let mut seen_after = None;
             loop {
                 let after = follower.db().manifest().replay_after_wal_id();
-                let looked = first_missing(self.0.store.as_ref(), after).await;
-                let Some(missing) = looked.map_err(EngineError::from_store)? else {
-                    return Ok(());
-                };
+                let missing = first_missing(self.0.store.as_ref(), after).await;
+                let missing = missing.map_err(EngineError::from_store)?;
                 // A table may have come since this reader looked, and what is in it been collected.
-                if seen_after == Some(after) {
-                    return Err(EngineError::Damaged(VaultError::Missing(missing.to_string()).to_string()));
+                if missing.is_none() || seen_after == Some(after) {
+                    return Ok(missing);
                 }
                 seen_after = Some(after);
                 self.refresh().await?;
@@ -44,6 +68,10 @@ impl Engine {
         };
         self.limited(looking).await?
     }
+}
+
+fn told(missing: &Path) -> EngineError {
+    EngineError::Damaged(VaultError::Missing(missing.to_string()).to_string())
 }
 
 /// The first log after number `after` that is not there although a later one is. A listing may be late: what it
