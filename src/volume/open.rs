@@ -151,7 +151,15 @@ async fn begin(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Resu
     proof?;
     let seen = superblock(&reader).await?;
     check_features(&seen)?;
-    let accepted = opening.trust(&reader, &seen).await?;
+    let whole = async {
+        match opening.options.vfs.read_only {
+            true => Ok(()),
+            false => reader.logs_are_whole().await,
+        }
+    };
+    let (accepted, whole) = futures::join!(opening.trust(&reader, &seen), whole);
+    let accepted = accepted?;
+    whole?;
     if opening.options.vfs.read_only {
         return Ok(opening.read(reader, seen));
     }

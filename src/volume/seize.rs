@@ -42,7 +42,8 @@ pub struct Seized {
     _lock: Option<File>,
 }
 
-/// Takes the volume in `bucket`. Nothing is written yet but what stops an older writer.
+/// Takes the volume in `bucket`. Nothing is written yet but what stops an older writer, and, by an admin's leave, what
+/// stands for logs that are lost.
 ///
 /// # Errors
 /// It is mounted, its history is not the one seen here before and is not to be accepted by an admin, or as
@@ -77,6 +78,11 @@ pub async fn seize(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> 
     if accepts {
         // Who cannot sign learns it before anything is changed.
         sign(offer.to_sign(&pin, accepted, options.clock.now()), volume, &signer)?;
+    }
+    match accepts {
+        // A log that is lost is a gap in the history like another, and closed by the same leave.
+        true => reader.give_up_missing_logs().await?,
+        false => reader.logs_are_whole().await?,
     }
     reader.close().await?;
     let engine = open_engine(EngineMode::Writer).await?;

@@ -2,8 +2,6 @@
 
 use coffer::base::{FileKind, Ino};
 use coffer::maint::{self, MaintError, Outcome, Problem, Severity};
-use coffer::meta::MetaError;
-use coffer::meta::engine::EngineError;
 use coffer::volume::VolumeError;
 
 use super::{Seen, Tree, World, repair_options, told};
@@ -87,8 +85,6 @@ pub async fn remove_all(world: &World, what: &str) {
 pub async fn try_repair(world: &World, salvage: bool) -> Result<Outcome, (bool, String)> {
     let volume = |error: VolumeError| {
         let is_damage = match &error {
-            // To the engine a gap in its log is where somebody else has written.
-            VolumeError::Meta(MetaError::Engine(EngineError::Fenced)) => true,
             VolumeError::Meta(error) => error.is_damage(),
             VolumeError::Vault(error) => error.is_damage(),
             VolumeError::Woven { .. } | VolumeError::Key(_) => true,

@@ -67,6 +67,12 @@ impl EngineError {
         }
     }
 
+    /// What an error of the store means, which came without SlateDB.
+    pub(super) fn from_store(error: RawError) -> Self {
+        let words = error.to_string();
+        Self::from_slate(&slatedb::Error::unavailable(words).with_source(Box::new(error)))
+    }
+
     /// What it means that nothing came within the deadline.
     pub(super) fn from_silence(meter: Option<&Meter>) -> Self {
         let Some(meter) = meter else {

@@ -4,6 +4,7 @@ mod cache;
 mod clock;
 mod error;
 mod follower;
+mod gap;
 mod listed;
 mod past;
 mod renew;

@@ -1,0 +1,122 @@
+//! A log of the newest records that is lost or withheld while later ones are there: damage, told before anything is written.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod damaged;
+
+use std::sync::Arc;
+
+use coffer::base::{Ino, SystemClock};
+use coffer::maint::{self, Severity};
+use coffer::meta::MetaError;
+use coffer::meta::engine::{Engine, EngineError, EngineMode, EngineOptions};
+use coffer::store::Bucket;
+use coffer::volume::{self, OpenOptions, TrustOptions, VolumeError};
+use damaged::{OddStore, World, factors, put, repair_options, sync, told};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+
+/// Commits whose records lie in logs only.
+const COMMITS: u8 = 6;
+
+/// A volume as a crash leaves it: the newest commits lie in the log of the records only.
+async fn crashed() -> World {
+    let world = World::with_everything().await;
+    let opened = world.mount(false).await;
+    for number in 0..COMMITS {
+        put(&opened.vfs, Ino::ROOT, &[b'l', b'0' + number], &vec![number; 40_000]).await;
+        sync(&opened.vfs).await;
+    }
+    let copy = world.fork().await;
+    drop(opened);
+    copy
+}
+
+/// The logs that an opening reads: those that are in no table.
+async fn read_at_opening(world: &World) -> Vec<Path> {
+    let store = world.vault().await.meta_store(1 << 20);
+    let clock = Arc::new(SystemClock::default());
+    let engine = Engine::open(store, EngineMode::Reader, EngineOptions::default(), clock).await.unwrap();
+    let live = engine.live_objects().await.unwrap();
+    engine.close().await.unwrap();
+    let mut logs: Vec<_> =
+        live.into_iter().filter(|name| name.starts_with("db/wal/")).map(Path::from).collect();
+    logs.sort();
+    logs
+}
+
+fn is_told(refused: &VolumeError, log: &Path) -> bool {
+    matches!(refused, VolumeError::Meta(MetaError::Engine(EngineError::Damaged(words))) if words.contains(log.as_ref()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_missing_before_newer_ones_is_told_by_name_and_nothing_is_written() {
+    let sound = crashed().await;
+    let logs = read_at_opening(&sound).await;
+    assert!(logs.len() > usize::from(COMMITS), "{logs:?}");
+    for log in &logs[..logs.len() - 1] {
+        let world = sound.fork().await;
+        world.vault().await.meta_store(1 << 20).delete(log).await.unwrap();
+        let before = world.objects().await;
+        let options = || OpenOptions { takeover: true, ..OpenOptions::default() };
+        let refused = world.seize().await.err().unwrap_or_else(|| panic!("a repair begins without {log}"));
+        assert!(is_told(&refused, log), "{log}: {refused:?}");
+        assert_eq!(world.objects().await, before, "{log}: a repair that is refused has written");
+        let mounted = Box::pin(volume::open(world.bucket(), &factors(), options())).await;
+        let refused = mounted.err().unwrap_or_else(|| panic!("it is mounted without {log}"));
+        assert!(is_told(&refused, log), "{log}: {refused:?}");
+        // A mount proves that the store refuses to overwrite.
+        let written = |objects: Vec<(String, u64)>| -> Vec<_> {
+            objects.into_iter().filter(|(name, _)| name.starts_with("m/")).collect()
+        };
+        assert_eq!(written(world.objects().await), written(before), "{log}: a refused mount has written");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_log_is_given_up_by_an_admins_leave_alone_and_costs_what_was_in_it() {
+    let sound = crashed().await;
+    let logs = read_at_opening(&sound).await;
+    let golden = sound.tree().await.unwrap();
+    let mut lost = Vec::new();
+    for log in &logs[..logs.len() - 1] {
+        let world = sound.fork().await;
+        world.vault().await.meta_store(1 << 20).delete(log).await.unwrap();
+        let trust = TrustOptions { accept_rollback: true, ..TrustOptions::default() };
+        let options = OpenOptions { trust, ..OpenOptions::default() };
+        let mut seized = world.seize_with(&factors(), options).await.unwrap();
+        let repaired =
+            Box::pin(maint::repair(&mut seized, &repair_options(false), None, &|_| ())).await.unwrap();
+        seized.close().await.unwrap();
+        let (deeds, left) = (repaired.deeds, told(&repaired.left));
+        assert!(repaired.left.worst() <= Some(Severity::Harmless), "{log}: {deeds:?}{left}");
+        // Every machine goes on from there.
+        let options = OpenOptions { takeover: true, ..OpenOptions::default() };
+        Box::pin(volume::open(world.bucket(), &factors(), options)).await.unwrap().close().await.unwrap();
+        let tree = world.tree().await.unwrap();
+        let gone: Vec<_> = golden.iter().filter(|(path, seen)| tree.get(*path) != Some(seen)).collect();
+        let names: Vec<_> = gone.iter().map(|(path, _)| path.escape_ascii().to_string()).collect();
+        assert!(names.len() <= 1, "{log}: {names:?} of one commit, {deeds:?}");
+        lost.extend(names);
+    }
+    // The last commit is in the log that was not taken away.
+    assert_eq!(lost, ["/l0", "/l1", "/l2", "/l3", "/l4"]);
+}
+
+/// A listing shows an object later than asking for it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_a_late_listing_lacks_is_not_missing() {
+    let sound = crashed().await;
+    let golden = sound.tree().await.unwrap();
+    for log in read_at_opening(&sound).await {
+        let (world, without) = (sound.fork().await, sound.fork().await);
+        without.vault().await.meta_store(1 << 20).delete(&log).await.unwrap();
+        let left = without.objects().await;
+        let hidden = world.objects().await.into_iter().find(|object| !left.contains(object)).unwrap().0;
+        let store = Arc::new(OddStore::over(&world, usize::MAX, Some(hidden)));
+        let options = OpenOptions { takeover: true, ..OpenOptions::default() };
+        let opened = Box::pin(volume::open(Bucket::from_store(store), &factors(), options)).await;
+        opened.unwrap_or_else(|error| panic!("{log} is there: {error}")).close().await.unwrap();
+        assert!(world.tree().await.unwrap() == golden, "{log}");
+    }
+}
