@@ -45,7 +45,7 @@ async fn a_volume_of_many_files_is_mounted_in_few_round_trips() {
         opened.vfs.forget(file.ino, 1);
     }
     opened.close().await.unwrap();
-    for (is_reader, trips_max) in [(false, 14), (false, 14), (true, 8)] {
+    for (is_reader, trips_max) in [(false, 13), (false, 13), (true, 7)] {
         let mut options = options();
         options.vfs.read_only = is_reader;
         faults.set_plan(FaultPlan { latency: ROUND_TRIP, ..FaultPlan::default() });
