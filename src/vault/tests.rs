@@ -236,7 +236,11 @@ async fn a_first_look_far_into_an_object_brings_along_what_lies_behind_with_two_
     let before = bench.gets();
     let filters = (0..8).map(|_| cold.get_range(&path, 3900 * kib..4300 * kib));
     futures::future::try_join_all(filters).await.expect("read");
-    assert_eq!(bench.gets() - before, 2, "the head and the rest, though it lies in two spans and eight want it");
+    assert_eq!(
+        bench.gets() - before,
+        2,
+        "the head and the rest, though it lies in two spans and eight want it"
+    );
     cold.get_range(&path, 4300 * kib..4500 * kib).await.expect("reads");
     assert_eq!(bench.gets() - before, 2, "it is there");
 }
