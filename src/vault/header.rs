@@ -13,6 +13,8 @@ pub const HEADER_BYTES_MAX: u64 = 64 * 1024 + 1024;
 /// Most objects beside headers, and headers, that are looked at; each change of a slot makes one.
 const LISTED_MAX: usize = 100_000;
 const DIRECTORY: &str = "header";
+/// The header that a volume is made with.
+const FIRST: u64 = 1;
 
 fn path(number: u64) -> Path {
     Path::from(DIRECTORY).join(number.to_string())
@@ -76,14 +78,19 @@ pub async fn read(bucket: &Bucket, number: u64) -> Result<Bytes, VaultError> {
     result.bytes().await.map_err(failed)
 }
 
-/// Number and bytes of the newest header.
+/// Number and bytes of the newest header. The first one is asked for while headers are listed: of a volume whose keys were
+/// never changed it is the newest.
 ///
 /// # Errors
 /// There is none ([`VaultError::NoHeader`]), or as [`list`] and [`read`].
 pub async fn read_newest(bucket: &Bucket) -> Result<(u64, Bytes), VaultError> {
-    let newest = list(bucket).await?.pop();
-    let number = newest.ok_or(VaultError::NoHeader)?;
-    Ok((number, read(bucket, number).await?))
+    let (listed, first) = futures::join!(list(bucket), read(bucket, FIRST));
+    let number = listed?.pop().ok_or(VaultError::NoHeader)?;
+    match first {
+        Ok(bytes) if number == FIRST => Ok((number, bytes)),
+        // Also if it was not there yet.
+        _ => Ok((number, read(bucket, number).await?)),
+    }
 }
 
 /// Writes header `number`, which must not exist.

@@ -21,6 +21,8 @@ use crate::store::Bucket;
 const KEYS_MAX: usize = 4096;
 /// Most that is read at once.
 const READ_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Chunks that are fetched beyond the first read of an object: 256 KiB, which the index of any but the largest table fits in.
+const CHUNKS_AHEAD: u64 = 2;
 /// Spans of one read that are fetched at a time.
 const SPANS_AT_ONCE: usize = 4;
 
@@ -123,7 +125,8 @@ impl Reader {
     }
 
     /// As [`Reader::open`], but for a read far into an unseen object: only the head is fetched, and at the
-    /// same time what is wanted.
+    /// same time what is wanted with a little of what follows. Of a table that is the filter, and behind it the index, for which
+    /// SlateDB asks next.
     async fn open_for(&self, plain: &Path, range: &Range<u64>) -> Result<Opened, RawError> {
         let name: Arc<str> = plain.as_ref().into();
         let first = place_in_chunk(range.start / PIECE_BYTES).0;
@@ -131,18 +134,23 @@ impl Reader {
             return self.open(plain).await;
         }
         let sealed = names::seal(self.vault.ring(), plain);
-        let span = first / SPAN_CHUNKS;
         let last = place_in_chunk(range.end.saturating_sub(1) / PIECE_BYTES).0;
-        let last = last.clamp(first, (span + 1) * SPAN_CHUNKS - 1);
-        let head = self.fetch(&sealed, 0..HEAD_BYTES as u64);
-        let ahead = self.cache.alone((name.clone(), span), self.fetch(&sealed, chunk_range(first, last)));
-        let (head, ahead) = futures::try_join!(head, ahead)?;
-        let opened = self.check_head(&name, &sealed, &head)?;
-        for (number, chunk) in split(&ahead.bytes, first, last.min(opened.geometry.last_chunk())) {
-            self.cache.insert((name.clone(), number), chunk);
-        }
-        self.remember(opened.clone());
-        Ok(opened)
+        let last = last.clamp(first, first.saturating_add(SPAN_CHUNKS - 1)).saturating_add(CHUNKS_AHEAD);
+        let fetch = async {
+            if let Some(opened) = self.seen(&name) {
+                return Ok(opened);
+            }
+            let head = self.fetch(&sealed, 0..HEAD_BYTES as u64);
+            let wanted = self.fetch(&sealed, chunk_range(first, last));
+            let (head, wanted) = futures::try_join!(head, wanted)?;
+            let opened = self.check_head(&name, &sealed, &head)?;
+            for (number, chunk) in split(&wanted.bytes, first, last.min(opened.geometry.last_chunk())) {
+                self.cache.insert((name.clone(), number), chunk);
+            }
+            self.remember(opened.clone());
+            Ok(opened)
+        };
+        self.cache.alone((name.clone(), first / SPAN_CHUNKS), fetch).await
     }
 
     async fn read_opened(&self, plain: &Path, opened: &Opened, range: Range<u64>) -> Result<Bytes, RawError> {

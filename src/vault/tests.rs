@@ -227,6 +227,24 @@ async fn readers_of_one_span_share_one_request() {
     assert_eq!(bench.gets() - before, 1);
 }
 
+/// As SlateDB looks into a table that it has not seen: for the filter, of hundreds of KiB, and then for the index behind it.
+#[tokio::test]
+async fn a_first_look_far_into_an_object_brings_along_what_lies_behind_with_two_requests() {
+    let bench = bench();
+    bench.put("db/table", random(3, 5 * MIB)).await;
+    let (cold, path, kib) = (bench.cold(), Path::from("db/table"), KIB as u64);
+    let before = bench.gets();
+    let filters = (0..8).map(|_| cold.get_range(&path, 3900 * kib..4300 * kib));
+    futures::future::try_join_all(filters).await.expect("read");
+    assert_eq!(
+        bench.gets() - before,
+        2,
+        "the head and the rest, though it lies in two spans and eight want it"
+    );
+    cold.get_range(&path, 4300 * kib..4500 * kib).await.expect("reads");
+    assert_eq!(bench.gets() - before, 2, "it is there");
+}
+
 #[tokio::test]
 async fn a_listing_is_in_order_of_plain_names_with_plain_lengths() {
     let bench = bench();

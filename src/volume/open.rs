@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 
-use crate::base::{Clock, Entropy, OsEntropy, SystemClock, VolumeId};
+use crate::base::{Clock, Entropy, Ino, OsEntropy, SystemClock, VolumeId};
 use crate::cache::BlockCache;
 use crate::crypto::KeyRing;
 use crate::data::{BlockReader, Compression};
 use crate::keys::{self, Factor, Header, Identity, Signer, Unlocked};
 use crate::meta::engine::{Engine, EngineError, EngineMode};
-use crate::meta::{Acceptance, Key, MetaError, Record, Superblock, decode};
+use crate::meta::{Acceptance, Key, MetaError, Record, Superblock, chain, decode};
 use crate::store::Bucket;
 use crate::vault::{MetaStore, Vault};
 use crate::vfs::{OnCommit, OnFenced, Vfs, VfsOptions};
@@ -149,6 +149,7 @@ async fn begin(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Resu
     let (reader, proof) = futures::join!(opening.engine(EngineMode::Reader), proof);
     let reader = reader?;
     proof?;
+    opening.look_ahead(&reader).await;
     let seen = superblock(&reader).await?;
     check_features(&seen)?;
     let whole = async {
@@ -170,6 +171,23 @@ impl Opening {
     async fn engine(&self, mode: EngineMode) -> Result<Engine, EngineError> {
         let engine_options = engine_options(&self.bucket, &self.options);
         Engine::open(Arc::clone(&self.store), mode, engine_options, Arc::clone(&self.options.clock)).await
+    }
+
+    /// Asks at once for what is asked for one after the other below, so that it is in memory by then. What comes of it is
+    /// judged there: here nothing is believed, and what fails fails again.
+    async fn look_ahead(&self, reader: &Engine) {
+        let range = |from: Key, to: Key| (from.encode(), to.encode());
+        let mut keys = vec![Key::Super, Key::Acceptance];
+        let mut ranges = vec![range(Key::Commit(0), Key::Commit(u64::MAX))];
+        if let Some(pin) = &self.memory.pin {
+            keys.push(Key::History(chain::first_of(pin.commit)));
+        }
+        if !self.options.vfs.read_only {
+            keys.push(Key::Machine(self.memory.device));
+            ranges.push(range(Key::Orphan(Ino(0)), Key::Orphan(Ino(u64::MAX))));
+        }
+        let keys: Vec<_> = keys.iter().map(Key::encode).collect();
+        reader.look_ahead(&keys, &ranges).await;
     }
 
     /// Holds what the bucket offers against what was seen here, and notes it. Gives what is accepted

@@ -1,5 +1,6 @@
 //! The ordered store of records: SlateDB behind a narrow seam.
 
+mod ahead;
 mod cache;
 mod clock;
 mod error;
@@ -24,12 +25,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use object_store::ObjectStore;
 use slatedb::admin::AdminBuilder;
 use slatedb::config::{CheckpointOptions, CheckpointScope, ReadOptions, ScanOptions};
 use slatedb::db_cache::DbCache;
-use slatedb::{Db, DbIterator, WriteBatch};
+use slatedb::{Db, DbCacheManagerOps, DbIterator, WriteBatch};
 
 pub use error::EngineError;
 pub use seeds::Seeds;
@@ -230,6 +231,23 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Brings into memory what reads of `keys` and `ranges` ask for one after the other, all of it at once. What fails fails
+    /// again when it is read.
+    pub async fn look_ahead(&self, keys: &[Vec<u8>], ranges: &[(Vec<u8>, Vec<u8>)]) {
+        let single = |key: &Vec<u8>| (key.clone(), [key.as_slice(), &[0]].concat());
+        let all: Vec<_> = keys.iter().map(single).chain(ranges.iter().cloned()).collect();
+        let (db, manifest): (Arc<dyn DbCacheManagerOps>, _) = match &self.0.access {
+            Access::Write(writer) => (writer.db.clone(), writer.db.manifest()),
+            Access::Read(follower) => (follower.db(), follower.db().manifest()),
+        };
+        let look = async {
+            ahead::tables(&*db, &manifest, &all).await;
+            let gets = join_all(keys.iter().map(|key| async { self.get(key).await.is_ok() }));
+            futures::join!(ahead::blocks(&*db, &manifest, ranges), gets)
+        };
+        let _ = self.limited(look).await;
     }
 
     /// Whether a read has shown that another writer took over, although it was answered.
