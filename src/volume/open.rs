@@ -149,17 +149,17 @@ async fn begin(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Resu
     let (reader, proof) = futures::join!(opening.engine(EngineMode::Reader), proof);
     let reader = reader?;
     proof?;
-    opening.look_ahead(&reader).await;
-    let seen = superblock(&reader).await?;
-    check_features(&seen)?;
     let whole = async {
         match opening.options.vfs.read_only {
             true => Ok(()),
             false => reader.logs_are_whole().await,
         }
     };
-    let (accepted, whole) = futures::join!(opening.trust(&reader, &seen), whole);
-    let accepted = accepted?;
+    let ((), whole) = futures::join!(opening.look_ahead(&reader), whole);
+    let seen = superblock(&reader).await?;
+    check_features(&seen)?;
+    let accepted = opening.trust(&reader, &seen).await?;
+    // A history that does not follow is told first: it is the graver.
     whole?;
     if opening.options.vfs.read_only {
         return Ok(opening.read(reader, seen));
