@@ -93,55 +93,6 @@ async fn segments_of_many_small_commits_are_merged() {
     assert!(gets <= 30, "{gets} GETs");
 }
 
-/// Under virtual time, so that hours of it pass at once.
-#[tokio::test(start_paused = true)]
-async fn a_mount_cleans_by_itself_within_its_budget_and_is_then_silent() {
-    let mut world = World::new(small_segments()).await;
-    world.vfs.clean.is_automatic = true;
-    world.vfs.clean.bytes_per_second = 10_000;
-    let options = OpenOptions {
-        vfs: world.vfs.clone(),
-        clock: Arc::clone(&world.clock) as _,
-        entropy: Arc::clone(&world.entropy),
-        ..OpenOptions::default()
-    };
-    let bucket = world.bucket();
-    let opened = volume::open(bucket.clone(), &factors(), options).await.unwrap();
-    let (ino, data) = sparse_file(&opened.vfs, "a", 64).await;
-    let (before, stored) = (world.segments().await.values().sum::<u64>(), opened.vfs.status().stored_bytes);
-    let round_bytes = 2 * world.vfs.segment_room_bytes as u64;
-    let pass = async |secs: u64| {
-        world.clock.advance(Duration::from_secs(secs));
-        tokio::time::sleep(Duration::from_secs(secs)).await;
-    };
-    for second in 1..=300 {
-        pass(1).await;
-        let cleaned = opened.vfs.status().cleaned;
-        let bytes = cleaned.read_bytes + cleaned.written_bytes;
-        assert!(bytes <= round_bytes + second * 10_000, "{bytes} bytes in {second} seconds");
-    }
-    assert!(opened.vfs.status().cleaned.rewritten_count > 0);
-    for _ in 0..360 {
-        pass(10).await;
-    }
-    let after: u64 = world.segments().await.values().sum();
-    assert!(
-        after * 10 < stored * 12 && before > stored * 14 / 10,
-        "{before} bytes, then {after} for {stored}"
-    );
-
-    let requests = bucket.meter().snapshot();
-    for _ in 0..360 {
-        pass(10).await;
-    }
-    let now = bucket.meter().snapshot();
-    let asked = now.requests() - requests.requests();
-    println!("the hour after: {asked} requests");
-    assert!(asked <= 4 * 60, "{asked} requests in an hour");
-    assert_eq!(now.get_bytes, requests.get_bytes, "nothing is read");
-    assert!(contents(&opened.vfs, ino).await == data);
-}
-
 #[tokio::test]
 async fn a_clean_volume_is_not_touched() {
     let world = World::new(VfsOptions::default()).await;

@@ -8,7 +8,9 @@ use coffer::store::Bucket;
 use coffer::vfs::VfsOptions;
 use coffer::volume::{self, OpenOptions, Opened};
 
-use crate::world::{BLOCK, GRACE, Workload, World, factors, make, pattern, small_segments, sparse_file};
+use crate::world::{
+    BLOCK, GRACE, Workload, World, contents, factors, make, pattern, small_segments, sparse_file,
+};
 
 /// Mounts as a user does: with the housekeeping.
 async fn mount_automatic(world: &mut World) -> (Bucket, Opened) {
@@ -27,6 +29,42 @@ async fn mount_automatic(world: &mut World) -> (Bucket, Opened) {
 async fn pass(world: &World, time: Duration) {
     world.clock.advance(time);
     tokio::time::sleep(time).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mount_cleans_by_itself_within_its_budget_and_is_then_silent() {
+    let mut world = World::new(small_segments()).await;
+    world.vfs.clean.bytes_per_second = 10_000;
+    let (bucket, opened) = mount_automatic(&mut world).await;
+    let (ino, data) = sparse_file(&opened.vfs, "a", 64).await;
+    let (before, stored) = (world.segments().await.values().sum::<u64>(), opened.vfs.status().stored_bytes);
+    let round_bytes = 2 * world.vfs.segment_room_bytes as u64;
+    for second in 1..=300 {
+        pass(&world, Duration::from_secs(1)).await;
+        let cleaned = opened.vfs.status().cleaned;
+        let bytes = cleaned.read_bytes + cleaned.written_bytes;
+        assert!(bytes <= round_bytes + second * 10_000, "{bytes} bytes in {second} seconds");
+    }
+    assert!(opened.vfs.status().cleaned.rewritten_count > 0);
+    for _ in 0..360 {
+        pass(&world, Duration::from_secs(10)).await;
+    }
+    let after: u64 = world.segments().await.values().sum();
+    assert!(
+        after * 10 < stored * 12 && before > stored * 14 / 10,
+        "{before} bytes, then {after} for {stored}"
+    );
+
+    let requests = bucket.meter().snapshot();
+    for _ in 0..360 {
+        pass(&world, Duration::from_secs(10)).await;
+    }
+    let now = bucket.meter().snapshot();
+    let asked = now.requests() - requests.requests();
+    println!("the hour after: {asked} requests");
+    assert!(asked <= 4 * 60, "{asked} requests in an hour");
+    assert_eq!(now.get_bytes, requests.get_bytes, "nothing is read");
+    assert!(contents(&opened.vfs, ino).await == data);
 }
 
 #[tokio::test(start_paused = true)]
