@@ -2,8 +2,13 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/sources.rs"]
+mod sources;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use sources::sources;
 
 const PAGE: &str = "docs/SEMANTICS.md";
 /// The section that reports what other people's suites found; it names the suites.
@@ -28,23 +33,6 @@ fn paragraphs() -> Vec<String> {
     let (promises, _) = page.split_once(REPORT).expect("the report on other people's suites");
     let parts = promises.split("\n\n").filter(|part| !part.starts_with('#'));
     parts.map(plain).filter(|part| !part.is_empty()).collect()
-}
-
-fn sources() -> Vec<(PathBuf, String)> {
-    let mut found = Vec::new();
-    let mut folders = vec![root().join("fuse-tests"), root().join("tests")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&path).unwrap();
-                found.push((path, text));
-            }
-        }
-    }
-    found
 }
 
 /// A quote, and the test that it stands over.
@@ -77,7 +65,8 @@ fn quotes(path: &Path, source: &str) -> Vec<Quote> {
 }
 
 fn all_quotes() -> Vec<Quote> {
-    let quotes: Vec<_> = sources().iter().flat_map(|(path, source)| quotes(path, source)).collect();
+    let quotes: Vec<_> =
+        sources(&["fuse-tests", "tests"]).iter().flat_map(|(path, source)| quotes(path, source)).collect();
     assert!(quotes.len() > 40, "only {} quotes: they are written in another way now", quotes.len());
     quotes
 }
