@@ -7,11 +7,12 @@ mod damaged;
 use std::sync::Arc;
 
 use coffer::base::{Ino, SystemClock};
-use coffer::maint::{self, Severity};
+use coffer::maint::{self, Problem, Severity};
 use coffer::meta::MetaError;
 use coffer::meta::engine::{Engine, EngineError, EngineMode, EngineOptions};
 use coffer::store::Bucket;
-use coffer::volume::{self, OpenOptions, TrustOptions, VolumeError};
+use coffer::vfs::VfsOptions;
+use coffer::volume::{self, OpenOptions, Opened, TrustOptions, VolumeError};
 use damaged::{OddStore, World, factors, put, repair_options, sync, told};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
@@ -45,6 +46,12 @@ async fn read_at_opening(world: &World) -> Vec<Path> {
     logs
 }
 
+async fn open(world: &World, read_only: bool, trust: TrustOptions) -> Result<Opened, VolumeError> {
+    let vfs = VfsOptions { read_only, ..VfsOptions::default() };
+    let options = OpenOptions { takeover: true, vfs, trust, ..OpenOptions::default() };
+    Box::pin(volume::open(world.bucket(), &factors(), options)).await
+}
+
 fn is_told(refused: &VolumeError, log: &Path) -> bool {
     matches!(refused, VolumeError::Meta(MetaError::Engine(EngineError::Damaged(words))) if words.contains(log.as_ref()))
 }
@@ -58,19 +65,47 @@ async fn a_log_that_is_missing_before_newer_ones_is_told_by_name_and_nothing_is_
         let world = sound.fork().await;
         world.vault().await.meta_store(1 << 20).delete(log).await.unwrap();
         let before = world.objects().await;
-        let options = || OpenOptions { takeover: true, ..OpenOptions::default() };
         let refused = world.seize().await.err().unwrap_or_else(|| panic!("a repair begins without {log}"));
         assert!(is_told(&refused, log), "{log}: {refused:?}");
-        assert_eq!(world.objects().await, before, "{log}: a repair that is refused has written");
-        let mounted = Box::pin(volume::open(world.bucket(), &factors(), options())).await;
-        let refused = mounted.err().unwrap_or_else(|| panic!("it is mounted without {log}"));
-        assert!(is_told(&refused, log), "{log}: {refused:?}");
+        for read_only in [true, false] {
+            let mounted = open(&world, read_only, TrustOptions::default()).await;
+            let refused = mounted.err().unwrap_or_else(|| panic!("it is mounted without {log}"));
+            assert!(is_told(&refused, log), "{log}: {refused:?}");
+            if read_only {
+                assert_eq!(world.objects().await, before, "{log}: what is refused has written");
+            }
+        }
         // A mount proves that the store refuses to overwrite.
         let written = |objects: Vec<(String, u64)>| -> Vec<_> {
             objects.into_iter().filter(|(name, _)| name.starts_with("m/")).collect()
         };
         assert_eq!(written(world.objects().await), written(before), "{log}: a refused mount has written");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_log_is_found_by_a_check_and_a_forensic_mount_shows_what_was_before_it() {
+    let sound = crashed().await;
+    let logs = read_at_opening(&sound).await;
+    assert_eq!(sound.check(false).await.worst(), None);
+    let mut shown = Vec::new();
+    for log in &logs[..logs.len() - 1] {
+        let world = sound.fork().await;
+        world.vault().await.meta_store(1 << 20).delete(log).await.unwrap();
+        let report = world.check(false).await;
+        let name = log.to_string();
+        let found =
+            report.findings.iter().any(|found| found.problem == Problem::LogMissing { name: name.clone() });
+        assert!(found && report.worst() == Some(Severity::Structure), "{log}: {}", told(&report));
+        let forensic = TrustOptions { forensic: true, ..TrustOptions::default() };
+        let opened = open(&world, true, forensic).await.unwrap_or_else(|error| panic!("{log}: {error}"));
+        let listed = opened.vfs.readdir(Ino::ROOT, 0, 1000).await.unwrap();
+        let late = |name: &[u8]| name.len() == 2 && name[0] == b'l' && name[1].is_ascii_digit();
+        shown.push(listed.iter().filter(|entry| late(&entry.name)).count());
+        opened.close().await.unwrap();
+    }
+    // The first log is the mount's own beginning.
+    assert!(shown.is_sorted() && shown.first() == Some(&0) && shown.last() == Some(&4), "{shown:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -115,6 +115,11 @@ pub enum Problem {
         /// Inodes and bytes that there are.
         counted: (u64, u64),
     },
+    /// A log of the records is missing before later ones.
+    LogMissing {
+        /// What the engine calls it.
+        name: String,
+    },
     /// The superblock's chain head is not that of its commit.
     HeadWrong,
     /// A commit record is missing.

@@ -19,6 +19,9 @@ impl Survey<'_> {
     /// Reads the superblock and walks along the chain of commits.
     pub(super) async fn look_at_history(&mut self) -> Result<(), MaintError> {
         let engine = self.source.engine.clone();
+        if let Some(name) = engine.missing_log().await? {
+            self.findings.add(Subject::Volume, Problem::LogMissing { name });
+        }
         let mut rows = Rows::of(&engine, b'V');
         while let Some(row) = rows.next().await? {
             match (row.key, row.record) {

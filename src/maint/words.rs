@@ -9,6 +9,8 @@ const REPAIR: &str = "run `coffer repair`";
 const RESTORE: &str = "restore the file from a copy, or remove it";
 const BY_ITSELF: &str = "the next mount does that";
 const NOTHING: &str = "nothing needs to be done";
+const FROM_A_COPY: &str = "put it back from a copy of the bucket; or `coffer repair --accept-rollback`, with an admin key, \
+     goes on with what there is";
 const LOOK: &str = "look at who can write to the bucket; `coffer inspect` shows the object";
 
 /// Ranges that are named in a sentence.
@@ -55,6 +57,7 @@ impl Problem {
             Self::RecordStray => "record-stray",
             Self::NextInoLow { .. } => "next-inode-low",
             Self::Totals { .. } => "totals",
+            Self::LogMissing { .. } => "log-missing",
             Self::HeadWrong => "chain-head",
             Self::CommitMissing { .. } => "commit-missing",
             Self::CommitBroken { .. } => "commit-broken",
@@ -124,6 +127,9 @@ impl Problem {
                 "the superblock says {} inodes and {} bytes where {} and {} were counted",
                 recorded.0, recorded.1, counted.0, counted.1
             ),
+            Self::LogMissing { name } => {
+                format!("metadata object {name} is missing, and later ones are there")
+            }
             Self::HeadWrong => "the superblock's chain does not end in it".to_owned(),
             Self::CommitMissing { .. } => "its record is missing".to_owned(),
             Self::CommitBroken { .. } => "it does not follow from the commit before".to_owned(),
@@ -225,14 +231,17 @@ impl Problem {
             Self::RecordStray => ("nobody reads it", REPAIR),
             Self::NextInoLow { .. } => ("new files would take the numbers of old ones", REPAIR),
             Self::Totals { .. } => ("`df` and the quota are off", REPAIR),
+            Self::LogMissing { .. } => (
+                "mounts refuse the volume: what was committed there and later is not shown, by damage or because it is withheld",
+                FROM_A_COPY,
+            ),
             Self::HeadWrong => ("the history does not lead to the present", REPAIR),
             Self::CommitMissing { is_accepted: true } | Self::CommitBroken { is_accepted: true } => {
                 ("the history cannot be followed there, which an admin has accepted", NOTHING)
             }
             Self::CommitMissing { .. } => (
                 "mounts refuse the volume: what the commit changed may be missing, by damage or because it is withheld",
-                "put it back from a copy of the bucket; or `coffer repair --accept-rollback`, with an admin key, \
-                 goes on with what there is",
+                FROM_A_COPY,
             ),
             Self::CommitBroken { .. } => (
                 "mounts refuse the volume: it was damaged, or two histories have been mixed",

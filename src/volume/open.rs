@@ -150,7 +150,7 @@ async fn begin(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Resu
     let reader = reader?;
     proof?;
     let whole = async {
-        match opening.options.vfs.read_only {
+        match opening.options.trust.forensic {
             true => Ok(()),
             false => reader.logs_are_whole().await,
         }

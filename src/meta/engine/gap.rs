@@ -18,16 +18,26 @@ use crate::vault::VaultError;
 const PAUSE: Duration = Duration::from_millis(200);
 
 impl Engine {
-    /// Makes sure that no log is missing between the tables that this reader sees and the newest log, as whoever is to
-    /// write must before: a writer begins in the first gap. One listing, and a look at each log that it lacks.
+    /// Makes sure that no log is missing between the tables that this reader sees and the newest log: a reader ends at the
+    /// first gap, and a writer begins in it. One listing, and a look at each log that it lacks.
     ///
     /// # Errors
     /// [`EngineError::Damaged`] with the first log that is missing, or the bucket does not answer in time.
     pub async fn logs_are_whole(&self) -> Result<(), EngineError> {
-        match self.missing_log().await? {
+        match self.first_missing_log().await? {
             None => Ok(()),
             Some(missing) => Err(told(&missing)),
         }
+    }
+
+    /// The first log, by the engine's name, that is missing between the tables that this reader sees and the newest log;
+    /// none for a writer. What is in it and in the logs after it is not among the records. May go to a newer view, as
+    /// [`Engine::refresh`] does.
+    ///
+    /// # Errors
+    /// The bucket does not answer in time.
+    pub async fn missing_log(&self) -> Result<Option<String>, EngineError> {
+        Ok(self.first_missing_log().await?.map(Into::into))
     }
 
     /// Puts an empty log in place of each that is missing there, so that those after it are read. What was in it is
@@ -36,7 +46,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Damaged`] if the bucket has the log by now, or the bucket does not answer in time.
     pub async fn give_up_missing_logs(&self) -> Result<(), EngineError> {
-        while let Some(missing) = self.missing_log().await? {
+        while let Some(missing) = self.first_missing_log().await? {
             let how = PutOptions::from(PutMode::Create);
             match self.0.store.put_opts(&missing, PutPayload::new(), how).await {
                 Ok(_) => tracing::warn!("{missing} is missing, and given up"),
@@ -47,7 +57,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn missing_log(&self) -> Result<Option<Path>, EngineError> {
+    async fn first_missing_log(&self) -> Result<Option<Path>, EngineError> {
         let Access::Read(follower) = &self.0.access else {
             // Its own logs are in a row from its fence on.
             return Ok(None);
