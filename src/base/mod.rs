@@ -7,6 +7,7 @@ mod gauge;
 mod histogram;
 mod id;
 mod name;
+mod pool;
 mod ranges;
 mod time;
 
@@ -17,6 +18,7 @@ pub use gauge::Gauge;
 pub use histogram::{CLASS_SECS, Histogram, HistogramSnapshot};
 pub use id::{BlockIndex, Ino, SegmentId, Tag, VolumeId};
 pub use name::{NAME_BYTES_MAX, Name, NameError};
+pub use pool::{Pool, PoolMember};
 pub use ranges::RangeSet;
 pub use time::{Clock, ManualClock, SystemClock, Time};
 

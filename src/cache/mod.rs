@@ -2,14 +2,18 @@
 
 mod part;
 
+use std::sync::{Arc, Weak};
+
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::base::SegmentId;
+use crate::base::{Pool, PoolMember, SegmentId};
 use part::{Part, Slot};
 
 /// Bytes that an entry costs beyond its contents: key, links, allocator.
 const ENTRY_BYTES: u64 = 160;
+/// The part of its capacity that a cache in a pool keeps, whatever the others want.
+const KEPT_PART: u64 = 4;
 
 /// Plaintext blocks by their place in the bucket, bounded by bytes.
 ///
@@ -21,7 +25,10 @@ const ENTRY_BYTES: u64 = 160;
 ///
 /// A place is written once and never again, so that entries need no invalidation. One lock is
 /// enough: a hit holds it for less than a tenth of what opening a block costs (`benches/primitives.rs`).
-pub struct BlockCache(Mutex<Parts>);
+pub struct BlockCache {
+    parts: Mutex<Parts>,
+    pool: Arc<Pool>,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct BlockKey {
@@ -60,29 +67,39 @@ pub struct CacheStats {
 impl BlockCache {
     /// An empty cache that holds up to `capacity_bytes`, bookkeeping included.
     #[must_use]
-    pub fn new(capacity_bytes: u64) -> Self {
-        Self(Mutex::new(Parts {
+    pub fn new(capacity_bytes: u64) -> Arc<Self> {
+        Self::in_pool(capacity_bytes, &Pool::new())
+    }
+
+    /// An empty cache that brings `capacity_bytes` into `pool`, and keeps a quarter of them whatever others want.
+    #[must_use]
+    pub fn in_pool(capacity_bytes: u64, pool: &Arc<Pool>) -> Arc<Self> {
+        let parts = Mutex::new(Parts {
             capacity_bytes,
             probation: Part::default(),
             protected: Part::default(),
             clock_bytes: 0,
             stats: CacheStats::default(),
-        }))
+        });
+        let cache = Arc::new(Self { parts, pool: Arc::clone(pool) });
+        let member: Weak<Self> = Arc::downgrade(&cache);
+        pool.join(member);
+        cache
     }
 
     /// The block whose sealed bytes begin at `pos` of `segment`.
     pub fn get(&self, segment: SegmentId, pos: u32) -> Option<Bytes> {
-        self.0.lock().get(&BlockKey { segment, pos })
+        self.parts.lock().get(&BlockKey { segment, pos }, self.pool.now())
     }
 
     /// As [`BlockCache::get`], but neither counted nor taken for a use.
     pub fn peek(&self, segment: SegmentId, pos: u32) -> Option<Bytes> {
-        self.0.lock().peek(&BlockKey { segment, pos }).map(|slot| slot.bytes.clone())
+        self.parts.lock().peek(&BlockKey { segment, pos }).map(|slot| slot.bytes.clone())
     }
 
     /// Whether the block is held. Not counted, not a use.
     pub fn contains(&self, segment: SegmentId, pos: u32) -> bool {
-        self.0.lock().peek(&BlockKey { segment, pos }).is_some()
+        self.parts.lock().peek(&BlockKey { segment, pos }).is_some()
     }
 
     /// Puts in a block that is being read.
@@ -98,29 +115,28 @@ impl BlockCache {
         self.put(BlockKey { segment, pos }, bytes, false);
     }
 
-    /// Bytes held, bookkeeping included; never above the capacity.
+    /// Bytes held, bookkeeping included; above the capacity only in a pool.
     pub fn len_bytes(&self) -> u64 {
-        self.0.lock().len_bytes()
+        self.parts.lock().len_bytes()
     }
 
     /// Bytes that may be held.
     pub fn capacity_bytes(&self) -> u64 {
-        self.0.lock().capacity_bytes
+        self.parts.lock().capacity_bytes
     }
 
     /// Changes the capacity; what no longer fits goes at once.
     pub fn resize(&self, capacity_bytes: u64) {
-        let mut parts = self.0.lock();
+        let mut parts = self.parts.lock();
         parts.capacity_bytes = capacity_bytes;
-        parts.settle_protected();
-        let evicted = parts.evict();
+        parts.settle_protected(self.pool.now());
         drop(parts);
-        drop(evicted);
+        self.pool.settle();
     }
 
     /// What the cache did and holds.
     pub fn stats(&self) -> CacheStats {
-        let parts = self.0.lock();
+        let parts = self.parts.lock();
         CacheStats {
             blocks: (parts.probation.len() + parts.protected.len()) as u64,
             len_bytes: parts.len_bytes(),
@@ -130,11 +146,34 @@ impl BlockCache {
     }
 
     fn put(&self, key: BlockKey, bytes: Bytes, used: bool) {
-        let mut parts = self.0.lock();
-        let evicted = parts.insert(key, bytes, used);
-        drop(parts);
-        // Blocks are freed after the lock is.
-        drop(evicted);
+        // Blocks are freed without the lock.
+        let refused = self.parts.lock().insert(key, bytes, used, self.pool.tick());
+        drop(refused);
+        self.pool.settle();
+    }
+}
+
+impl PoolMember for BlockCache {
+    fn share_bytes(&self) -> u64 {
+        self.capacity_bytes()
+    }
+
+    fn kept_bytes(&self) -> u64 {
+        self.capacity_bytes() / KEPT_PART
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.len_bytes()
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        let parts = self.parts.lock();
+        parts.probation.oldest().or_else(|| parts.protected.oldest())
+    }
+
+    fn drop_oldest(&self) {
+        let dropped = self.parts.lock().take_oldest();
+        drop(dropped);
     }
 }
 
@@ -147,9 +186,10 @@ impl Parts {
         self.protected.peek(key).or_else(|| self.probation.peek(key))
     }
 
-    fn get(&mut self, key: &BlockKey) -> Option<Bytes> {
+    fn get(&mut self, key: &BlockKey, pool_now: u64) -> Option<Bytes> {
         if let Some(slot) = self.protected.touch(key) {
             self.stats.hits += 1;
+            slot.touched = pool_now;
             return Some(slot.bytes.clone());
         }
         let (now, apart) = (self.clock_bytes, self.capacity_bytes / 16);
@@ -163,42 +203,38 @@ impl Parts {
         if now - used > apart
             && let Some(slot) = self.probation.take(key)
         {
-            self.protected.put(*key, slot);
-            self.settle_protected();
+            self.protected.put(*key, Slot { touched: pool_now, ..slot });
+            self.settle_protected(pool_now);
         }
         Some(bytes)
     }
 
-    fn insert(&mut self, key: BlockKey, bytes: Bytes, used: bool) -> Vec<Slot> {
-        let slot = Slot { bytes, used: None };
+    /// Gives the block back if it is not wanted.
+    fn insert(&mut self, key: BlockKey, bytes: Bytes, used: bool, pool_now: u64) -> Option<Slot> {
+        let slot = Slot { bytes, used: None, touched: pool_now };
         if slot.cost_bytes() > self.capacity_bytes || self.peek(&key).is_some() {
-            return vec![slot];
+            return Some(slot);
         }
         self.clock_bytes += slot.cost_bytes();
         self.stats.inserted += 1;
         self.probation.put(key, Slot { used: used.then_some(self.clock_bytes), ..slot });
-        self.evict()
+        None
     }
 
     /// Moves what the protected part holds beyond its share back to probation.
-    fn settle_protected(&mut self) {
+    fn settle_protected(&mut self, pool_now: u64) {
         let share = self.capacity_bytes / 5 * 4;
         while self.protected.bytes() > share
             && let Some((key, slot)) = self.protected.take_oldest()
         {
-            self.probation.put(key, Slot { used: Some(self.clock_bytes), ..slot });
+            self.probation.put(key, Slot { used: Some(self.clock_bytes), touched: pool_now, ..slot });
         }
     }
 
-    fn evict(&mut self) -> Vec<Slot> {
-        let mut evicted = Vec::new();
-        while self.len_bytes() > self.capacity_bytes
-            && let Some((_, slot)) = self.probation.take_oldest().or_else(|| self.protected.take_oldest())
-        {
-            self.stats.evicted += 1;
-            evicted.push(slot);
-        }
-        evicted
+    fn take_oldest(&mut self) -> Option<Slot> {
+        let (_, slot) = self.probation.take_oldest().or_else(|| self.protected.take_oldest())?;
+        self.stats.evicted += 1;
+        Some(slot)
     }
 }
 
@@ -217,7 +253,7 @@ mod tests {
     }
 
     /// A cache with room for `blocks` blocks of [`BLOCK`] bytes.
-    fn cache(blocks: u64) -> BlockCache {
+    fn cache(blocks: u64) -> Arc<BlockCache> {
         BlockCache::new(blocks * (BLOCK as u64 + ENTRY_BYTES))
     }
 

@@ -11,6 +11,8 @@ pub(super) struct Slot {
     pub(super) bytes: Bytes,
     /// The cache's clock at the first use; `None` for a block fetched ahead and not used yet.
     pub(super) used: Option<u64>,
+    /// The pool's time when it was used last; on probation, when it came.
+    pub(super) touched: u64,
 }
 
 impl Slot {
@@ -49,8 +51,13 @@ impl Part {
     }
 
     /// The slot of `key`, now the youngest.
-    pub(super) fn touch(&mut self, key: &BlockKey) -> Option<&Slot> {
-        self.slots.get(key)
+    pub(super) fn touch(&mut self, key: &BlockKey) -> Option<&mut Slot> {
+        self.slots.get_mut(key)
+    }
+
+    /// When the oldest was used last.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.slots.peek_lru().map(|(_, slot)| slot.touched)
     }
 
     pub(super) fn put(&mut self, key: BlockKey, slot: Slot) {

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::base::Gauge;
+use crate::base::{Gauge, Pool, PoolMember};
 
 /// Bytes that an entry costs beside its contents.
 const ENTRY_BYTES: u64 = 256;
@@ -25,12 +25,14 @@ pub(super) type Place = (Arc<str>, u64);
 pub(super) struct ChunkCache {
     state: Mutex<State>,
     capacity_bytes: u64,
+    pool: Arc<Pool>,
     /// Tells the bytes that are held.
     held: Gauge,
 }
 
 struct State {
-    chunks: LruCache<Place, Bytes>,
+    /// Each with the pool's time when it was used last.
+    chunks: LruCache<Place, (Bytes, u64)>,
     bytes: u64,
     fetching: HashMap<Place, Arc<tokio::sync::Mutex<()>>>,
     /// The last chunks that were read of each object.
@@ -38,9 +40,10 @@ struct State {
 }
 
 impl ChunkCache {
-    pub(super) fn new(capacity_bytes: u64, held: Gauge) -> Self {
+    /// A cache that brings `capacity_bytes` into `pool`, and keeps them.
+    pub(super) fn new(capacity_bytes: u64, held: Gauge, pool: &Arc<Pool>) -> Arc<Self> {
         let tracked = NonZeroUsize::new(TRACKED_MAX).unwrap_or(NonZeroUsize::MIN);
-        Self {
+        let cache = Arc::new(Self {
             state: Mutex::new(State {
                 chunks: LruCache::unbounded(),
                 bytes: 0,
@@ -48,14 +51,24 @@ impl ChunkCache {
                 recent: LruCache::new(tracked),
             }),
             capacity_bytes,
+            pool: Arc::clone(pool),
             held,
-        }
+        });
+        let member: Weak<Self> = Arc::downgrade(&cache);
+        pool.join(member);
+        cache
     }
 
     /// The chunks `first` to `last` of `object`, `None` for those that are not here.
     pub(super) fn get(&self, object: &Arc<str>, first: u64, last: u64) -> Vec<Option<Bytes>> {
+        let now = self.pool.now();
         let mut state = self.state.lock();
-        (first..=last).map(|number| state.chunks.get(&(object.clone(), number)).cloned()).collect()
+        let mut look = |number| {
+            let (bytes, used) = state.chunks.get_mut(&(object.clone(), number))?;
+            *used = now;
+            Some(bytes.clone())
+        };
+        (first..=last).map(&mut look).collect()
     }
 
     /// Keeps a chunk.
@@ -64,24 +77,21 @@ impl ChunkCache {
         if added > self.capacity_bytes {
             return;
         }
+        let now = self.pool.tick();
         let mut state = self.state.lock();
         state.bytes += added;
-        if let Some((_, replaced)) = state.chunks.push(place, bytes) {
+        if let Some((_, (replaced, _))) = state.chunks.push(place, (bytes, now)) {
             state.bytes = state.bytes.saturating_sub(cost(&replaced));
         }
-        while state.bytes > self.capacity_bytes {
-            match state.chunks.pop_lru() {
-                Some((_, dropped)) => state.bytes = state.bytes.saturating_sub(cost(&dropped)),
-                None => break,
-            }
-        }
         self.held.set(state.bytes);
+        drop(state);
+        self.pool.settle();
     }
 
     /// Forgets a chunk.
     pub(super) fn remove(&self, place: &Place) {
         let mut state = self.state.lock();
-        if let Some(removed) = state.chunks.pop(place) {
+        if let Some((removed, _)) = state.chunks.pop(place) {
             state.bytes = state.bytes.saturating_sub(cost(&removed));
             self.held.set(state.bytes);
         }
@@ -116,6 +126,32 @@ impl ChunkCache {
     }
 }
 
+impl PoolMember for ChunkCache {
+    fn share_bytes(&self) -> u64 {
+        self.capacity_bytes
+    }
+
+    fn kept_bytes(&self) -> u64 {
+        self.capacity_bytes
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.state.lock().bytes
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        self.state.lock().chunks.peek_lru().map(|(_, (_, used))| *used)
+    }
+
+    fn drop_oldest(&self) {
+        let mut state = self.state.lock();
+        if let Some((_, (bytes, _))) = state.chunks.pop_lru() {
+            state.bytes = state.bytes.saturating_sub(cost(&bytes));
+            self.held.set(state.bytes);
+        }
+    }
+}
+
 fn cost(bytes: &Bytes) -> u64 {
     bytes.len() as u64 + ENTRY_BYTES
 }
@@ -147,7 +183,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_fetches_and_the_others_wait_and_nothing_is_left_behind() {
-        let cache = ChunkCache::new(1 << 20, Gauge::default());
+        let cache = ChunkCache::new(1 << 20, Gauge::default(), &Pool::new());
         let fetched = std::sync::atomic::AtomicUsize::new(0);
         let wanting = (0..50).map(|_| {
             cache.alone(place(0), async {
@@ -171,7 +207,7 @@ mod tests {
 
     #[test]
     fn the_cache_keeps_to_its_bytes() {
-        let cache = ChunkCache::new(10_000, Gauge::default());
+        let cache = ChunkCache::new(10_000, Gauge::default(), &Pool::new());
         for number in 0..100 {
             cache.insert(place(number), vec![0; 1000].into());
             assert!(cache.bytes() <= 10_000);
@@ -184,7 +220,7 @@ mod tests {
 
     #[test]
     fn interleaved_scans_are_told_from_jumps() {
-        let cache = ChunkCache::new(0, Gauge::default());
+        let cache = ChunkCache::new(0, Gauge::default(), &Pool::new());
         let object: Arc<str> = "a".into();
         assert!(!cache.continues(&object, 0, 0));
         assert!(!cache.continues(&object, 100, 101));

@@ -22,7 +22,7 @@ use object_store::ObjectStore;
 pub use error::{Damage, VaultError};
 pub use segment::segment_name;
 
-use crate::base::{Entropy, Gauge};
+use crate::base::{Entropy, Gauge, Pool};
 use crate::crypto::KeyRing;
 use crate::store::Bucket;
 
@@ -75,6 +75,12 @@ impl Vault {
     /// `cache_bytes` of sealed bytes.
     #[must_use]
     pub fn meta_store(&self, cache_bytes: u64) -> MetaStore {
-        Arc::new(sealed::SealedStore::new(self.clone(), cache_bytes))
+        self.meta_store_in_pool(cache_bytes, &Pool::new())
+    }
+
+    /// As [`Vault::meta_store`], with a cache that brings `cache_bytes` into `pool` and keeps them.
+    #[must_use]
+    pub fn meta_store_in_pool(&self, cache_bytes: u64, pool: &Arc<Pool>) -> MetaStore {
+        Arc::new(sealed::SealedStore::new(self.clone(), cache_bytes, pool))
     }
 }

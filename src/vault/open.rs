@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::chunks::ChunkCache;
 use super::geometry::{Geometry, PIECE_BYTES, SPAN_CHUNKS, chunk_range, place_in_chunk};
 use super::{Vault, VaultError, names};
+use crate::base::Pool;
 use crate::crypto::{HEAD_BYTES, ObjectHead, ObjectKey, ObjectKind, TAG_BYTES};
 use crate::store::Bucket;
 
@@ -46,15 +47,15 @@ struct Fetched {
 /// The reading side of the sealed store.
 pub(super) struct Reader {
     pub vault: Vault,
-    pub cache: ChunkCache,
+    pub cache: Arc<ChunkCache>,
     opened: Mutex<LruCache<Arc<str>, Opened>>,
 }
 
 impl Reader {
-    pub(super) fn new(vault: Vault, cache_bytes: u64) -> Self {
-        let held = vault.cached().clone();
+    pub(super) fn new(vault: Vault, cache_bytes: u64, pool: &Arc<Pool>) -> Self {
+        let cache = ChunkCache::new(cache_bytes, vault.cached().clone(), pool);
         let keys_max = std::num::NonZeroUsize::new(KEYS_MAX).unwrap_or(std::num::NonZeroUsize::MIN);
-        Self { vault, cache: ChunkCache::new(cache_bytes, held), opened: Mutex::new(LruCache::new(keys_max)) }
+        Self { vault, cache, opened: Mutex::new(LruCache::new(keys_max)) }
     }
 
     /// Notes an object that was written or opened here.

@@ -19,6 +19,7 @@ use super::names::{self, Opener};
 use super::open::{Opened, Reader, damaged, of_object, split};
 use super::sealer::Sealer;
 use super::{Vault, VaultError};
+use crate::base::Pool;
 use crate::crypto::ObjectKind;
 
 /// Most objects of one listing; more are not the engine's doing.
@@ -30,8 +31,8 @@ const OBJECT_BYTES_MAX: usize = 1024 * 1024 * 1024;
 pub(super) struct SealedStore(Arc<Reader>);
 
 impl SealedStore {
-    pub(super) fn new(vault: Vault, cache_bytes: u64) -> Self {
-        Self(Arc::new(Reader::new(vault, cache_bytes)))
+    pub(super) fn new(vault: Vault, cache_bytes: u64, pool: &Arc<Pool>) -> Self {
+        Self(Arc::new(Reader::new(vault, cache_bytes, pool)))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 
-use crate::base::{Clock, Entropy, Ino, OsEntropy, SystemClock, VolumeId};
+use crate::base::{Clock, Entropy, Ino, OsEntropy, Pool, SystemClock, VolumeId};
 use crate::cache::BlockCache;
 use crate::crypto::KeyRing;
 use crate::data::{BlockReader, Compression};
@@ -115,6 +115,8 @@ struct Opening {
     ring: Arc<KeyRing>,
     vault: Vault,
     store: MetaStore,
+    /// Of what is known of the bucket: sealed records and plain blocks.
+    pool: Arc<Pool>,
     memory: Memory,
 }
 
@@ -137,8 +139,9 @@ async fn begin(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Resu
     }
     let ring = Arc::new(ring);
     let vault = Vault::new(bucket.clone(), Arc::clone(&ring), Arc::clone(&options.entropy));
-    let store = vault.meta_store(options.table_cache_bytes / 2);
-    let opening = Opening { bucket, options, header, signer, ring, vault, store, memory: met.memory };
+    let pool = Pool::new();
+    let store = vault.meta_store_in_pool(options.table_cache_bytes / 2, &pool);
+    let opening = Opening { bucket, options, header, signer, ring, vault, store, pool, memory: met.memory };
     // Whoever writes relies on it with every commit. Beside what takes at least as long.
     let proof = async {
         match opening.options.vfs.read_only {
@@ -227,7 +230,7 @@ impl Opening {
     }
 
     fn parts(&self) -> (Arc<BlockCache>, BlockReader, VfsOptions) {
-        let cache = Arc::new(BlockCache::new(self.options.cache_bytes));
+        let cache = BlockCache::in_pool(self.options.cache_bytes, &self.pool);
         let runtime = tokio::runtime::Handle::current();
         let (vault, bytes) = (self.vault.clone(), self.options.read_buffer_bytes);
         let blocks = BlockReader::new(vault, Arc::clone(&cache), bytes, runtime);

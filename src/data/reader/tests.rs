@@ -51,7 +51,7 @@ impl Bench {
         let vmk = Vmk::from_bytes([3; 32]);
         let ring = Arc::new(KeyRing::new(VolumeId([1; 16]), Epoch(1), &vmk));
         let vault = Vault::new(bucket, ring, Arc::new(SeededEntropy::new(11)));
-        let cache = Arc::new(BlockCache::new(cache_bytes));
+        let cache = BlockCache::new(cache_bytes);
         let reader = BlockReader::new(vault.clone(), Arc::clone(&cache), memory_bytes, Handle::current());
         Self { vault, cache, reader }
     }
