@@ -83,6 +83,7 @@ pub async fn create(
         read_timeout: bucket.read_timeout(),
         meter: Some(bucket.meter().clone()),
         seeds: Seeds::new(Arc::clone(&entropy)),
+        ..EngineOptions::default()
     };
     let store = vault.meta_store(RECORDS_CACHE_BYTES);
     let engine = Engine::open(store, EngineMode::Writer, options, Arc::clone(&clock)).await?;

@@ -41,6 +41,10 @@ fn engine_options(
         read_timeout: bucket.read_timeout(),
         meter: Some(bucket.meter().clone()),
         seeds: crate::meta::engine::Seeds::new(std::sync::Arc::clone(&options.entropy)),
+        pace: crate::meta::engine::Pace {
+            bytes_per_second: options.vfs.clean.bytes_per_second,
+            requests_per_second: options.vfs.clean.requests_per_second,
+        },
     }
 }
 

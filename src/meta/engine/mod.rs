@@ -7,6 +7,7 @@ mod error;
 mod follower;
 mod gap;
 mod listed;
+mod paced;
 mod past;
 mod renew;
 mod seam;
@@ -33,6 +34,7 @@ use slatedb::db_cache::DbCache;
 use slatedb::{Db, DbCacheManagerOps, DbIterator, WriteBatch};
 
 pub use error::EngineError;
+pub use paced::Pace;
 pub use seeds::Seeds;
 
 use cache::BlockCache;
@@ -80,6 +82,8 @@ pub struct EngineOptions {
     pub meter: Option<Meter>,
     /// What SlateDB's random numbers follow from.
     pub seeds: Seeds,
+    /// What merging everything and removing garbage may ask for.
+    pub pace: Pace,
 }
 
 impl Default for EngineOptions {
@@ -91,6 +95,7 @@ impl Default for EngineOptions {
             read_timeout: Duration::from_secs(60),
             meter: None,
             seeds: Seeds::default(),
+            pace: Pace::default(),
         }
     }
 }
@@ -148,12 +153,12 @@ impl Engine {
         let cached = Gauge::default();
         let cache: Arc<dyn DbCache> = Arc::new(BlockCache::new(options.cache_bytes, cached.clone()));
         let (at, seeds, opening_clock) = (store.clone(), options.seeds.clone(), clock.clone());
-        let table_bytes = settings::table_bytes(options.write_bytes);
+        let (table_bytes, pace) = (settings::table_bytes(options.write_bytes), options.pace);
         let opening = async {
             let clock = opening_clock;
             Ok(match mode {
                 EngineMode::Writer => {
-                    Access::Write(Writer::open(at, cache, clock, seeds, table_bytes, day).await?)
+                    Access::Write(Writer::open(at, cache, clock, seeds, (table_bytes, pace), day).await?)
                 }
                 EngineMode::Reader => Access::Read(Follower::open(at, cache, clock, seeds, None).await?),
                 EngineMode::Checkpoint(id) => {

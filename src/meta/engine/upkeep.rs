@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::clock::EngineClock;
+use super::paced::{Pace, Paced};
 use super::renew::Renewal;
 use super::seeds::Seeds;
 use super::settings::Thoroughness;
@@ -25,7 +26,7 @@ use super::{DATABASE, settings};
 /// this many logs to read.
 const COMMITS_PER_TABLE: u64 = 256;
 /// Garbage of earlier sessions is removed this long after opening.
-const FIRST_COLLECTION: Duration = Duration::from_secs(120);
+pub(super) const FIRST_COLLECTION: Duration = Duration::from_secs(120);
 /// By one session in [`SESSIONS_PER_COLLECTION`] already after this: all may be killed before the other time is up.
 const EARLY_COLLECTION: Duration = Duration::from_secs(10);
 /// The last collection after some work comes this long after its manifests have aged.
@@ -50,6 +51,8 @@ pub(super) struct Upkeep {
 struct Shared {
     db: Arc<Db>,
     store: Arc<dyn ObjectStore>,
+    /// The same, for what nobody waits for.
+    paced: Arc<dyn ObjectStore>,
     seeds: Seeds,
     /// For new names: may have been raised above the time of day.
     clock: Arc<EngineClock>,
@@ -75,11 +78,18 @@ impl Upkeep {
         (clock, plain_clock): (Arc<EngineClock>, Arc<EngineClock>),
         day: Arc<StoreDay>,
         table_bytes: usize,
+        pace: Pace,
     ) -> Self {
+        let closing = watch::Sender::new(false);
+        let (looked_at, is_closing) = (Arc::clone(&db), closing.subscribe());
+        // Writers wait for merges when there are many new tables, and a merge under way comes first.
+        let is_urgent = move || *is_closing.borrow() || has_many_new_tables(&looked_at);
+        let paced: Arc<dyn ObjectStore> = Arc::new(Paced::new(Arc::clone(&store), pace, is_urgent));
         let read_back = db.status().durable_seq.saturating_sub(db.manifest().last_l0_seq());
         let shared = Arc::new(Shared {
             db,
             store,
+            paced,
             seeds,
             clock,
             plain_clock,
@@ -88,7 +98,7 @@ impl Upkeep {
             commits: AtomicU64::new(read_back),
             merging: tokio::sync::Mutex::new(()),
             wake: Notify::new(),
-            closing: watch::Sender::new(false),
+            closing,
         });
         let task = tokio::spawn(shared.clone().run());
         Self { task: parking_lot::Mutex::new(Some(task)), shared }
@@ -117,9 +127,9 @@ impl Upkeep {
         shared.commits.store(0, Ordering::Relaxed);
         shared.flush().await;
         if shared.is_mergeable(Thoroughness::Everything) {
-            shared.merge(Thoroughness::Everything, sleep(LONG_MERGE)).await;
+            shared.merge(Thoroughness::Everything, &shared.store, sleep(LONG_MERGE)).await;
         }
-        shared.collect().await;
+        shared.collect(&shared.store).await;
     }
 
     /// Writes everything anew that is in the database by now.
@@ -143,10 +153,10 @@ impl Upkeep {
     pub(super) async fn before_close(&self) {
         let shared = &self.shared;
         if shared.newest_tables() + 1 >= settings::NEWEST_TABLES_MAX {
-            shared.merge(Thoroughness::Usual, sleep(LAST_MERGE)).await;
+            shared.merge(Thoroughness::Usual, &shared.store, sleep(LAST_MERGE)).await;
         }
         if shared.is_collector() {
-            shared.collect().await;
+            shared.collect(&shared.store).await;
         }
     }
 }
@@ -196,7 +206,7 @@ impl Shared {
                         () = is_closing(&mut closing) => return,
                         () = self.flush_and_merge() => {}
                     }
-                    collecting = Some(self.collect().boxed());
+                    collecting = Some(self.collect(&self.paced).boxed());
                     // What was young now is garbage later, manifests last; after that nothing changes
                     // by itself.
                     let idle = last_work.elapsed();
@@ -221,11 +231,11 @@ impl Shared {
                     () = self.flush() => {}
                 }
             }
-            if self.newest_tables() >= settings::NEWEST_TABLES_MERGED_AT {
+            if has_many_new_tables(&self.db) {
                 // Neither works on what the other has in hand.
                 let is_interrupted = collecting.take().is_some();
-                self.merge(Thoroughness::Usual, is_closing(&mut closing)).await;
-                collecting = is_interrupted.then(|| self.collect().boxed());
+                self.merge(Thoroughness::Usual, &self.store, is_closing(&mut closing)).await;
+                collecting = is_interrupted.then(|| self.collect(&self.paced).boxed());
             }
             if collection.is_none() && last_work.elapsed() < settings::GARBAGE_AGE {
                 collection = Some(Instant::now() + settings::GARBAGE_AGE);
@@ -265,8 +275,8 @@ impl Shared {
         }
     }
 
-    /// Runs a compactor until there is nothing left to merge, or until `stop`.
-    async fn merge(&self, how: Thoroughness, stop: impl Future<Output = ()>) {
+    /// Runs a compactor over `store` until there is nothing left to merge, or until `stop`.
+    async fn merge(&self, how: Thoroughness, store: &Arc<dyn ObjectStore>, stop: impl Future<Output = ()>) {
         let _merging = self.merging.lock().await;
         tokio::pin!(stop);
         let is_writer = tokio::select! {
@@ -277,7 +287,7 @@ impl Shared {
         if !is_writer {
             return;
         }
-        let compactor = CompactorBuilder::new(DATABASE, self.store.clone())
+        let compactor = CompactorBuilder::new(DATABASE, store.clone())
             .with_options(settings::compactor(how, self.table_bytes))
             .with_system_clock(self.clock.clone())
             .with_seed(self.seeds.next())
@@ -303,7 +313,7 @@ impl Shared {
     fn is_mergeable(&self, how: Thoroughness) -> bool {
         let manifest = self.db.manifest();
         match how {
-            Thoroughness::Usual => manifest.l0().len() >= settings::NEWEST_TABLES_MERGED_AT,
+            Thoroughness::Usual => has_many_new_tables(&self.db),
             Thoroughness::Everything => manifest.l0().len() > 1 || manifest.compacted().len() > 1,
         }
     }
@@ -359,18 +369,18 @@ impl Shared {
                     () = sleep(LONG_MERGE) => {}
                 }
             };
-            self.merge(Thoroughness::Everything, stop).await;
-        } else if self.newest_tables() >= settings::NEWEST_TABLES_MERGED_AT {
-            self.merge(Thoroughness::Usual, is_closing(&mut closing)).await;
+            self.merge(Thoroughness::Everything, &self.paced, stop).await;
+        } else if has_many_new_tables(&self.db) {
+            self.merge(Thoroughness::Usual, &self.store, is_closing(&mut closing)).await;
         }
     }
 
     /// Removes what is garbage by now.
-    async fn collect(&self) {
+    async fn collect(&self, store: &Arc<dyn ObjectStore>) {
         if !self.is_writer().await {
             return;
         }
-        GarbageCollectorBuilder::new(DATABASE, self.store.clone())
+        GarbageCollectorBuilder::new(DATABASE, store.clone())
             .with_options(settings::garbage_collector(self.day.lead(self.plain_clock.now_ms())))
             .with_system_clock(self.plain_clock.clone())
             .with_seed(self.seeds.next())
@@ -378,6 +388,10 @@ impl Shared {
             .run_gc_once()
             .await;
     }
+}
+
+fn has_many_new_tables(db: &Db) -> bool {
+    db.manifest().l0().len() >= settings::NEWEST_TABLES_MERGED_AT
 }
 
 async fn is_closing(closing: &mut watch::Receiver<bool>) {

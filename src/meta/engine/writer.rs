@@ -9,6 +9,7 @@ use slatedb::db_cache::DbCache;
 use slatedb::{CloseReason, Db, WriteBatch};
 
 use super::clock::EngineClock;
+use super::paced::Pace;
 use super::seeds::Seeds;
 use super::store_day::StoreDay;
 use super::upkeep::Upkeep;
@@ -38,7 +39,7 @@ impl Writer {
         cache: Arc<dyn DbCache>,
         clock: Arc<dyn Clock>,
         seeds: Seeds,
-        table_bytes: usize,
+        (table_bytes, pace): (usize, Pace),
         day: Arc<StoreDay>,
     ) -> Result<Self, slatedb::Error> {
         let engine_clock = Arc::new(EngineClock::new(clock.clone()));
@@ -53,7 +54,8 @@ impl Writer {
         engine_clock.raise(latest_tick(&db).await?);
         let plain_clock = Arc::new(EngineClock::new(clock.clone()));
         let last_write_ms = AtomicI64::new(day_ms(&*clock));
-        let upkeep = Upkeep::start(db.clone(), store, seeds, (engine_clock, plain_clock), day, table_bytes);
+        let clocks = (engine_clock, plain_clock);
+        let upkeep = Upkeep::start(db.clone(), store, seeds, clocks, day, table_bytes, pace);
         let sequence = AtomicU64::new(db.status().durable_seq);
         Ok(Self { db, upkeep, clock, last_write_ms, sequence, turn: tokio::sync::Mutex::new(()) })
     }

@@ -72,6 +72,52 @@ async fn however_long_garbage_takes_opening_after_a_crash_reads_few_logs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn removing_garbage_and_merging_everything_keep_to_their_pace() {
+    const PACE: Pace = Pace { bytes_per_second: 100_000, requests_per_second: 16 };
+    const WINDOW_SECONDS: u64 = 10;
+    // Of one table, which is one request.
+    const TABLE_BYTES: u64 = 2_000_000;
+    let bench = Bench::new();
+    let bucket = bench.bucket();
+    let options = EngineOptions { create: true, pace: PACE, ..EngineOptions::default() };
+    let opening = Engine::open(Bench::sealed(&bucket), EngineMode::Writer, options, bench.clock.clone());
+    let engine = opening.await.expect("opens");
+    // Two tables of an equal size.
+    for n in 0..600_u32 {
+        if n == 300 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        engine.write_durable(put(n.to_be_bytes(), [7; 3000])).await.expect("committed");
+    }
+    let mut window = std::collections::VecDeque::from([bucket.meter().snapshot()]);
+    let (mut merged_after, mut longest) = (None, (0, 0));
+    for second in 1..3600 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = bucket.meter().snapshot();
+        let then = &window[window.len().saturating_sub(WINDOW_SECONDS as usize)];
+        let bytes = now.put_bytes + now.get_bytes - then.put_bytes - then.get_bytes;
+        let deletes = now.deletes - then.deletes;
+        longest = (bytes.max(longest.0), deletes.max(longest.1));
+        window.push_back(now);
+        if engine.tables() == (0, 1) {
+            merged_after.get_or_insert(second);
+        }
+    }
+    let (deleted, left) = (bucket.meter().snapshot().deletes, bench.objects().await.len());
+    println!(
+        "merged after {merged_after:?} seconds; {deleted} deleted, {left} left; in ten seconds {longest:?}"
+    );
+    assert!(longest.0 <= TABLE_BYTES + WINDOW_SECONDS * PACE.bytes_per_second, "{} bytes", longest.0);
+    assert!(longest.1 <= 1 + WINDOW_SECONDS * PACE.requests_per_second, "{} deletions", longest.1);
+    let paced = upkeep::FIRST_COLLECTION.as_secs() + TABLE_BYTES / PACE.bytes_per_second;
+    assert!(
+        merged_after.is_some_and(|after| after >= paced),
+        "what is merged was read and written by the pace"
+    );
+    assert!(deleted >= 500 && left < 30, "it gets on");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_writer_is_silent() {
     let bench = Bench::new();
     let bucket = bench.bucket();
