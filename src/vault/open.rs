@@ -31,6 +31,8 @@ const SPANS_AT_ONCE: usize = 4;
 #[derive(Clone)]
 pub(super) struct Opened {
     pub name: Arc<str>,
+    /// Where it lies in the bucket. Kept, because sealing a path costs as much as opening a piece.
+    pub sealed: Arc<Path>,
     pub key: Arc<ObjectKey>,
     pub geometry: Geometry,
     pub last_modified: DateTime<Utc>,
@@ -89,7 +91,7 @@ impl Reader {
             let chunks: Vec<_> = split(&fetched.bytes, 0, last.min(SPAN_CHUNKS - 1)).collect();
             if last < SPAN_CHUNKS {
                 let end = chunks.last().map(|(_, chunk)| chunk.clone()).unwrap_or_default();
-                self.open_piece(&opened, &sealed, opened.geometry.pieces() - 1, &end, &mut Vec::new())?;
+                self.open_piece(&opened, opened.geometry.pieces() - 1, &end, &mut Vec::new())?;
             }
             for (number, chunk) in chunks {
                 self.cache.insert((name.clone(), number), chunk);
@@ -121,7 +123,7 @@ impl Reader {
                 .as_range(len)
                 .map_err(|error| RawError::Generic { store: "vault", source: Box::new(error) })?,
         };
-        let bytes = self.read_opened(plain, &opened, range.clone()).await?;
+        let bytes = self.read_opened(&opened, range.clone()).await?;
         Ok((opened, range, bytes))
     }
 
@@ -154,28 +156,24 @@ impl Reader {
         self.cache.alone((name.clone(), first / SPAN_CHUNKS), fetch).await
     }
 
-    async fn read_opened(&self, plain: &Path, opened: &Opened, range: Range<u64>) -> Result<Bytes, RawError> {
-        let len = range.end.saturating_sub(range.start);
+    async fn read_opened(&self, opened: &Opened, range: Range<u64>) -> Result<Bytes, RawError> {
+        let (len, sealed) = (range.end.saturating_sub(range.start), &*opened.sealed);
         if len > READ_BYTES_MAX {
-            return Err(damaged(
-                &names::seal(self.vault.ring(), plain),
-                format!("{len} bytes are more than it can have"),
-            ));
+            return Err(damaged(sealed, format!("{len} bytes are more than it can have")));
         }
         if len == 0 {
             return Ok(Bytes::new());
         }
-        let sealed = names::seal(self.vault.ring(), plain);
         let (first, last) = (range.start / PIECE_BYTES, (range.end - 1) / PIECE_BYTES);
         let (first_chunk, last_chunk) = (place_in_chunk(first).0, place_in_chunk(last).0);
-        let chunks = self.chunks(opened, &sealed, first_chunk, last_chunk).await?;
+        let chunks = self.chunks(opened, first_chunk, last_chunk).await?;
         let mut out = Vec::with_capacity(usize::try_from(len + 2 * PIECE_BYTES).unwrap_or(0));
         let mut at = range.start;
         for piece in first..=last {
             let index = usize::try_from(place_in_chunk(piece).0 - first_chunk).unwrap_or(usize::MAX);
-            let chunk = chunks.get(index).ok_or_else(|| self.cut_short(&sealed))?;
+            let chunk = chunks.get(index).ok_or_else(|| self.cut_short(sealed))?;
             let begun = out.len();
-            self.open_piece(opened, &sealed, piece, chunk, &mut out)?;
+            self.open_piece(opened, piece, chunk, &mut out)?;
             let start = piece * PIECE_BYTES;
             let end = start + opened.geometry.piece_len(piece);
             let (skip, keep) = (at - start, range.end.min(end) - start);
@@ -186,19 +184,13 @@ impl Reader {
     }
 
     /// The chunks `first` to `last`, from the cache or the bucket.
-    async fn chunks(
-        &self,
-        opened: &Opened,
-        sealed: &Path,
-        first: u64,
-        last: u64,
-    ) -> Result<Vec<Bytes>, RawError> {
+    async fn chunks(&self, opened: &Opened, first: u64, last: u64) -> Result<Vec<Bytes>, RawError> {
         let is_scan = self.cache.continues(&opened.name, first, last);
         let spans = first / SPAN_CHUNKS..=last / SPAN_CHUNKS;
         let fetches = spans.map(|span| {
             let from = first.max(span * SPAN_CHUNKS);
             let to = last.min(span * SPAN_CHUNKS + SPAN_CHUNKS - 1);
-            self.chunks_of_span(opened, sealed, from, to, is_scan)
+            self.chunks_of_span(opened, from, to, is_scan)
         });
         let spans: Vec<Vec<Bytes>> = stream::iter(fetches).buffered(SPANS_AT_ONCE).try_collect().await?;
         Ok(spans.into_iter().flatten().collect())
@@ -208,7 +200,6 @@ impl Reader {
     async fn chunks_of_span(
         &self,
         opened: &Opened,
-        sealed: &Path,
         first: u64,
         last: u64,
         is_scan: bool,
@@ -226,7 +217,7 @@ impl Reader {
             let from = first + missing as u64;
             let span_end = (from / SPAN_CHUNKS + 1) * SPAN_CHUNKS - 1;
             let to = if is_scan { span_end.min(opened.geometry.last_chunk()) } else { last };
-            let fetched = self.fetch(sealed, chunk_range(from, to)).await?;
+            let fetched = self.fetch(&opened.sealed, chunk_range(from, to)).await?;
             for (number, chunk) in split(&fetched.bytes, from, to) {
                 self.cache.insert((name.clone(), number), chunk.clone());
                 let index = usize::try_from(number - first).unwrap_or(usize::MAX);
@@ -259,14 +250,14 @@ impl Reader {
         let key = self.vault.ring().open_object(ObjectKind::Meta, name.as_bytes(), &head);
         let key = key.map_err(|error| raw(VaultError::refused(sealed.as_ref(), error)))?;
         let geometry = Geometry::of_sealed(fetched.object_len).ok_or_else(|| self.cut_short(sealed))?;
-        Ok(Opened { name: name.clone(), key: Arc::new(key), geometry, last_modified: fetched.last_modified })
+        let (name, sealed, key) = (name.clone(), Arc::new(sealed.clone()), Arc::new(key));
+        Ok(Opened { name, sealed, key, geometry, last_modified: fetched.last_modified })
     }
 
     /// Appends the plaintext of `piece` to `out`.
     fn open_piece(
         &self,
         opened: &Opened,
-        sealed: &Path,
         piece: u64,
         chunk: &[u8],
         out: &mut Vec<u8>,
@@ -277,7 +268,7 @@ impl Reader {
         let bytes = slice.and_then(|(start, end)| chunk.get(start..end));
         let Some(bytes) = bytes else {
             self.doubt(opened, number);
-            return Err(self.cut_short(sealed));
+            return Err(self.cut_short(&opened.sealed));
         };
         let begun = out.len();
         out.extend_from_slice(bytes);
@@ -290,7 +281,7 @@ impl Reader {
             Err(error) => {
                 self.doubt(opened, number);
                 out.truncate(begun);
-                Err(damaged(sealed, error))
+                Err(damaged(&opened.sealed, error))
             }
         }
     }

@@ -173,7 +173,8 @@ async fn put(reader: &Reader, path: &Path, sealer: Sealer, mode: PutMode) -> Raw
     if is_table {
         keep(reader, &name, &bytes, geometry);
     }
-    reader.remember(Opened { name, key: Arc::new(key), geometry, last_modified });
+    let (sealed, key) = (Arc::new(sealed), Arc::new(key));
+    reader.remember(Opened { name, sealed, key, geometry, last_modified });
     Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
 }
 
