@@ -63,7 +63,7 @@ struct Shared {
     /// Of the newest level.
     table_bytes: usize,
     /// Commits that are in no table, those of sessions that crashed among them.
-    commits: AtomicU64,
+    commits: Arc<AtomicU64>,
     /// One compactor at a time.
     merging: tokio::sync::Mutex<()>,
     wake: Notify,
@@ -81,11 +81,17 @@ impl Upkeep {
         pace: Pace,
     ) -> Self {
         let closing = watch::Sender::new(false);
-        let (looked_at, is_closing) = (Arc::clone(&db), closing.subscribe());
-        // Writers wait for merges when there are many new tables, and a merge under way comes first.
-        let is_urgent = move || *is_closing.borrow() || has_many_new_tables(&looked_at);
-        let paced: Arc<dyn ObjectStore> = Arc::new(Paced::new(Arc::clone(&store), pace, is_urgent));
         let read_back = db.status().durable_seq.saturating_sub(db.manifest().last_l0_seq());
+        let commits = Arc::new(AtomicU64::new(read_back));
+        let (looked_at, waiting, is_closing) = (Arc::clone(&db), Arc::clone(&commits), closing.subscribe());
+        // What comes first lets nothing else be done: neither writing a table of commits, nor merging new tables, for which
+        // writers wait when there are many.
+        let is_urgent = move || {
+            *is_closing.borrow()
+                || waiting.load(Ordering::Relaxed) >= COMMITS_PER_TABLE
+                || has_many_new_tables(&looked_at)
+        };
+        let paced: Arc<dyn ObjectStore> = Arc::new(Paced::new(Arc::clone(&store), pace, is_urgent));
         let shared = Arc::new(Shared {
             db,
             store,
@@ -95,7 +101,7 @@ impl Upkeep {
             plain_clock,
             day,
             table_bytes,
-            commits: AtomicU64::new(read_back),
+            commits,
             merging: tokio::sync::Mutex::new(()),
             wake: Notify::new(),
             closing,

@@ -79,16 +79,8 @@ async fn removing_garbage_and_merging_everything_keep_to_their_pace() {
     const TABLE_BYTES: u64 = 2_000_000;
     let bench = Bench::new();
     let bucket = bench.bucket();
-    let options = EngineOptions { create: true, pace: PACE, ..EngineOptions::default() };
-    let opening = Engine::open(Bench::sealed(&bucket), EngineMode::Writer, options, bench.clock.clone());
-    let engine = opening.await.expect("opens");
-    // Two tables of an equal size.
-    for n in 0..600_u32 {
-        if n == 300 {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        engine.write_durable(put(n.to_be_bytes(), [7; 3000])).await.expect("committed");
-    }
+    let engine = paced(&bench, &bucket, PACE).await;
+    two_tables(&engine).await;
     let mut window = std::collections::VecDeque::from([bucket.meter().snapshot()]);
     let (mut merged_after, mut longest) = (None, (0, 0));
     for second in 1..3600 {
@@ -115,6 +107,43 @@ async fn removing_garbage_and_merging_everything_keep_to_their_pace() {
         "what is merged was read and written by the pace"
     );
     assert!(deleted >= 500 && left < 30, "it gets on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_merge_of_everything_hurries_when_commits_are_to_become_a_table() {
+    const PACE: Pace = Pace { bytes_per_second: 1, requests_per_second: 1 };
+    let bench = Bench::new();
+    let engine = paced(&bench, &bench.bucket(), PACE).await;
+    two_tables(&engine).await;
+    // It has begun, and at its pace would not end.
+    tokio::time::sleep(upkeep::FIRST_COLLECTION + Duration::from_secs(10)).await;
+    assert_eq!(engine.tables().1, 0);
+    for n in 0..550_u32 {
+        engine.write_durable(put(n.to_be_bytes(), "x")).await.expect("committed");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    drop(engine);
+    let bucket = bench.bucket();
+    let before = bucket.meter().snapshot();
+    let _engine = bench.open_as(&bucket, EngineMode::Writer, false).await.expect("opens");
+    let requests = counted(&bucket, &before, "opening while everything was being merged");
+    assert!(requests < 400, "{requests}, and each log that is in no table is one");
+}
+
+async fn paced(bench: &Bench, bucket: &Bucket, pace: Pace) -> Engine {
+    let options = EngineOptions { create: true, pace, ..EngineOptions::default() };
+    let opening = Engine::open(Bench::sealed(bucket), EngineMode::Writer, options, bench.clock.clone());
+    opening.await.expect("opens")
+}
+
+/// Of an equal size, so that all is merged once it is quiet.
+async fn two_tables(engine: &Engine) {
+    for n in 0..600_u32 {
+        if n == 300 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        engine.write_durable(put(n.to_be_bytes(), [7; 3000])).await.expect("committed");
+    }
 }
 
 #[tokio::test(start_paused = true)]
