@@ -7,7 +7,7 @@ mod damaged;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use coffer::base::{FileKind, Ino};
+use coffer::base::{FileKind, Ino, PAGE_BLOCKS};
 use coffer::maint::{LostBecause, Problem, Severity};
 use coffer::meta::{Body, Key, Record, Segment, encode};
 use damaged::mended::{mend, remove_all};
@@ -204,6 +204,34 @@ async fn parts_of_a_file_whose_extents_are_lost_fail_and_the_others_read() {
     opened.vfs.sync_all().await.unwrap();
     assert_eq!(read(at, 10).await.unwrap(), [7; 10]);
     opened.close().await.unwrap();
+}
+
+/// Found by fuzzing: a check counted beyond the end of all numbers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_at_the_end_of_all_numbers_is_found_and_a_repair_ends() {
+    let world = World::with_everything().await;
+    let golden = world.tree().await.unwrap();
+    let pages = golden[&b"/pages"[..]].as_ref().unwrap().ino;
+    let page = world.records().await.remove(&Key::Extents(pages, 1)).unwrap();
+    for number in [u64::MAX, u64::MAX / PAGE_BLOCKS] {
+        for has_segments in [true, false] {
+            let copy = world.fork().await;
+            copy.put_record(Key::Extents(pages, number), Some(&page)).await;
+            for (object, _) in copy.objects().await {
+                if !has_segments && object.starts_with("d/") {
+                    copy.delete(&object).await;
+                }
+            }
+            let report = copy.check(true).await;
+            let is_found = |found: &coffer::maint::Finding| {
+                found.subject == coffer::maint::Subject::Inode(pages)
+                    && found.problem.severity() >= Severity::Files
+            };
+            assert!(report.findings.iter().any(is_found), "{}", told(&report));
+            let left = copy.repair(false).await.left;
+            assert!(left.commit.is_some() && copy.tree().await.is_some(), "{}", told(&left));
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -297,7 +297,7 @@ impl Survey<'_> {
     ) -> Result<(), MaintError> {
         let vault = self.source.vault.clone();
         self.begin(Part::History);
-        self.look_at_history().await?;
+        Box::pin(self.look_at_history()).await?;
         self.begin(Part::Objects);
         self.segments.load(&self.source.engine, &vault, &mut self.findings).await?;
         let listing = Listing::take(&vault, &mut self.segments, &mut self.findings).await?;

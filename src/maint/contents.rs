@@ -276,7 +276,8 @@ impl Survey<'_> {
         file.reaches(last_index, last);
         if let Some((because, blocks)) = &lost {
             let segment = (*because != LostBecause::Given).then_some(run.segment);
-            let blocks = first + u64::from(blocks.start)..first + u64::from(blocks.end);
+            let index = |block: u32| first.saturating_add(u64::from(block));
+            let blocks = index(blocks.start)..index(blocks.end);
             self.lost.add(ino, *because, segment, blocks, file.size.max(file.end));
         }
         if let Some(reader) = reader

@@ -213,12 +213,12 @@ impl Mender<'_> {
             };
             let first = number.saturating_mul(PAGE_BLOCKS);
             if body == Body::Pages {
-                referred.extend(page.inline.iter().map(|block| first + u64::from(*block)));
+                referred.extend(page.inline.iter().map(|block| first.saturating_add(u64::from(*block))));
                 continue;
             }
             for run in page.runs.runs() {
                 let last = run.rest.last().map_or(BLOCK_LEN, |piece| u64::from(piece.plain));
-                let index = first + u64::from(run.end()).saturating_sub(1);
+                let index = first.saturating_add(u64::from(run.end())).saturating_sub(1);
                 end = end.max(index.saturating_mul(BLOCK_LEN).saturating_add(last));
             }
             let page = Page { runs: page.runs.clone(), inline: Vec::new() };

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     Error as RawError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, Result as RawResult,
@@ -76,7 +76,8 @@ impl Engine {
                 self.refresh().await?;
             }
         };
-        self.limited(looking).await?
+        // Boxed, so that those who look do not carry its state on their stacks.
+        self.limited(looking.boxed()).await?
     }
 }
 
