@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 
 use super::MaintError;
@@ -297,7 +298,7 @@ impl Survey<'_> {
     ) -> Result<(), MaintError> {
         let vault = self.source.vault.clone();
         self.begin(Part::History);
-        Box::pin(self.look_at_history()).await?;
+        self.history().await?;
         self.begin(Part::Objects);
         self.segments.load(&self.source.engine, &vault, &mut self.findings).await?;
         let listing = Listing::take(&vault, &mut self.segments, &mut self.findings).await?;
@@ -311,9 +312,9 @@ impl Survey<'_> {
         }
         let mut reader = options.read_data.then(|| DataReader::new(vault.clone()));
         self.begin(if reader.is_some() { Part::Contents } else { Part::Inodes });
-        Box::pin(self.look_at_inodes(reader.as_mut())).await?;
+        self.inodes(reader.as_mut()).await?;
         self.begin(Part::Names);
-        self.look_at_entries().await?;
+        self.entries().await?;
         (self.watch)(Step::Records(self.records));
         self.begin(Part::Segments);
         self.look_at_overlaps().await?;
@@ -335,6 +336,21 @@ impl Survey<'_> {
         }
         std::mem::take(&mut self.lost).tell(&mut self.findings);
         Ok(())
+    }
+
+    // Walks are made in functions of their own, so that whoever goes on with one does not carry the states of all on its
+    // stack.
+
+    fn history(&mut self) -> BoxFuture<'_, Result<(), MaintError>> {
+        Box::pin(self.look_at_history())
+    }
+
+    fn inodes<'s>(&'s mut self, reader: Option<&'s mut DataReader>) -> BoxFuture<'s, Result<(), MaintError>> {
+        Box::pin(self.look_at_inodes(reader))
+    }
+
+    fn entries(&mut self) -> BoxFuture<'_, Result<(), MaintError>> {
+        Box::pin(self.look_at_entries())
     }
 
     fn begin(&self, part: Part) {
