@@ -7,7 +7,7 @@ mod damaged;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use coffer::base::{FileKind, Ino, PAGE_BLOCKS};
+use coffer::base::{BLOCK_LEN, FILE_BYTES_MAX, FileKind, Ino, PAGE_BLOCKS};
 use coffer::maint::{LostBecause, Problem, Severity};
 use coffer::meta::{Body, Key, Record, Segment, encode};
 use damaged::mended::{mend, remove_all};
@@ -208,12 +208,13 @@ async fn parts_of_a_file_whose_extents_are_lost_fail_and_the_others_read() {
 
 /// Found by fuzzing: a check counted beyond the end of all numbers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_at_the_end_of_all_numbers_is_found_and_a_repair_ends() {
+async fn a_page_behind_the_end_of_any_file_is_found_and_goes() {
     let world = World::with_everything().await;
     let golden = world.tree().await.unwrap();
     let pages = golden[&b"/pages"[..]].as_ref().unwrap().ino;
     let page = world.records().await.remove(&Key::Extents(pages, 1)).unwrap();
-    for number in [u64::MAX, u64::MAX / PAGE_BLOCKS] {
+    let beyond = FILE_BYTES_MAX / (PAGE_BLOCKS * BLOCK_LEN) + 1;
+    for number in [u64::MAX, u64::MAX / PAGE_BLOCKS, beyond, beyond - 1] {
         for has_segments in [true, false] {
             let copy = world.fork().await;
             copy.put_record(Key::Extents(pages, number), Some(&page)).await;
@@ -223,13 +224,15 @@ async fn a_page_at_the_end_of_all_numbers_is_found_and_a_repair_ends() {
                 }
             }
             let report = copy.check(true).await;
-            let is_found = |found: &coffer::maint::Finding| {
-                found.subject == coffer::maint::Subject::Inode(pages)
-                    && found.problem.severity() >= Severity::Files
+            let subject = match number < beyond {
+                true => coffer::maint::Subject::Inode(pages),
+                false => coffer::maint::Subject::Record(Key::Extents(pages, number).encode()),
             };
-            assert!(report.findings.iter().any(is_found), "{}", told(&report));
-            let left = copy.repair(false).await.left;
-            assert!(left.commit.is_some() && copy.tree().await.is_some(), "{}", told(&left));
+            let found = report.findings.iter().find(|found| found.subject == subject);
+            assert!(found.is_some(), "page {number}: {}", told(&report));
+            let tree = mend(&copy, &golden, &format!("page {number}, {has_segments}"), false).await;
+            let size = tree[&b"/pages"[..]].as_ref().unwrap().size;
+            assert_eq!(size == golden[&b"/pages"[..]].as_ref().unwrap().size, number >= beyond);
         }
     }
 }

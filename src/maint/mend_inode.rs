@@ -49,7 +49,8 @@ impl Mender<'_> {
             Problem::BodyOdd => self.mend_body(finding, ino).await?,
             Problem::ContentsUnused { .. } => self.mend_unused(finding, ino).await?,
             Problem::BeyondEnd { end, .. } => {
-                self.desk.change(ino, |inode| inode.size = inode.size.max(*end)).await?;
+                let end = (*end).min(FILE_BYTES_MAX);
+                self.desk.change(ino, |inode| inode.size = inode.size.max(end)).await?;
                 self.tell(finding, format!("lets the file end at byte {end}"));
             }
             Problem::PagesMissing { counted, .. } => self.mend_gaps(finding, ino, *counted).await?,

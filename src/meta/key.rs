@@ -1,6 +1,9 @@
 //! Keys of metadata records: a letter, then big-endian integers, so that bytes sort as values do.
 
-use crate::base::{Ino, SegmentId, Tag};
+use crate::base::{BLOCK_LEN, FILE_BYTES_MAX, Ino, PAGE_BLOCKS, SegmentId, Tag};
+
+/// The last block that a file can have.
+const LAST_BLOCK: u64 = FILE_BYTES_MAX / BLOCK_LEN;
 
 /// The key of a record. Variants stand in the order of their letters, so that keys compare as
 /// their encodings do. (`docs/FORMAT.md`, "Metadata records")
@@ -69,10 +72,10 @@ impl Key {
         let (letter, rest) = bytes.split_first()?;
         match letter {
             b'A' => rest.is_empty().then_some(Self::Acceptance),
-            b'B' => ino_and_number(rest).map(|(ino, block)| Self::Inline(ino, block)),
+            b'B' => ino_and_block(rest, 1).map(|(ino, block)| Self::Inline(ino, block)),
             b'C' => number(rest).map(Self::Commit),
             b'D' => ino_and_tag(rest).map(|(ino, tag)| Self::Entry(ino, tag)),
-            b'E' => ino_and_number(rest).map(|(ino, page)| Self::Extents(ino, page)),
+            b'E' => ino_and_block(rest, PAGE_BLOCKS).map(|(ino, page)| Self::Extents(ino, page)),
             b'G' => Some(Self::Garbage(SegmentId(rest.try_into().ok()?))),
             b'H' => number(rest).map(Self::History),
             b'I' => number(rest).map(|ino| Self::Inode(Ino(ino))),
@@ -81,7 +84,7 @@ impl Key {
             b'O' => number(rest).map(|ino| Self::Orphan(Ino(ino))),
             b'R' => {
                 let (id, rest) = rest.split_at_checked(16)?;
-                let (ino, page) = ino_and_number(rest)?;
+                let (ino, page) = ino_and_block(rest, PAGE_BLOCKS)?;
                 Some(Self::Reference(SegmentId(id.try_into().ok()?), ino, page))
             }
             b'S' => Some(Self::Segment(SegmentId(rest.try_into().ok()?))),
@@ -107,9 +110,11 @@ fn number(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }
 
-fn ino_and_number(bytes: &[u8]) -> Option<(Ino, u64)> {
+/// An inode and one of the parts, each of `blocks` blocks, that a file can have.
+fn ino_and_block(bytes: &[u8], blocks: u64) -> Option<(Ino, u64)> {
     let (ino, rest) = bytes.split_at_checked(8)?;
-    Some((Ino(number(ino)?), number(rest)?))
+    let part = number(rest).filter(|part| *part <= LAST_BLOCK / blocks)?;
+    Some((Ino(number(ino)?), part))
 }
 
 fn ino_and_tag(bytes: &[u8]) -> Option<(Ino, Tag)> {
@@ -127,18 +132,19 @@ mod tests {
         let ino = any::<u64>().prop_map(Ino);
         let tag = any::<[u8; 16]>().prop_map(Tag);
         let id = any::<[u8; 16]>().prop_map(SegmentId);
+        let page = 0..=LAST_BLOCK / PAGE_BLOCKS;
         prop_oneof![
-            (ino.clone(), any::<u64>()).prop_map(|(i, b)| Key::Inline(i, b)),
+            (ino.clone(), 0..=LAST_BLOCK).prop_map(|(i, b)| Key::Inline(i, b)),
             any::<u64>().prop_map(Key::Commit),
             (ino.clone(), tag.clone()).prop_map(|(i, t)| Key::Entry(i, t)),
-            (ino.clone(), any::<u64>()).prop_map(|(i, p)| Key::Extents(i, p)),
+            (ino.clone(), page.clone()).prop_map(|(i, p)| Key::Extents(i, p)),
             id.clone().prop_map(Key::Garbage),
             any::<u64>().prop_map(Key::History),
             ino.clone().prop_map(Key::Inode),
             id.clone().prop_map(Key::Leftover),
             any::<[u8; 16]>().prop_map(Key::Machine),
             ino.clone().prop_map(Key::Orphan),
-            (id.clone(), ino.clone(), any::<u64>()).prop_map(|(s, i, p)| Key::Reference(s, i, p)),
+            (id.clone(), ino.clone(), page).prop_map(|(s, i, p)| Key::Reference(s, i, p)),
             id.prop_map(Key::Segment),
             Just(Key::Acceptance),
             Just(Key::Super),
@@ -151,6 +157,14 @@ mod tests {
         fn keys_sort_as_their_bytes_do_and_read_back(a in any_key(), b in any_key()) {
             prop_assert_eq!(a.cmp(&b), a.encode().cmp(&b.encode()));
             prop_assert_eq!(Key::decode(&a.encode()), Some(a));
+        }
+
+        #[test]
+        fn parts_that_no_file_can_have_are_no_keys(ino: u64, block in LAST_BLOCK + 1.., page in LAST_BLOCK / PAGE_BLOCKS + 1..) {
+            let (ino, id) = (Ino(ino), SegmentId([7; 16]));
+            for key in [Key::Inline(ino, block), Key::Extents(ino, page), Key::Reference(id, ino, page)] {
+                prop_assert_eq!(Key::decode(&key.encode()), None);
+            }
         }
 
         #[test]

@@ -326,7 +326,8 @@ impl Vfs {
         {
             let mut state = self.state.lock();
             if let Some(rows) = state.overlay.whole_between(&from, &to, limit) {
-                return Ok(merged(rows, state.overlay.changes_between(&from, &to, limit), limit));
+                let is_full = rows.len() >= limit;
+                return Ok(merged(rows, is_full, state.overlay.changes_between(&from, &to, limit), limit));
             }
         }
         let (_pass, changes, settled_count, rows) = loop {
@@ -344,6 +345,7 @@ impl Vfs {
             drop(pass);
             self.follow_early().await?;
         };
+        let is_full = rows.len() >= limit;
         let rows = rows.into_iter().filter_map(|(key, value)| Some((Key::decode(&key)?, value)));
         let rows: Vec<_> = rows
             .map(|(key, value)| Ok((key, decode(&key, &value)?)))
@@ -354,7 +356,7 @@ impl Vfs {
             state.overlay.remember_scanned(settled_count, *key, record.clone());
         }
         drop(state);
-        Ok(merged(rows, changes, limit))
+        Ok(merged(rows, is_full, changes, limit))
     }
 
     /// A new filesystem over an engine whose superblock has been read. The caller starts its
@@ -413,14 +415,15 @@ impl Vfs {
     }
 }
 
-/// What the last commit left, at most `limit` records of it, with at most as many changes laid over it; and where to go
+/// What the last commit left, `limit` records of it if `is_full`, with at most `limit` changes laid over it; and where to go
 /// on, if there may be more.
 fn merged(
     rows: Vec<(Key, Record)>,
+    is_full: bool,
     changes: Vec<(Key, Option<Record>)>,
     limit: usize,
 ) -> (Vec<(Key, Record)>, Option<Key>) {
-    let last_row = rows.last().map(|(key, _)| *key).filter(|_| rows.len() >= limit);
+    let last_row = rows.last().map(|(key, _)| *key).filter(|_| is_full);
     let last_change = changes.last().map(|(key, _)| *key).filter(|_| changes.len() >= limit);
     let bound = match (last_row, last_change) {
         (Some(row), Some(change)) => Some(row.min(change)),
