@@ -85,10 +85,11 @@ fn used_cold(session: &mut Session, stream: &Path, stream_bytes: u64) {
 fn outage(session: &mut Session) {
     let (bucket, hidden) = (session.bucket(), session.bucket().with_extension("away"));
     let (written, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let writers = Writers::new(session);
     thread::scope(|scope| {
         session.stage("outage", |session| {
             fs::rename(&bucket, &hidden).expect("the bucket goes away");
-            write_on(scope, session, &written, &is_over);
+            writers.go_on(scope, &written, &is_over);
             // What is not at hand fails after the read timeout; the files that follow are read all the same.
             scope.spawn({
                 let (drive, is_over) = (session.drive(""), &is_over);
@@ -106,36 +107,50 @@ fn outage(session: &mut Session) {
     println!("{:>9}  {:>8}  {} MiB written in the outage", "", "", bytes / MIB);
 }
 
-fn write_on<'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    session: &Session,
-    written: &'scope AtomicU64,
-    is_over: &'scope AtomicBool,
-) {
-    let goes_on = move |bytes: usize| {
-        written.fetch_add(bytes as u64, Ordering::Relaxed);
-        !is_over.load(Ordering::Relaxed)
-    };
-    for writer in 0..WRITERS {
-        let (large, small) =
-            (session.drive(&format!("large{writer}")), session.drive(&format!("small{writer}")));
-        scope.spawn(move || {
-            let mut file = File::create(large).expect("a file");
-            let piece = piece();
-            file.write_all(&piece).expect("written");
-            while goes_on(piece.len()) {
+/// Where writers are at work when the bucket goes away. Who only begins then may need records that are not in memory.
+struct Writers {
+    large: Vec<File>,
+    small: Vec<PathBuf>,
+}
+
+impl Writers {
+    fn new(session: &Session) -> Self {
+        let place = |kind: &str, number: usize| session.drive(&format!("{kind}{number}"));
+        let small: Vec<_> = (0..WRITERS).map(|number| place("small", number)).collect();
+        small.iter().for_each(|small| fs::create_dir(small).expect("a directory"));
+        let large = (0..WRITERS).map(|number| File::create(place("large", number)).expect("a file")).collect();
+        Self { large, small }
+    }
+
+    fn go_on<'scope>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+        written: &'scope AtomicU64,
+        is_over: &'scope AtomicBool,
+    ) {
+        let goes_on = move |bytes: usize| {
+            written.fetch_add(bytes as u64, Ordering::Relaxed);
+            !is_over.load(Ordering::Relaxed)
+        };
+        for mut file in self.large {
+            scope.spawn(move || {
+                let piece = piece();
                 file.write_all(&piece).expect("written");
-            }
-        });
-        scope.spawn(move || {
-            fs::create_dir(&small).expect("a directory");
-            for number in 0.. {
-                fs::write(small.join(number.to_string()), contents(number)).expect("written");
-                if !goes_on(contents(number).len()) {
-                    break;
+                while goes_on(piece.len()) {
+                    file.write_all(&piece).expect("written");
                 }
-            }
-        });
+            });
+        }
+        for small in self.small {
+            scope.spawn(move || {
+                for number in 0.. {
+                    fs::write(small.join(number.to_string()), contents(number)).expect("written");
+                    if !goes_on(contents(number).len()) {
+                        break;
+                    }
+                }
+            });
+        }
     }
 }
 
