@@ -1,6 +1,7 @@
 //! Plain vocabulary that every room shares: identities, names, time, randomness and units.
 
 mod aside;
+mod behind;
 mod entropy;
 mod extent;
 mod gauge;
@@ -12,6 +13,7 @@ mod ranges;
 mod time;
 
 pub use aside::aside;
+pub use behind::behind;
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};
 pub use extent::{BlockPlace, Codec, ExtentError, LiveDelta, NewSegment, Piece, Run, RunList, SegmentSeal};
 pub use gauge::Gauge;

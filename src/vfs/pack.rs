@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 use tokio::runtime::Handle;
 
-use crate::base::{BLOCK_BYTES, BlockIndex, BlockPlace, Ino, NewSegment, SEGMENT_BYTES_MAX, aside};
+use crate::base::{BLOCK_BYTES, BlockIndex, BlockPlace, Ino, NewSegment, SEGMENT_BYTES_MAX, aside, behind};
 use crate::data::{
     Batch, DataError, FinishedSegment, ReadHint, SEGMENT_BLOCKS_MAX, SEGMENT_ROOM_BYTES, SegmentBuilder,
     room_of,
@@ -23,6 +23,8 @@ use super::{Vfs, VfsError};
 const COMPLETIONS_MAX: usize = 32;
 /// Blocks that may stay in records until an urgent commit takes the time to pack them.
 const REPACK_COUNT_MAX: usize = 256;
+/// Blocks that are sealed where it is in nobody's way.
+const MANY: usize = 16;
 /// Pause after a segment could not be put, or a block not read.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -57,7 +59,10 @@ impl Vfs {
     async fn upload(&self, builder: SegmentBuilder, batch: Batch) {
         let batch = Arc::new(batch);
         let sealing = Arc::clone(&batch);
-        let sealed = aside(&Handle::current(), move || seal(builder, &sealing)).await;
+        let sealed = match batch.blocks.len() {
+            ..MANY => aside(&Handle::current(), move || seal(builder, &sealing)).await,
+            MANY.. => behind(async move { seal(builder, &sealing) }).await,
+        };
         let (finished, places) = match sealed {
             Ok(Ok(sealed)) => sealed,
             Ok(Err(error)) => return self.lose(&batch, &error.to_string()),

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -28,7 +28,12 @@ use object_store::{
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as RawResult,
 };
 
+use crate::base::behind;
+
 use turns::Turns;
+
+/// Objects that are written where it is in nobody's way.
+const LARGE: usize = 1024 * 1024;
 
 /// A directory by path and identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +99,12 @@ macro_rules! checked {
 #[async_trait]
 impl ObjectStore for LocalStore {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> RawResult<PutResult> {
-        checked!(self, self.inner.put_opts(path, payload, options))
+        if payload.content_length() < LARGE {
+            return checked!(self, self.inner.put_opts(path, payload, options));
+        }
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        let put = behind(async move { inner.put_opts(&path, payload, options).await });
+        checked!(self, put.map(|put| put.map_err(|source| RawError::JoinError { source })?))
     }
 
     async fn put_multipart_opts(

@@ -1,0 +1,108 @@
+//! Work that gives way: what is on its way to the bucket, beside what somebody is asking for.
+
+use std::sync::LazyLock;
+use std::thread;
+
+use rustix::process::{getpriority_process, setpriority_process};
+use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
+use tokio::task::{AbortHandle, JoinError};
+
+/// How much nicer its threads are than the rest (nice(2)): at 10 they get a tenth of a processor that others want, and
+/// all of one that nobody wants.
+const NICENESS: i32 = 10;
+/// Its threads that may block at a time.
+const BLOCKING_THREADS_MAX: usize = 8;
+
+/// Its threads. Who has become nicer cannot go back without privileges, so they do nothing else; they are those of the
+/// process, because work of one mount is no more pressing than that of another.
+static THREADS: LazyLock<Option<Runtime>> = LazyLock::new(|| {
+    let cores = thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let built = Builder::new_multi_thread()
+        .worker_threads(cores)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_name("coffer-behind")
+        .on_thread_start(give_way)
+        .enable_time()
+        .build();
+    built.inspect_err(|error| tracing::warn!(%error, "no threads for work in the background")).ok()
+});
+
+/// Runs `work` on threads that give way to all others, as far as it is polled and as far as it hands what blocks to its
+/// runtime. Dropped, it takes the work with it. In a runtime of one thread it is polled there, which leaves the order of
+/// events to its caller's seed.
+///
+/// # Errors
+/// The work has panicked.
+pub async fn behind<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, JoinError> {
+    let threads = match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => None,
+        _ => THREADS.as_ref(),
+    };
+    let Some(threads) = threads else { return Ok(work.await) };
+    let running = threads.spawn(work);
+    let _ends = Ends(running.abort_handle());
+    running.await
+}
+
+/// Ends what runs with whoever waits for it.
+struct Ends(AbortHandle);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Makes the calling thread nicer than it was. On Linux, niceness is a thread's own.
+fn give_way() {
+    let niceness = getpriority_process(None).unwrap_or_default() + NICENESS;
+    if let Err(error) = setpriority_process(None, niceness) {
+        tracing::debug!(%error, "a thread in the background has the priority of all others");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn niceness() -> i32 {
+        getpriority_process(None).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_runs_behind_is_nicer_and_so_is_what_it_hands_on() {
+        let ours = niceness();
+        let work = async { (niceness(), tokio::task::spawn_blocking(niceness).await.unwrap()) };
+        assert_eq!(behind(work).await.unwrap(), (ours + NICENESS, ours + NICENESS));
+        assert_eq!(tokio::task::spawn_blocking(niceness).await.unwrap(), ours);
+    }
+
+    #[tokio::test]
+    async fn a_runtime_of_one_thread_does_it_itself() {
+        let here = thread::current().id();
+        assert_eq!(behind(async { thread::current().id() }).await.unwrap(), here);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn it_ends_with_whoever_waits_for_it() {
+        let held = Arc::new(());
+        let inside = Arc::clone(&held);
+        let work = async move {
+            let _inside = inside;
+            std::future::pending::<()>().await;
+        };
+        let mut waiting = Box::pin(behind(work));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(waiting);
+        while Arc::strong_count(&held) > 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_panic_is_told() {
+        assert!(behind(async { panic!("as it should") }).await.unwrap_err().is_panic());
+    }
+}
