@@ -18,18 +18,50 @@ const MAPPED_BYTES_MIN: usize = 80 * 1024;
 const MAPPED_COUNT_MAX: usize = 16_384;
 const PAGE_BYTES: usize = 4096;
 /// Mappings that were let go last are kept for whoever wants as much next, because the first touch of each page of a
-/// new one costs as much as sealing it. Only of pieces up to this size: the answer to the largest read of the kernel.
-const KEPT_BYTES_MAX: usize = 1024 * 1024 + 64 * 1024;
+/// new one costs as much as sealing it. Only of pieces up to this size: the answer to the largest GET of a reader.
+const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024 + 64 * 1024;
 const KEPT_COUNT_MAX: usize = 8;
+/// All of them together: three of the largest.
+const KEPT_BYTES_SUM: usize = 3 * KEPT_BYTES_MAX;
 
 unsafe extern "C" {
     fn mi_is_in_heap_region(piece: *const u8) -> bool;
 }
 
-/// Mappings that nobody uses.
+/// A mapping's address and length; both are 0 where there is none.
+type Mapping = (usize, usize);
+
+/// Mappings that nobody uses, in a ring.
 struct Kept {
-    mappings: [(usize, usize); KEPT_COUNT_MAX],
+    mappings: [Mapping; KEPT_COUNT_MAX],
+    /// Where the next goes, which is where the oldest is if there are as many as may be.
     next: usize,
+}
+
+impl Kept {
+    /// The one whose length comes next to `bytes`.
+    fn take(&mut self, bytes: usize) -> Option<Mapping> {
+        let there = self.mappings.iter_mut().filter(|(_, len)| *len > 0);
+        there.min_by_key(|(_, len)| len.abs_diff(bytes)).map(std::mem::take)
+    }
+
+    /// Keeps one more. Gives those that are to go for it, the oldest of all.
+    fn keep(&mut self, mapping: Mapping) -> [Mapping; KEPT_COUNT_MAX] {
+        let mut leaving = [(0, 0); KEPT_COUNT_MAX];
+        let mut sum = mapping.1 + self.mappings.iter().map(|(_, bytes)| bytes).sum::<usize>();
+        for (age, left) in leaving.iter_mut().enumerate() {
+            let Some(oldest) = self.mappings.get_mut((self.next + age) % KEPT_COUNT_MAX) else { break };
+            if age == 0 || sum > KEPT_BYTES_SUM {
+                *left = std::mem::take(oldest);
+                sum -= left.1;
+            }
+        }
+        if let Some(place) = self.mappings.get_mut(self.next) {
+            *place = mapping;
+        }
+        self.next = (self.next + 1) % KEPT_COUNT_MAX;
+        leaving
+    }
 }
 
 /// mimalloc for small pieces, and mappings for large ones.
@@ -64,29 +96,33 @@ impl Allocator {
         if bytes > KEPT_BYTES_MAX {
             return None;
         }
-        let mut kept = self.kept.lock().ok()?;
-        let found = kept.mappings.iter_mut().find(|(_, len)| *len == bytes)?;
-        let (piece, _) = std::mem::take(found);
-        Some(piece as *mut u8)
+        let (piece, len) = self.kept.lock().ok()?.take(bytes)?;
+        // SAFETY: it was mapped by `map`, with this length, and nobody refers to it. What was touched of it stays so.
+        let fitting = unsafe { libc::mremap(piece as *mut libc::c_void, len, bytes, libc::MREMAP_MAYMOVE) };
+        if fitting == libc::MAP_FAILED {
+            self.unmap_now((piece, len));
+            return None;
+        }
+        Some(fitting.cast())
     }
 
-    /// Lets go of a mapping; of the one that was kept longest if this one is kept.
+    /// Lets go of a mapping, or of those that were kept longest if this one is kept.
     fn unmap(&self, piece: *mut u8, bytes: usize) {
-        let (mut piece, mut bytes) = (piece as usize, bytes);
-        if bytes <= KEPT_BYTES_MAX
-            && let Ok(mut kept) = self.kept.lock()
-        {
-            let at = kept.next % KEPT_COUNT_MAX;
-            kept.next = at + 1;
-            if let Some(place) = kept.mappings.get_mut(at) {
-                (piece, bytes) = std::mem::replace(place, (piece, bytes));
-            }
+        let mapping = (piece as usize, bytes);
+        if bytes > KEPT_BYTES_MAX {
+            return self.unmap_now(mapping);
         }
-        if bytes > 0 {
-            self.mapped_count.fetch_sub(1, Ordering::Relaxed);
-            // SAFETY: it was mapped by `map`, with this length, and nobody refers to it.
-            unsafe { libc::munmap(piece as *mut libc::c_void, bytes) };
-        }
+        let leaving = match self.kept.lock() {
+            Ok(mut kept) => kept.keep(mapping),
+            Err(_) => return self.unmap_now(mapping),
+        };
+        leaving.into_iter().filter(|(_, bytes)| *bytes > 0).for_each(|mapping| self.unmap_now(mapping));
+    }
+
+    fn unmap_now(&self, (piece, bytes): Mapping) {
+        self.mapped_count.fetch_sub(1, Ordering::Relaxed);
+        // SAFETY: it was mapped by `map`, with this length, and nobody refers to it.
+        unsafe { libc::munmap(piece as *mut libc::c_void, bytes) };
     }
 }
 
@@ -221,8 +257,34 @@ mod tests {
             assert!(slice::from_raw_parts(zeroed, 100_000).iter().all(|byte| *byte == 0));
             let other = allocator.alloc(layout);
             assert_ne!(other, zeroed);
+            slice::from_raw_parts_mut(other, 100_000).fill(7);
             allocator.dealloc(other, layout);
             allocator.dealloc(zeroed, layout);
+        }
+    }
+
+    #[test]
+    fn a_mapping_that_was_kept_is_given_in_another_length_with_what_was_touched_of_it() {
+        let allocator = Allocator::new();
+        let is_touched = |piece: *mut u8, bytes: usize| {
+            let mut pages = vec![0_u8; bytes / PAGE_BYTES];
+            let told = unsafe { libc::mincore(piece.cast(), bytes, pages.as_mut_ptr().cast()) };
+            assert_eq!(told, 0);
+            pages.iter().filter(|page| **page & 1 == 1).count()
+        };
+        unsafe {
+            let bytes = 50 * PAGE_BYTES;
+            let piece = allocator.alloc(layout(bytes));
+            slice::from_raw_parts_mut(piece, bytes).fill(7);
+            allocator.dealloc(piece, layout(bytes));
+            let longer = allocator.alloc(layout(2 * bytes));
+            assert_eq!(is_touched(longer, 2 * bytes), 50);
+            slice::from_raw_parts_mut(longer, 2 * bytes).fill(7);
+            allocator.dealloc(longer, layout(2 * bytes));
+            let shorter = allocator.alloc(layout(bytes));
+            assert_eq!(is_touched(shorter, bytes), 50);
+            allocator.dealloc(shorter, layout(bytes));
+            assert_eq!(mapped_count(&allocator), 1);
         }
     }
 
@@ -246,6 +308,30 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_in_bytes_and_the_oldest_goes() {
+        let mut kept = Kept { mappings: [(0, 0); KEPT_COUNT_MAX], next: 0 };
+        let gone = |leaving: [Mapping; KEPT_COUNT_MAX]| -> Vec<usize> {
+            leaving.into_iter().filter(|(_, bytes)| *bytes > 0).map(|(piece, _)| piece).collect()
+        };
+        for piece in 1..=3 {
+            assert!(gone(kept.keep((piece, KEPT_BYTES_MAX))).is_empty());
+        }
+        assert_eq!(gone(kept.keep((4, PAGE_BYTES))), [1]);
+        assert_eq!(gone(kept.keep((5, KEPT_BYTES_MAX))), [2]);
+        assert_eq!(kept.take(KEPT_BYTES_MAX), Some((3, KEPT_BYTES_MAX)));
+        for piece in 6..=12 {
+            let sum: usize = kept.mappings.iter().map(|(_, bytes)| bytes).sum();
+            assert!(sum <= KEPT_BYTES_SUM);
+            kept.keep((piece, MAPPED_BYTES_MIN));
+        }
+        let left =
+            |kept: &mut Kept| (0..).map_while(|_| kept.take(PAGE_BYTES)).map(|(piece, _)| piece).collect();
+        let left: Vec<usize> = left(&mut kept);
+        assert_eq!(left.len(), KEPT_COUNT_MAX, "{left:?}");
+        assert!(left.contains(&5) && !left.contains(&4), "seven have come since: {left:?}");
     }
 
     #[test]

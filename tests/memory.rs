@@ -5,10 +5,11 @@
 mod in_memory;
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use coffer::base::{FileKind, Ino, Name, OsEntropy, SystemClock, Tag, Time};
+use coffer::base::{BLOCK_BYTES, FileKind, Ino, Name, OsEntropy, SystemClock, Tag, Time};
 use coffer::data::Dirty;
 use coffer::meta::{Body, Entry, Inode, Key, Overlay, Record};
 use coffer::store::{self, Bucket, StoreOptions};
@@ -22,6 +23,8 @@ struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
+/// How often memory for just a block was asked for.
+static BLOCKS: AtomicUsize = AtomicUsize::new(0);
 
 fn rounded(bytes: usize) -> usize {
     bytes.next_multiple_of(16) + 8
@@ -32,6 +35,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let live = LIVE.fetch_add(rounded(layout.size()), Ordering::Relaxed) + rounded(layout.size());
         PEAK.fetch_max(live, Ordering::Relaxed);
+        BLOCKS.fetch_add(usize::from(layout.size() == BLOCK_BYTES), Ordering::Relaxed);
         unsafe { System.alloc(layout) }
     }
 
@@ -196,15 +200,34 @@ async fn a_mount_keeps_to_its_budget(memory: usize) {
     let size = 4 * memory as u64;
     let stream = vfs.create(&CALLER, Ino::ROOT, b"stream", 0o644, true).await.unwrap().ino;
     let piece = vec![7; MIB];
-    for at in (0..size).step_by(MIB) {
-        vfs.write(stream, at, &piece, true).await.unwrap();
-    }
+    let write = async |range: Range<u64>| {
+        for at in range.step_by(MIB) {
+            vfs.write(stream, at, &piece, true).await.unwrap();
+        }
+    };
+    write(0..size / 2).await;
+    // What a mount of little memory keeps for it is no more than a few blocks.
+    let tell_fresh = |what: &str, fresh: usize, most: usize| {
+        let blocks = size as usize / 2 / BLOCK_BYTES;
+        println!("{} MiB, {what}: memory for {fresh} of {blocks} blocks is new", memory / MIB);
+        assert!(memory < 256 * MIB || fresh * 100 < blocks * most, "{what}: {fresh} of {blocks}");
+    };
+    let fresh = BLOCKS.load(Ordering::Relaxed);
+    write(size / 2..size).await;
+    // Blocks wait for their segment, and those of one before become free all at once.
+    tell_fresh("a stream goes on", BLOCKS.load(Ordering::Relaxed) - fresh, 75);
     vfs.sync_all().await.unwrap();
     told("a stream written");
     let handle = vfs.open(stream, false, false).await.unwrap();
-    for at in (0..size).step_by(MIB / 8) {
-        assert_eq!(vfs.read(handle, stream, at, MIB / 8).await.unwrap().len(), MIB / 8);
-    }
+    let read = async |range: Range<u64>| {
+        for at in range.step_by(MIB / 8) {
+            assert_eq!(vfs.read(handle, stream, at, MIB / 8).await.unwrap().len(), MIB / 8);
+        }
+    };
+    read(0..size / 2).await;
+    let fresh = BLOCKS.load(Ordering::Relaxed);
+    read(size / 2..size).await;
+    tell_fresh("a stream is read on", BLOCKS.load(Ordering::Relaxed) - fresh, 5);
     vfs.release(handle);
     told("a stream read");
     opened.close().await.unwrap();
@@ -220,7 +243,7 @@ fn contents(number: u64) -> Vec<u8> {
     vec![number as u8; 1 + number as usize * 577 % 4096]
 }
 
-async fn make_files(vfs: &Vfs, numbers: std::ops::Range<u64>) {
+async fn make_files(vfs: &Vfs, numbers: Range<u64>) {
     for number in numbers {
         let name = format!("file-{number}");
         let file = vfs.create(&CALLER, Ino::ROOT, name.as_bytes(), 0o644, true).await.unwrap();

@@ -118,7 +118,8 @@ impl Writers {
         let place = |kind: &str, number: usize| session.drive(&format!("{kind}{number}"));
         let small: Vec<_> = (0..WRITERS).map(|number| place("small", number)).collect();
         small.iter().for_each(|small| fs::create_dir(small).expect("a directory"));
-        let large = (0..WRITERS).map(|number| File::create(place("large", number)).expect("a file")).collect();
+        let large =
+            (0..WRITERS).map(|number| File::create(place("large", number)).expect("a file")).collect();
         Self { large, small }
     }
 

@@ -13,15 +13,17 @@ const NICENESS: i32 = 10;
 /// Its threads that may block at a time.
 const BLOCKING_THREADS_MAX: usize = 8;
 
-/// Its threads. Who has become nicer cannot go back without privileges, so they do nothing else; they are those of the
+/// Its threads. They are nicer than whoever is the first to need them, and not than the one of them that starts them: a
+/// thread begins with the niceness of its parent. Who has become nicer cannot go back without privileges, so they do nothing else; they are those of the
 /// process, because work of one mount is no more pressing than that of another.
 static THREADS: LazyLock<Option<Runtime>> = LazyLock::new(|| {
     let cores = thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let niceness = getpriority_process(None).unwrap_or_default() + NICENESS;
     let built = Builder::new_multi_thread()
         .worker_threads(cores)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_name("coffer-behind")
-        .on_thread_start(give_way)
+        .on_thread_start(move || give_way(niceness))
         .enable_time()
         .build();
     built.inspect_err(|error| tracing::warn!(%error, "no threads for work in the background")).ok()
@@ -33,7 +35,9 @@ static THREADS: LazyLock<Option<Runtime>> = LazyLock::new(|| {
 ///
 /// # Errors
 /// The work has panicked.
-pub async fn behind<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, JoinError> {
+pub async fn behind<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, JoinError> {
     let threads = match Handle::current().runtime_flavor() {
         RuntimeFlavor::CurrentThread => None,
         _ => THREADS.as_ref(),
@@ -53,9 +57,8 @@ impl Drop for Ends {
     }
 }
 
-/// Makes the calling thread nicer than it was. On Linux, niceness is a thread's own.
-fn give_way() {
-    let niceness = getpriority_process(None).unwrap_or_default() + NICENESS;
+/// Makes the calling thread as nice as that. On Linux, niceness is a thread's own.
+fn give_way(niceness: i32) {
     if let Err(error) = setpriority_process(None, niceness) {
         tracing::debug!(%error, "a thread in the background has the priority of all others");
     }

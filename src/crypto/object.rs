@@ -1,4 +1,4 @@
-//! Seals and opens the pieces of one object with AES-256-GCM, in place.
+//! Seals and opens the pieces of one object with AES-256-GCM.
 
 use std::fmt;
 
@@ -43,6 +43,32 @@ impl ObjectKey {
     ) -> Result<&'a mut [u8], OpenError> {
         self.0.open_in_place(nonce(number, last), Aad::empty(), sealed).map_err(|_| OpenError::Damaged)
     }
+
+    /// As [`ObjectKey::open_piece`], into `plain`, which is as long as the plaintext, tag not counted. On error it is all
+    /// zeros.
+    ///
+    /// # Errors
+    /// As [`ObjectKey::open_piece`]; for pieces of another length as well.
+    pub fn open_piece_into(
+        &self,
+        number: u64,
+        last: bool,
+        sealed: &[u8],
+        plain: &mut [u8],
+    ) -> Result<(), OpenError> {
+        let opened = match sealed.split_last_chunk::<TAG_BYTES>() {
+            Some((sealed, tag)) if sealed.len() == plain.len() => {
+                let nonce = nonce(number, last);
+                self.0.open_separate_gather(nonce, Aad::empty(), sealed, tag, plain).is_ok()
+            }
+            _ => false,
+        };
+        if !opened {
+            plain.fill(0);
+            return Err(OpenError::Damaged);
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Debug for ObjectKey {
@@ -77,7 +103,13 @@ mod tests {
         key.seal_piece(7, false, &mut sealed);
         assert_eq!(sealed.len(), 5 + TAG_BYTES);
         let open = |key: &ObjectKey, number, last, bytes: &[u8]| {
-            key.open_piece(number, last, &mut bytes.to_vec()).map(|plain| plain.to_vec())
+            let opened = key.open_piece(number, last, &mut bytes.to_vec()).map(|plain| plain.to_vec());
+            let mut plain = vec![7; bytes.len().saturating_sub(TAG_BYTES)];
+            match key.open_piece_into(number, last, bytes, &mut plain) {
+                Ok(()) => assert_eq!(opened.as_ref(), Ok(&plain)),
+                Err(error) => assert_eq!(opened, Err(error)),
+            }
+            opened
         };
         assert_eq!(open(&key, 7, false, &sealed), Ok(b"block".to_vec()));
         assert_eq!(open(&key, 8, false, &sealed), Err(OpenError::Damaged));
@@ -101,5 +133,14 @@ mod tests {
         *sealed.last_mut().unwrap() ^= 1;
         assert_eq!(key.open_piece(0, true, &mut sealed), Err(OpenError::Damaged));
         assert!(!sealed.windows(8).any(|bytes| bytes == b"pppppppp"));
+
+        let mut sealed = vec![b'p'; 4096];
+        key.seal_piece(0, true, &mut sealed);
+        for (altered, len) in [(true, 4096), (false, 4095), (false, 4097)] {
+            let (mut sealed, mut plain) = (sealed.clone(), vec![1; len]);
+            *sealed.last_mut().unwrap() ^= u8::from(altered);
+            assert_eq!(key.open_piece_into(0, true, &sealed, &mut plain), Err(OpenError::Damaged));
+            assert_eq!(plain, vec![0; len]);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! File contents: dirty blocks, segment packing, upload, block reads, read-ahead.
 
+mod buffers;
 mod dirty;
 mod error;
 mod ledger;
@@ -7,6 +8,7 @@ mod moves;
 pub mod reader;
 pub mod segment;
 
+pub use buffers::BlockBuffers;
 pub use dirty::{Batch, Beneath, Dirty, FileEdit, Paint, SentBlock, Unsent};
 pub use error::DataError;
 pub use ledger::{Ledger, Pick, Reason, Totals, Weight, parted};

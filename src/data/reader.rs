@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
-use super::DataError;
+use super::{BlockBuffers, DataError};
 use crate::base::{BlockPlace, SegmentId, SegmentSeal};
 use crate::cache::BlockCache;
 use crate::vault::Vault;
@@ -52,6 +52,12 @@ impl BlockReader {
     #[must_use]
     pub fn new(vault: Vault, cache: Arc<BlockCache>, memory_bytes: u64, runtime: Handle) -> Self {
         Self(Arc::new(Fetcher::new(vault, cache, memory_bytes, runtime)))
+    }
+
+    /// Memory for blocks, which whoever makes some shares.
+    #[must_use]
+    pub fn buffers(&self) -> BlockBuffers {
+        self.0.buffers.clone()
     }
 
     /// The block if it is in the cache. [`BlockReader::read_block`] looks there first, too, and is ready at

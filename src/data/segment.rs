@@ -14,7 +14,7 @@ pub use buffers::Buffers;
 pub use builder::{FinishedSegment, SEGMENT_ROOM_BYTES, SegmentBuilder, room_of};
 pub use codec::Compression;
 pub use footer::{FooterBlock, object_bytes};
-pub use open::{open_block, open_stored};
+pub use open::{open_block, open_block_into, open_stored};
 pub use salvage::{read_blocks, read_footer, read_seal};
 
 /// Blocks after which a segment is full, however small they are.

@@ -59,8 +59,8 @@ use tokio::sync::{Notify, RwLock, Semaphore, watch};
 use crate::base::{Clock, Histogram, Name};
 use crate::cache::BlockCache;
 use crate::crypto::{KeyRing, SealedName};
-use crate::data::BlockReader;
 use crate::data::segment::Buffers;
+use crate::data::{BlockReader, Dirty};
 use crate::meta::engine::{Engine, EngineError};
 use crate::meta::{Key, Load, MetaError, Overlay, Record, Superblock, decode};
 use crate::vault::Vault;
@@ -373,7 +373,8 @@ impl Vfs {
     ) -> Arc<Self> {
         let phase = if options.read_only { Phase::ReadOnly } else { Phase::Writable };
         let overlay = Overlay::new(options.record_cache_bytes);
-        let mut state = State::new(overlay, superblock, phase, options.clean.slack_bytes);
+        let dirty = Dirty::in_buffers(reader.buffers());
+        let mut state = State::new(overlay, dirty, superblock, phase, options.clean.slack_bytes);
         state.counter = options.counter;
         let progress = Progress::of(&state);
         let follow = Follow::starting_with(engine.view(), clock.elapsed());

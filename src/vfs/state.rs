@@ -108,10 +108,16 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(overlay: Overlay, superblock: Superblock, phase: Phase, slack_bytes: u64) -> Self {
+    pub(super) fn new(
+        overlay: Overlay,
+        dirty: Dirty,
+        superblock: Superblock,
+        phase: Phase,
+        slack_bytes: u64,
+    ) -> Self {
         Self {
             overlay,
-            dirty: Dirty::default(),
+            dirty,
             next_ino: superblock.next_ino,
             files_delta: 0,
             sealed_files_delta: 0,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::base::{BLOCK_BYTES, BLOCK_LEN, BlockPlace, RangeSet, SegmentId};
-use crate::data::Moved;
+use crate::data::{BlockBuffers, Moved};
 
 /// A changed block.
 #[derive(Clone, Debug)]
@@ -52,6 +52,16 @@ impl MemBlock {
     /// A block whose contents are `bytes` and zeros after them.
     pub(crate) fn whole(bytes: Vec<u8>) -> Self {
         Self { bytes, covered: RangeSet::default(), under: Under::Zeros }
+    }
+
+    /// Makes room for a block's first `end` bytes: for the rest as well, where it is all of them or grows beyond half.
+    pub(crate) fn make_room(&mut self, end: usize, buffers: &BlockBuffers) {
+        let is_to_fill = end == BLOCK_BYTES || (!self.bytes.is_empty() && end > BLOCK_BYTES / 2);
+        if is_to_fill && self.bytes.capacity() < end {
+            let mut roomy = buffers.take_empty();
+            roomy.extend_from_slice(&self.bytes);
+            self.bytes = roomy;
+        }
     }
 
     /// Writes `data` at `at`. The file's bytes in this block end at `end_of_file`: what lies under

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use super::{Move, Moved};
+use super::{BlockBuffers, Move, Moved};
 use crate::base::{BLOCK_BYTES, BLOCK_LEN, BlockIndex, BlockPlace, Ino, NewSegment, RangeSet, SegmentId};
 
 pub(crate) use block::{Block, MemBlock, Under};
@@ -109,9 +109,17 @@ pub struct Dirty {
     repack: BTreeSet<(Ino, u64)>,
     /// Blocks of the sealed layer that were on their way are in memory again.
     has_withdrawn: bool,
+    /// Memory for blocks that are written whole.
+    buffers: BlockBuffers,
 }
 
 impl Dirty {
+    /// One without contents, which are to lie in memory of `buffers`.
+    #[must_use]
+    pub fn in_buffers(buffers: BlockBuffers) -> Self {
+        Self { buffers, ..Self::default() }
+    }
+
     /// Bytes of contents in memory that are not in the bucket.
     #[must_use]
     pub const fn bytes(&self) -> usize {
@@ -156,6 +164,7 @@ impl Dirty {
     /// Writes `data` at `offset` of `ino`, which was `size` bytes long until now.
     pub fn write(&mut self, ino: Ino, offset: u64, data: &[u8], size: u64) {
         let size_after = size.max(offset + data.len() as u64);
+        let buffers = self.buffers.clone();
         let mut done = 0;
         while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
             let position = offset + done as u64;
@@ -164,7 +173,10 @@ impl Dirty {
             let len = rest.len().min(BLOCK_BYTES - at);
             let Some(part) = rest.get(..len) else { return };
             let end_of_file = end_in_block(size_after, index);
-            self.change(ino, index, size, |block| block.write(at, part, end_of_file));
+            self.change(ino, index, size, |block| {
+                block.make_room(at + len, &buffers);
+                block.write(at, part, end_of_file);
+            });
             done += len;
         }
     }
@@ -383,7 +395,11 @@ impl Dirty {
             let Some(file) = self.open.files.get_mut(&ino) else { continue };
             let Some(slot) = file.blocks.get_mut(&index) else { continue };
             if matches!(slot, Block::Mem(block) if block.is_full()) {
-                blocks.extend(send(slot, segment).map(|bytes| SentBlock { ino, index, bytes }));
+                blocks.extend(send(slot, segment, &self.buffers).map(|bytes| SentBlock {
+                    ino,
+                    index,
+                    bytes,
+                }));
             }
         }
         if blocks.is_empty() {
@@ -445,10 +461,10 @@ fn sealed_slot(sealed: &mut Option<Layer>, ino: Ino, index: u64) -> Option<&mut 
     sealed.as_mut()?.files.get_mut(&ino)?.blocks.get_mut(&index)
 }
 
-fn send(slot: &mut Block, segment: SegmentId) -> Option<Bytes> {
+fn send(slot: &mut Block, segment: SegmentId, buffers: &BlockBuffers) -> Option<Bytes> {
     let Block::Mem(block) = slot else { return None };
     block.whole_bytes()?;
-    let bytes = Bytes::from(std::mem::replace(block, MemBlock::new(Under::Zeros)).into_bytes());
+    let bytes = buffers.lend(std::mem::replace(block, MemBlock::new(Under::Zeros)).into_bytes());
     *slot = Block::Sent { bytes: bytes.clone(), segment };
     Some(bytes)
 }

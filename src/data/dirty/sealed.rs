@@ -171,7 +171,7 @@ impl Dirty {
         let mut sent = Vec::with_capacity(blocks.len());
         for (ino, index) in blocks {
             let slot = sealed_slot(&mut self.sealed, *ino, *index);
-            if let Some(bytes) = slot.and_then(|slot| send(slot, segment)) {
+            if let Some(bytes) = slot.and_then(|slot| send(slot, segment, &self.buffers)) {
                 sent.push(SentBlock { ino: *ino, index: *index, bytes });
             }
         }

@@ -13,10 +13,10 @@ use super::flights::{Flights, Ticket};
 use super::keys::Keys;
 use super::plan::{self, Batch, GET_BYTES_MAX};
 use super::spans::Spans;
-use crate::base::{BlockPlace, SegmentSeal, aside};
+use crate::base::{BLOCK_LEN, BlockPlace, SegmentSeal, aside};
 use crate::cache::BlockCache;
-use crate::data::DataError;
-use crate::data::segment::open_block;
+use crate::data::segment::open_block_into;
+use crate::data::{BlockBuffers, DataError};
 use crate::vault::Vault;
 
 /// GETs ahead of time that run side by side.
@@ -27,6 +27,10 @@ const AHEAD_QUEUE_MAX: usize = 64;
 const FLIGHT_BYTES_MIN: u64 = 2 * GET_BYTES_MAX as u64;
 /// Farthest that one sequential reader asks ahead.
 const WINDOW_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Memory of blocks that nobody uses any more is kept for others: this part of what the cache may hold, and no more than
+/// two segments have.
+const BUFFERED: u64 = 16;
+const BUFFERED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Semaphores count in this unit, as they hold 32 bits.
 const PERMIT_BYTES: u64 = 1024;
 
@@ -57,6 +61,7 @@ pub(super) struct Fetcher {
     pub(super) flights: Flights,
     pub(super) spans: Spans,
     keys: Keys,
+    pub(super) buffers: BlockBuffers,
     /// Bytes of all fetches under way.
     memory: Arc<Semaphore>,
     memory_permits: u32,
@@ -72,6 +77,8 @@ impl Fetcher {
         let span_bytes = memory_bytes / 4;
         let flight_bytes = (memory_bytes - span_bytes).max(FLIGHT_BYTES_MIN);
         let ahead_bytes = flight_bytes / 4 * 3;
+        let buffered_bytes = (cache.capacity_bytes() / BUFFERED).min(BUFFERED_BYTES_MAX);
+        let buffers = BlockBuffers::new((buffered_bytes / BLOCK_LEN) as usize);
         Self {
             vault,
             cache,
@@ -79,6 +86,7 @@ impl Fetcher {
             flights: Flights::default(),
             spans: Spans::new(span_bytes),
             keys: Keys::new(),
+            buffers,
             memory: Arc::new(Semaphore::new(permits(flight_bytes) as usize)),
             memory_permits: permits(flight_bytes),
             ahead_memory: Arc::new(Semaphore::new(permits(ahead_bytes) as usize)),
@@ -268,7 +276,7 @@ impl Fetcher {
 
     fn open(&self, place: &BlockPlace, seal: &SegmentSeal, sealed: &[u8]) -> Result<Bytes, DataError> {
         let key = self.keys.get(&self.vault, place.segment, seal)?;
-        open_block(&key, place, sealed)
+        open_block_into(&self.buffers, &key, place, sealed)
     }
 }
 

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use super::codec;
-use crate::base::BlockPlace;
+use crate::base::{BLOCK_BYTES, BlockPlace, Codec};
 use crate::crypto::ObjectKey;
-use crate::data::DataError;
+use crate::data::{BlockBuffers, DataError};
 
 /// The contents of the block at `place`, whose sealed bytes, tag included, are `sealed`. The result
 /// owns its memory and is `place.piece.plain` bytes long.
@@ -17,6 +17,29 @@ pub fn open_block(key: &ObjectKey, place: &BlockPlace, sealed: &[u8]) -> Result<
     let why = "a block does not decompress";
     let damaged = DataError::Damaged { segment: place.segment, pos: place.pos, why };
     codec::unpack(place.piece, block).map(Bytes::from).ok_or(damaged)
+}
+
+/// As [`open_block`], into memory of `buffers` where that is worth it.
+///
+/// # Errors
+/// As [`open_block`].
+pub fn open_block_into(
+    buffers: &BlockBuffers,
+    key: &ObjectKey,
+    place: &BlockPlace,
+    sealed: &[u8],
+) -> Result<Bytes, DataError> {
+    let piece = place.piece;
+    let is_whole = piece.plain as usize == BLOCK_BYTES && piece.stored == piece.plain;
+    if piece.codec != Codec::Raw || !is_whole || sealed.len() != piece.sealed_bytes() as usize {
+        return open_block(key, place, sealed);
+    }
+    let mut block = buffers.take_filled();
+    if key.open_piece_into(u64::from(place.pos), false, sealed, &mut block).is_err() {
+        let why = "a block does not open";
+        return Err(DataError::Damaged { segment: place.segment, pos: place.pos, why });
+    }
+    Ok(buffers.lend(block))
 }
 
 /// As [`open_block`], but leaves the contents as they are stored, compressed or not.

@@ -1,12 +1,12 @@
 //! Opens and reads one object of a directory, if it is a file: nothing else is opened, because that alone may block or act.
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path as FilePath;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{StreamExt, stream};
 use object_store::path::Path;
 use object_store::{
@@ -127,16 +127,25 @@ fn failed(file: &FilePath, location: &Path, doing: &'static str, source: io::Err
 }
 
 fn read(opened: &File, file: &FilePath, range: Range<u64>) -> RawResult<Bytes> {
-    let len = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or_default();
-    let mut bytes = BytesMut::zeroed(len);
-    opened.read_exact_at(&mut bytes, range.start).map_err(|source| {
+    read_part(opened, range).map_err(|source| {
         let path = file.display().to_string();
         RawError::Generic {
             store: "local directory",
             source: Box::new(Failed { path, doing: "read", source }),
         }
-    })?;
-    Ok(bytes.freeze())
+    })
+}
+
+/// All of a part of a file. Its memory is not made zero before.
+fn read_part(mut opened: &File, range: Range<u64>) -> io::Result<Bytes> {
+    let len = range.end.saturating_sub(range.start);
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(usize::try_from(len).unwrap_or(usize::MAX))?;
+    opened.seek(SeekFrom::Start(range.start))?;
+    match opened.take(len).read_to_end(&mut bytes)? as u64 == len {
+        true => Ok(bytes.into()),
+        false => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }
 
 /// The object as a listing shows it.
