@@ -39,10 +39,12 @@ struct Kept {
 }
 
 impl Kept {
-    /// The one whose length comes next to `bytes`.
+    /// The one whose length comes next to `bytes`, if it is neither less than half nor more than twice as much: of one that
+    /// is much longer most would be lost to those who want as much.
     fn take(&mut self, bytes: usize) -> Option<Mapping> {
-        let there = self.mappings.iter_mut().filter(|(_, len)| *len > 0);
-        there.min_by_key(|(_, len)| len.abs_diff(bytes)).map(std::mem::take)
+        let near =
+            self.mappings.iter_mut().filter(|(_, len)| bytes / 2 <= *len && *len / 2 <= bytes && *len > 0);
+        near.min_by_key(|(_, len)| len.abs_diff(bytes)).map(std::mem::take)
     }
 
     /// Keeps one more. Gives those that are to go for it, the oldest of all.
@@ -327,11 +329,9 @@ mod tests {
             assert!(sum <= KEPT_BYTES_SUM);
             kept.keep((piece, MAPPED_BYTES_MIN));
         }
-        let left =
-            |kept: &mut Kept| (0..).map_while(|_| kept.take(PAGE_BYTES)).map(|(piece, _)| piece).collect();
-        let left: Vec<usize> = left(&mut kept);
-        assert_eq!(left.len(), KEPT_COUNT_MAX, "{left:?}");
-        assert!(left.contains(&5) && !left.contains(&4), "seven have come since: {left:?}");
+        assert_eq!(kept.take(PAGE_BYTES), None, "seven have come since, all of them much longer");
+        assert_eq!(kept.take(KEPT_BYTES_MAX / 2), Some((5, KEPT_BYTES_MAX)));
+        assert_eq!((0..).map_while(|_| kept.take(MAPPED_BYTES_MIN)).count(), 7);
     }
 
     #[test]

@@ -38,9 +38,9 @@ static THREADS: LazyLock<Option<Runtime>> = LazyLock::new(|| {
 pub async fn behind<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, JoinError> {
-    let threads = match Handle::current().runtime_flavor() {
-        RuntimeFlavor::CurrentThread => None,
-        _ => THREADS.as_ref(),
+    let threads = match Handle::try_current().map(|here| here.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => THREADS.as_ref(),
+        _ => None,
     };
     let Some(threads) = threads else { return Ok(work.await) };
     let running = threads.spawn(work);
