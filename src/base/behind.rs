@@ -14,8 +14,8 @@ const NICENESS: i32 = 10;
 const BLOCKING_THREADS_MAX: usize = 8;
 
 /// Its threads. They are nicer than whoever is the first to need them, and not than the one of them that starts them: a
-/// thread begins with the niceness of its parent. Who has become nicer cannot go back without privileges, so they do nothing else; they are those of the
-/// process, because work of one mount is no more pressing than that of another.
+/// thread begins with the niceness of its parent. Who has become nicer cannot go back without privileges, so they do
+/// nothing else; they are those of the process, because work of one mount is no more pressing than that of another.
 static THREADS: LazyLock<Option<Runtime>> = LazyLock::new(|| {
     let cores = thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let niceness = getpriority_process(None).unwrap_or_default() + NICENESS;

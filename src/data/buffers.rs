@@ -85,7 +85,8 @@ mod tests {
         let (place, lent) = (first.as_ptr(), buffers.lend(first));
         let part = lent.slice(2..5);
         drop(lent);
-        assert_ne!(buffers.take_filled().as_ptr(), place, "a part of the first is still in use");
+        let other = buffers.take_filled();
+        assert_ne!(other.as_ptr(), place, "a part of the first is still in use");
         assert_eq!(part, &[7; 3][..]);
         drop(part);
         let again = buffers.take_filled();
