@@ -3,8 +3,9 @@
 //! A pure data structure: it asks nobody and waits for nothing. A key that it does not know is
 //! loaded by its owner between [`Overlay::begin_load`] and [`Overlay::end_load`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use lru::LruCache;
 
@@ -31,6 +32,7 @@ struct Change {
 }
 
 type Changes = BTreeMap<Key, Change>;
+type Cache = LruCache<Key, Option<Record>>;
 
 /// The layers of records that a reader looks through, newest first.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ pub struct Overlay {
     sealed: Option<Changes>,
     sealed_bytes: usize,
     /// Records as the last commit left them; `None` says that there is none.
-    cache: LruCache<Key, Option<Record>>,
+    cache: Cache,
     cache_bytes: usize,
     cache_bytes_max: usize,
     /// Directories of which every committed entry is in the cache.
@@ -85,18 +87,28 @@ impl Overlay {
 
     /// The record under `key`: `Some(None)` if there is none, `None` if it must be loaded.
     pub fn get(&mut self, key: &Key) -> Option<Option<Record>> {
-        if let Some(change) = self.uncommitted(key) {
-            return Some(change.record.clone());
+        Some(self.look(key)?.cloned())
+    }
+
+    /// As [`Overlay::get`], for who needs it only as long as nobody else may change anything.
+    pub fn look(&mut self, key: &Key) -> Option<Option<&Record>> {
+        let keeps_order = self.keeps_order();
+        match self.open.get(key).or_else(|| self.sealed.as_ref()?.get(key)) {
+            Some(change) => Some(change.record.as_ref()),
+            None => committed(&mut self.cache, &self.whole, keeps_order, key),
         }
-        self.committed(key)
     }
 
     /// The record under `key` as the last commit left it.
     pub fn committed(&mut self, key: &Key) -> Option<Option<Record>> {
-        match self.cache.get(key) {
-            Some(record) => Some(record.clone()),
-            None => self.whole.lacks(key).then_some(None),
-        }
+        let keeps_order = self.keeps_order();
+        Some(committed(&mut self.cache, &self.whole, keeps_order, key)?.cloned())
+    }
+
+    /// Whether it matters which record was used last. While the cache is not half full nothing leaves it, and to move one
+    /// would touch three others.
+    const fn keeps_order(&self) -> bool {
+        self.cache_bytes >= self.cache_bytes_max / 2
     }
 
     /// Whether it is known that the last commit left nothing under `key`.
@@ -109,7 +121,7 @@ impl Overlay {
 
     /// A directory has just been made, under a number never used before: no commit has an entry of it.
     pub fn note_new_directory(&mut self, dir: Ino) {
-        self.whole.insert(dir, BTreeSet::new());
+        self.whole.insert(dir, whole::Entries::new());
     }
 
     /// Someone begins to scan all entries of a directory. Gives what [`Overlay::end_whole_scan`] wants to know.
@@ -120,11 +132,14 @@ impl Overlay {
 
     /// Someone who began with `begun` has scanned all entries of a directory, and all have been remembered. It counts
     /// only if no commit came in between and no entry has left the cache.
-    pub fn end_whole_scan(&mut self, dir: Ino, begun: (u64, u64), mut tags: BTreeSet<Tag>) {
+    pub fn end_whole_scan(&mut self, dir: Ino, begun: (u64, u64), tags: Vec<Tag>) {
         if begun == self.begin_whole_scan() {
             // The scan may have shown some that no commit has.
-            tags.retain(|tag| matches!(self.cache.peek(&Key::Entry(dir, *tag)), Some(Some(_))));
-            self.whole.insert(dir, tags);
+            let committed = tags.into_iter().filter_map(|tag| match self.cache.peek(&Key::Entry(dir, tag)) {
+                Some(Some(Record::Entry(entry))) => Some((tag, Arc::clone(entry))),
+                _ => None,
+            });
+            self.whole.insert(dir, committed.collect());
         }
     }
 
@@ -137,12 +152,13 @@ impl Overlay {
     /// Up to `limit` records with keys in `from..to` as the last commit left them, in order, if these are entries of one
     /// directory that is known whole.
     pub fn whole_between(&mut self, from: &Key, to: &Key, limit: usize) -> Option<Vec<(Key, Record)>> {
-        let keys = self.whole.keys_between(from, to, limit)?;
-        keys.into_iter().map(|key| Some((key, self.cache.get(&key)?.clone()?))).collect()
-    }
-
-    fn uncommitted(&self, key: &Key) -> Option<&Change> {
-        self.open.get(key).or_else(|| self.sealed.as_ref()?.get(key))
+        let found = self.whole.between(from, to, limit)?;
+        if self.keeps_order() {
+            for (key, _) in &found {
+                self.cache.promote(key);
+            }
+        }
+        Some(found)
     }
 
     /// Changes the record under `key` in the open group.
@@ -347,7 +363,7 @@ impl Overlay {
     }
 
     fn remember(&mut self, key: Key, record: Option<Record>) {
-        self.whole.note(&key, record.is_some());
+        self.whole.note(&key, record.as_ref());
         self.cache_bytes += cached_bytes(record.as_ref());
         if let Some(old) = self.cache.put(key, record) {
             self.cache_bytes -= cached_bytes(old.as_ref());
@@ -398,6 +414,19 @@ impl Overlay {
             merged.extend(next.map(|(key, change)| (*key, change.record.clone())));
         }
         merged
+    }
+}
+
+fn committed<'a>(
+    cache: &'a mut Cache,
+    whole: &Whole,
+    keeps_order: bool,
+    key: &Key,
+) -> Option<Option<&'a Record>> {
+    let cached = if keeps_order { cache.get(key) } else { cache.peek(key) };
+    match cached {
+        Some(record) => Some(record.as_ref()),
+        None => whole.lacks(key).then_some(None),
     }
 }
 

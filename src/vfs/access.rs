@@ -1,12 +1,14 @@
 //! Access times: noted in memory when something is read, stored with the next commit that has another reason.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::base::{FileKind, Ino, Time};
+use crate::data::Dirty;
 use crate::meta::{Inode, Key, Record};
 
-use super::Vfs;
 use super::state::{Phase, State};
+use super::{Attr, Vfs};
 
 /// With [`Atime::Relative`], an access time is never older than this after a read.
 const RELATIVE_AGE_SECS: i64 = 24 * 3600;
@@ -94,6 +96,21 @@ impl State {
         inode
     }
 
+    /// The attributes of an inode that is in memory; `Some(None)` if it is known that there is none.
+    pub(super) fn attr_of(&mut self, ino: Ino) -> Option<Option<Attr>> {
+        let Self { overlay, dirty, atimes, .. } = self;
+        // Not cloned: a listing asks for thousands, and counting who shares them would take as long as finding them.
+        match overlay.look(&Key::Inode(ino))? {
+            Some(Record::Inode(inode)) => Some(Some(attr(dirty, atimes, ino, inode))),
+            _ => Some(None),
+        }
+    }
+
+    /// The attributes of an inode as its readers see it.
+    pub(super) fn seen(&self, ino: Ino, inode: &Inode) -> Attr {
+        attr(&self.dirty, &self.atimes, ino, inode)
+    }
+
     /// Moves the noted access times into the open group. Those of inodes that have left memory stay noted.
     pub(super) fn fold_atimes(&mut self) {
         for (ino, atime) in std::mem::take(&mut self.atimes) {
@@ -108,4 +125,13 @@ impl State {
             }
         }
     }
+}
+
+/// The attributes of an inode with what is neither committed nor in its record.
+fn attr(dirty: &Dirty, atimes: &HashMap<Ino, Time>, ino: Ino, inode: &Inode) -> Attr {
+    let mut attr = Attr::of(ino, inode, dirty.bytes_of(ino));
+    if !atimes.is_empty() {
+        attr.atime = atimes.get(&ino).copied().unwrap_or(attr.atime);
+    }
+    attr
 }

@@ -167,21 +167,17 @@ impl Vfs {
         let mut attributes = Vec::with_capacity(entries.len());
         let mut missing = Vec::new();
         for DirEntry { ino, .. } in entries {
-            let inode = match state.overlay.get(&Key::Inode(*ino)) {
-                Some(Some(Record::Inode(inode))) => Some(inode),
-                Some(_) => None,
+            let attr = match state.attr_of(*ino) {
+                Some(attr) => attr,
                 None => match loaded.get(ino) {
-                    Some(inode) => inode.clone(),
+                    Some(inode) => inode.as_ref().map(|inode| state.seen(*ino, inode)),
                     None => {
                         missing.push(*ino);
                         continue;
                     }
                 },
             };
-            attributes.push(inode.map(|inode| {
-                let inode = state.with_atime(*ino, inode);
-                Attr::of(*ino, &inode, state.dirty.bytes_of(*ino))
-            }));
+            attributes.push(attr);
         }
         if !missing.is_empty() {
             return Err(missing);

@@ -425,6 +425,9 @@ fn merged(
     limit: usize,
 ) -> (Vec<(Key, Record)>, Option<Key>) {
     let last_row = rows.last().map(|(key, _)| *key).filter(|_| is_full);
+    if changes.is_empty() {
+        return (rows, last_row);
+    }
     let last_change = changes.last().map(|(key, _)| *key).filter(|_| changes.len() >= limit);
     let bound = match (last_row, last_change) {
         (Some(row), Some(change)) => Some(row.min(change)),

@@ -4,7 +4,6 @@
 //! files in the order in which they were made, is given the rest by a scan, which costs about a quarter for each. A directory that was
 //! scanned as a whole also needs no look for names that it does not have.
 
-use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
 use lru::LruCache;
@@ -130,7 +129,7 @@ impl Vfs {
         let begun = self.state.lock().overlay.begin_whole_scan();
         let (mut from, to) =
             (Key::Entry(dir, Tag([0; 16])), Key::Entry(Ino(dir.0.saturating_add(1)), Tag([0; 16])));
-        let mut tags = BTreeSet::new();
+        let mut tags = Vec::new();
         // What other programs add meanwhile must not keep it from ending.
         for _ in 0..=ENTRIES_MAX as usize / SCAN_COUNT_MAX {
             let (found, last) = self.scan(from, to, SCAN_COUNT_MAX).await?;

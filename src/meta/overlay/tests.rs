@@ -136,7 +136,7 @@ fn a_scan_that_a_commit_or_a_loss_has_overtaken_makes_nothing_whole() {
     let mut overlay = Overlay::new(0);
     let begun = overlay.begin_whole_scan();
     overlay.remember_scanned(0, key(1), entry(1));
-    overlay.end_whole_scan(Ino(1), begun, BTreeSet::from([Tag([1; 16])]));
+    overlay.end_whole_scan(Ino(1), begun, vec![Tag([1; 16])]);
     assert_eq!(overlay.get(&key(2)), Some(None));
     let (from, to) = (Key::Entry(Ino(1), Tag([0; 16])), Key::Entry(Ino(2), Tag([0; 16])));
     assert_eq!(overlay.whole_between(&from, &to, 9), Some(vec![(key(1), entry(1))]));
@@ -144,7 +144,7 @@ fn a_scan_that_a_commit_or_a_loss_has_overtaken_makes_nothing_whole() {
     let begun = overlay.begin_whole_scan();
     overlay.seal();
     overlay.settle(vec![]);
-    overlay.end_whole_scan(Ino(7), begun, BTreeSet::new());
+    overlay.end_whole_scan(Ino(7), begun, Vec::new());
     assert_eq!(overlay.get(&Key::Entry(Ino(7), Tag([0; 16]))), None);
 
     let begun = overlay.begin_whole_scan();
