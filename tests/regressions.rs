@@ -70,6 +70,8 @@ struct GatedStore {
     segment_gets: Gate,
     /// Reads of records fail.
     is_down: AtomicBool,
+    /// Putting the next segment is the end of whoever does it.
+    is_cursed: AtomicBool,
 }
 
 impl fmt::Display for GatedStore {
@@ -87,6 +89,8 @@ impl ObjectStore for GatedStore {
     async fn put_opts(&self, path: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         if is_record(path) {
             self.record_puts.pass().await;
+        } else if self.is_cursed.swap(false, Ordering::SeqCst) {
+            panic!("no thread could be had");
         }
         self.inner.put_opts(path, payload, opts).await
     }
@@ -140,6 +144,7 @@ impl World {
             record_puts: Gate::new(),
             segment_gets: Gate::new(),
             is_down: AtomicBool::new(false),
+            is_cursed: AtomicBool::new(false),
         });
         let clock = Arc::new(ManualClock::new(1_700_000_000_000_000_000));
         let entropy = Arc::new(SeededEntropy::new(7));
@@ -463,4 +468,18 @@ async fn a_large_read_whose_request_was_lost_is_asked_for_again() {
     settle_down().await;
     world.store.segment_gets.is_shut.store(false, Ordering::SeqCst);
     assert!(reading.await.unwrap().unwrap() == vec![1; 100 * BLOCK]);
+}
+
+#[tokio::test]
+async fn an_upload_that_fails_in_an_unforeseen_way_is_made_again() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    world.store.is_cursed.store(true, Ordering::SeqCst);
+    let data = vec![9; 10 * BLOCK];
+    make(&opened.vfs, "a", &data).await;
+    opened.vfs.sync_all().await.unwrap();
+    assert!(!world.store.is_cursed.load(Ordering::SeqCst), "nobody has met it");
+    assert!(contents(&opened.vfs, "a").await == data);
+    opened.close().await.unwrap();
+    assert!(contents(&world.mount().await.vfs, "a").await == data);
 }

@@ -1,7 +1,7 @@
 //! Work that gives way: what is on its way to the bucket, beside what somebody is asking for.
 
+use std::panic::catch_unwind;
 use std::sync::LazyLock;
-use std::thread;
 
 use rustix::process::{getpriority_process, setpriority_process};
 use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
@@ -17,20 +17,27 @@ const BLOCKING_THREADS_MAX: usize = 8;
 /// thread begins with the niceness of its parent. Who has become nicer cannot go back without privileges, so they do
 /// nothing else; they are those of the process, because work of one mount is no more pressing than that of another.
 static THREADS: LazyLock<Option<Runtime>> = LazyLock::new(|| {
-    let cores = thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let niceness = getpriority_process(None).unwrap_or_default() + NICENESS;
-    let built = Builder::new_multi_thread()
-        .worker_threads(cores)
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .thread_name("coffer-behind")
-        .on_thread_start(move || give_way(niceness))
-        .enable_time()
-        .build();
-    built.inspect_err(|error| tracing::warn!(%error, "no threads for work in the background")).ok()
+    // One thread polls, because all the work is done by those that may block. Where the system gives no thread, the builder
+    // panics, and with more than one it would then wait for those that it has started.
+    let built = catch_unwind(|| {
+        Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .thread_name("coffer-behind")
+            .on_thread_start(move || give_way(niceness))
+            .enable_time()
+            .build()
+    });
+    let threads = built.ok().and_then(Result::ok);
+    if threads.is_none() {
+        tracing::warn!("there are no threads for work in the background; it is done by those that answer");
+    }
+    threads
 });
 
-/// Runs `work` on threads that give way to all others, as far as it is polled and as far as it hands what blocks to its
-/// runtime. Dropped, it takes the work with it. In a runtime of one thread it is polled there, which leaves the order of
+/// Runs `work` on threads that give way to all others. What takes a processor for long it must hand to its runtime's threads
+/// that may block: one thread polls all work. Dropped, it takes the work with it. In a runtime of one thread it is polled there, which leaves the order of
 /// events to its caller's seed.
 ///
 /// # Errors
@@ -84,8 +91,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_runtime_of_one_thread_does_it_itself() {
-        let here = thread::current().id();
-        assert_eq!(behind(async { thread::current().id() }).await.unwrap(), here);
+        let here = std::thread::current().id();
+        assert_eq!(behind(async { std::thread::current().id() }).await.unwrap(), here);
     }
 
     #[tokio::test(flavor = "multi_thread")]

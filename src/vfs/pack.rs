@@ -1,5 +1,6 @@
 //! Dirty blocks into segments and up into the bucket.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,30 +56,43 @@ impl Vfs {
         SegmentBuilder::in_buffer(&self.vault, self.options.compression, plain_bytes, &self.buffers)
     }
 
-    /// Seals a batch and puts it into the bucket, however long that takes.
+    /// Seals a batch and puts it into the bucket, however long that takes. Whatever happens, somebody hears of its blocks:
+    /// writers and commits wait for them.
     async fn upload(&self, builder: SegmentBuilder, batch: Batch) {
         let batch = Arc::new(batch);
-        let sealing = Arc::clone(&batch);
+        let uploading = AssertUnwindSafe(self.seal_and_put(builder, &batch)).catch_unwind();
+        if uploading.await.is_err() {
+            // As where the system gives no more threads.
+            tracing::error!(segment = %batch.segment, "an upload failed in an unforeseen way; trying again");
+            tokio::time::sleep(PAUSE).await;
+            let about = batch.blocks.iter().map(|block| block.bytes.len() as u64).sum();
+            self.withdraw(&batch, about);
+        }
+    }
+
+    async fn seal_and_put(&self, builder: SegmentBuilder, batch: &Arc<Batch>) {
+        let sealing = Arc::clone(batch);
+        let seal = async move { aside(&Handle::current(), move || seal(builder, &sealing)).await };
         let sealed = match batch.blocks.len() {
-            ..MANY => aside(&Handle::current(), move || seal(builder, &sealing)).await,
-            MANY.. => behind(async move { seal(builder, &sealing) }).await,
+            ..MANY => seal.await,
+            MANY.. => behind(seal).await.and_then(|sealed| sealed),
         };
         let (finished, places) = match sealed {
             Ok(Ok(sealed)) => sealed,
-            Ok(Err(error)) => return self.lose(&batch, &error.to_string()),
-            Err(error) => return self.lose(&batch, &error.to_string()),
+            Ok(Err(error)) => return self.lose(batch, &error.to_string()),
+            Err(error) => return self.lose(batch, &error.to_string()),
         };
         tokio::select! {
             biased;
             is_put = self.put(&finished) => if !is_put { return },
-            () = self.outgrows(&batch) => return self.withdraw(&batch, finished.bytes.len() as u64),
+            () = self.outgrows(batch) => return self.withdraw(batch, finished.bytes.len() as u64),
         }
         for (block, place) in batch.blocks.iter().zip(&places) {
             self.cache.insert_ahead(place.segment, place.pos, block.bytes.clone());
         }
         let new = NewSegment { len: finished.bytes.len() as u32, seal: finished.seal };
         let mut state = self.state.lock();
-        state.dirty.stored(&batch, new, &places);
+        state.dirty.stored(batch, new, &places);
         self.note_change(&mut state);
         drop(state);
         self.signals.eased.notify_waiters();
