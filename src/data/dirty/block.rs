@@ -86,6 +86,10 @@ impl MemBlock {
     /// Makes everything from `at` on zero. The file's bytes in this block ended at `end_of_file`.
     pub(crate) fn cut(&mut self, at: usize, end_of_file: usize) {
         self.bytes.truncate(at);
+        // Memory is counted by what blocks hold.
+        if self.bytes.capacity() / 2 >= self.bytes.len() {
+            self.bytes.shrink_to_fit();
+        }
         self.cover(at as u64..end_of_file.max(at) as u64, end_of_file);
     }
 
@@ -243,6 +247,19 @@ mod tests {
         let mut target = vec![9; 4];
         whole.paint(&mut target, 1);
         assert_eq!(target, [5, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_not_held_in_memory() {
+        let mut block = MemBlock::new(Under::Zeros);
+        block.make_room(BLOCK_BYTES, &BlockBuffers::new(1));
+        block.write(0, &[7; BLOCK_BYTES], BLOCK_BYTES);
+        block.cut(40_000, BLOCK_BYTES);
+        assert!(block.bytes.capacity() <= BLOCK_BYTES);
+        block.cut(2000, 40_000);
+        assert!(block.bytes.capacity() <= 4000, "{}", block.bytes.capacity());
+        block.cut(0, 2000);
+        assert_eq!(block.bytes.capacity(), 0);
     }
 
     #[test]
