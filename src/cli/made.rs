@@ -104,10 +104,20 @@ impl Made {
         Some(Duration::from_secs_f64(total.saturating_sub(done) as f64 / rate as f64))
     }
 
+    /// Of how many bytes: those that were foretold, or are done by now.
+    fn total_bytes(&self) -> Option<u64> {
+        self.total.map(|total| total.max(self.bytes))
+    }
+
+    /// Of how many records, likewise.
+    fn total_records(&self) -> Option<u64> {
+        self.records_total.map(|total| total.max(self.records))
+    }
+
     /// How much is done of how much, in whatever the work is measured by.
     fn measure(&self) -> Option<(u64, u64)> {
-        let bytes = self.total.map(|total| (self.bytes, total));
-        bytes.or_else(|| self.records_total.map(|total| (self.records, total)))
+        let bytes = self.total_bytes().map(|total| (self.bytes, total));
+        bytes.or_else(|| self.total_records().map(|total| (self.records, total)))
     }
 
     /// How much of it is done, in hundredths. All is only done when it has ended, so that there are never more than 99.
@@ -161,7 +171,7 @@ impl Made {
         if self.files > 0 {
             parts.push(show_count(self.files, "file", "files"));
         }
-        match self.records_total {
+        match self.total_records() {
             Some(total) => parts.push(format!(
                 "{} of about {}",
                 show_number(self.records),
@@ -170,7 +180,7 @@ impl Made {
             None if self.records > 0 => parts.push(show_count(self.records, "record", "records")),
             None => {}
         }
-        match self.total.filter(|total| *total > 0) {
+        match self.total_bytes().filter(|total| *total > 0) {
             Some(total) => parts.push(format!("{} of {}", show_size(self.bytes), show_size(total))),
             None if self.bytes > 0 => parts.push(show_size(self.bytes)),
             None => {}
@@ -197,9 +207,9 @@ impl Made {
             "part": self.part,
             "files": self.files,
             "bytes": self.bytes,
-            "total_bytes": self.total,
+            "total_bytes": self.total_bytes(),
             "records": self.records,
-            "total_records": self.records_total,
+            "total_records": self.total_records(),
             "rate": self.rate(now),
             "record_rate": self.record_rate(now),
             "time_left": self.left(now).map(|left| left.as_secs_f64()),
@@ -278,7 +288,7 @@ mod tests {
         made.begin(7, 0, begun);
         // There were more than the volume tells.
         (made.records, made.part) = (9, "segments");
-        let want = "check: [=================== ] 99 %, segments, 9 of about 7 records, 9 records/s, about 0.0 s left";
+        let want = "check: [=================== ] 99 %, segments, 9 of about 9 records, 9 records/s, about 0.0 s left";
         assert_eq!(made.bar_line(begun + SECOND), want);
         let want = "check: [====================] 100 %, 9 records in 2.0 s";
         assert_eq!(made.last_line(begun + SECOND * 2), want);
@@ -307,5 +317,16 @@ mod tests {
             made.set_left(left);
             assert_eq!((made.bytes, made.total), (bytes, Some(total)), "{left} left");
         }
+    }
+    #[test]
+    fn what_comes_to_more_than_was_foretold_is_never_more_than_all() {
+        let begun = Instant::now();
+        let mut made = Made::begun("gc".into(), begun);
+        made.begin(100, 40 << 20, begun);
+        (made.bytes, made.records) = (41 << 20, 101);
+        let line = made.line(begun + SECOND);
+        assert!(line.starts_with("gc: 99 %, 101 of about 101 records, 41.0 MiB of 41.0 MiB, "), "{line}");
+        let object = made.object(begun + SECOND, false);
+        assert_eq!((&object["total_bytes"], &object["total_records"]), (&json!(41 << 20), &json!(101)));
     }
 }
