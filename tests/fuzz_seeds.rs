@@ -37,7 +37,7 @@ const ARGUMENTS: [&str; 14] = [
     "key\nadd\n--label\nother\n--role\ndata\n--new-key-file\nk\nvol",
     "cp\n-r\nvol\na\nb",
     "check\n--read-data\naz://c/p",
-    "ro,nosuid,noexec,x-systemd.automount,passphrase-file=/etc/p,takeover",
+    "ro,nosuid,noexec,x-systemd.automount,passphrase-file=/etc/p,require-locked-keys",
     "gs://bucket/pre/fix",
     "https://user:pass@host/path?sig=secret#x",
     "1.5GiB",

@@ -163,6 +163,10 @@ pub fn volume(error: &VolumeError, given: &[Factor]) -> CommandError {
     match error {
         VolumeError::NoVolume { url } => no_volume(url),
         VolumeError::Exists { url } => volume_exists(url),
+        VolumeError::Headless { .. } => plain(Exit::HeaderDamaged).hint(
+            "put header/ back from a copy of the bucket, or choose another prefix; to give the contents up for ever, delete \
+             them first",
+        ),
         VolumeError::Locked => plain(Exit::VolumeInUse).hint("wait for it to end, then try again"),
         VolumeError::InUse { .. } => plain(Exit::VolumeInUse).hint(
             "unmount it there first; if that process is gone for good use --takeover, or mount with --read-only",

@@ -19,7 +19,7 @@ printable show as escapes; elsewhere names come out as they are.
 Examples:
   coffer ls s3://bucket/home
   coffer ls -l s3://bucket/home /photos/2024
-  coffer ls -lRh /srv/volume docs";
+  coffer ls -lRH /srv/volume docs";
 
 /// Arguments of `coffer ls`.
 #[derive(clap::Args, Debug)]

@@ -1,6 +1,6 @@
 //! `coffer mount`: its arguments, and the way to the background.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::daemon::{self, Readiness, Side};
@@ -11,7 +11,7 @@ use super::logging::{Log, LogArgs};
 use super::mount_options::MountOptions;
 use super::open::{BucketArgs, StateArgs, TrustArgs, obtain_factors, parse_fingerprint};
 use super::serve::{self, Plan};
-use super::units::{parse_duration, parse_size, parse_timetable};
+use super::units::{parse_duration, parse_interval, parse_size, parse_timetable};
 use super::{budget, explain, runtime, supervisor, sys};
 use crate::crypto::after_fork;
 use crate::fuse;
@@ -91,7 +91,7 @@ pub struct MountArgs {
     #[arg(long, value_name = "TIME", env = "COFFER_FSYNC_TIMEOUT", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
     pub fsync_timeout: Option<Duration>,
     /// Commit this often even where nothing changes, so that others see that the newest state is new
-    #[arg(long, value_name = "TIME", env = "COFFER_HEARTBEAT", value_parser = parse_duration, hide_env_values = true, help_heading = "This machine")]
+    #[arg(long, value_name = "TIME", env = "COFFER_HEARTBEAT", value_parser = parse_interval, hide_env_values = true, help_heading = "This machine")]
     pub heartbeat: Option<Duration>,
     /// Send no faster than so many bytes a second; `coffer limit` changes it, and its help tells of timetables
     #[arg(long, value_name = "RATE", env = "COFFER_UPLOAD_LIMIT", value_parser = parse_timetable, hide_env_values = true, help_heading = "This machine")]
@@ -126,6 +126,9 @@ pub struct MountArgs {
     /// With --read-only, show what the bucket offers, whatever was seen before, and remember nothing of it
     #[arg(long, requires = "read_only", help_heading = "Trust")]
     pub forensic: bool,
+    /// For mount(8): do everything but mount.
+    #[arg(long, hide = true)]
+    pub fake: bool,
     /// For mount(8): be lenient, do not write mtab.
     #[arg(short = 's', hide = true)]
     pub sloppy: bool,
@@ -155,7 +158,11 @@ pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
     let log = log.start(Some(&state_dir.join(LOG_NAME)), !args.foreground)?;
     let point =
         fuse::check_mount_point(&args.dir, options.kernel.nonempty).map_err(|e| explain::mount(&e))?;
+    refuse_to_write_into_itself(&state_dir, &args.dir)?;
     args.bucket.url = args.bucket.absolute_url()?;
+    if args.fake {
+        return Ok(());
+    }
     let factors = obtain_factors(&args.bucket, &args.unlock)?;
     sys::raise_file_limit();
     let foreground = args.foreground;
@@ -179,6 +186,18 @@ pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
         }
         Side::Back(readiness) => background(plan, readiness, log),
     }
+}
+
+/// A mount that keeps what it has seen in itself would wait for itself when it is to save.
+fn refuse_to_write_into_itself(state_dir: &Path, point: &Path) -> CommandResult {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if !real(state_dir).starts_with(real(point)) {
+        return Ok(());
+    }
+    let (state_dir, point) = (state_dir.display(), point.display());
+    let message = format!("cannot mount at {point}: the state folder {state_dir} lies below it");
+    Err(CommandError::new(Exit::BadMountPoint, message)
+        .hint("choose another directory, or keep the state elsewhere with --state-dir DIR"))
 }
 
 fn background(mut plan: Plan, readiness: Readiness, log: Log) -> CommandResult {
@@ -253,7 +272,7 @@ impl MountArgs {
     /// Takes a long flag from `-o name=value`.
     fn set(&mut self, name: &str, value: &str) -> CommandResult {
         let wrong = |why: String| CommandError::usage(format!("-o {name}: {why}"));
-        if value.is_empty() != matches!(name, "takeover" | "require-locked-keys" | "unsigned-payload") {
+        if value.is_empty() != matches!(name, "require-locked-keys" | "unsigned-payload") {
             return Err(wrong(if value.is_empty() { "needs =VALUE" } else { "takes no value" }.into()));
         }
         let size = || parse_size(value).map(Some).map_err(&wrong);
@@ -272,7 +291,7 @@ impl MountArgs {
             "upload-limit" => self.upload_limit = Some(parse_timetable(value).map_err(wrong)?),
             "download-limit" => self.download_limit = Some(parse_timetable(value).map_err(wrong)?),
             "http" => self.http = Some(value.to_owned()),
-            "heartbeat" => self.heartbeat = Some(parse_duration(value).map_err(wrong)?),
+            "heartbeat" => self.heartbeat = Some(parse_interval(value).map_err(wrong)?),
             "expect" => self.trust.expect = Some(parse_fingerprint(value).map_err(wrong)?),
             "expect-commit" => {
                 self.trust.expect_commit = Some(ExpectedCommit::parse(value).map_err(wrong)?);
@@ -281,8 +300,7 @@ impl MountArgs {
             "state-dir" => self.state.state_dir = path(),
             "endpoint" => self.bucket.endpoint = Some(value.to_owned()),
             "region" => self.bucket.region = Some(value.to_owned()),
-            "read-timeout" => self.bucket.read_timeout = parse_duration(value).map_err(wrong)?,
-            "takeover" => self.takeover = true,
+            "read-timeout" => self.bucket.read_timeout = parse_interval(value).map_err(wrong)?,
             "require-locked-keys" => self.require_locked_keys = true,
             other if self.bucket.provider.set(other, value).map_err(&wrong)? => {}
             _ => return Err(wrong("is not a setting".into())),
@@ -333,7 +351,7 @@ mod tests {
     fn every_setting_that_fstab_may_give_is_taken() {
         for name in SETTINGS {
             let value = match name {
-                "takeover" | "require-locked-keys" | "unsigned-payload" => "",
+                "require-locked-keys" | "unsigned-payload" => "",
                 "addressing" => "virtual",
                 "log-to" => "journal",
                 "log-format" => "json",

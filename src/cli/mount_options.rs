@@ -1,5 +1,6 @@
 //! Splits the comma lists of `-o` into what mounting understands and what are settings of `coffer mount`.
 
+use super::config::ON_THE_LINE_ONLY;
 use super::error::{CommandError, CommandResult};
 use super::explain;
 use crate::fuse;
@@ -14,7 +15,7 @@ pub struct MountOptions {
 }
 
 /// Long flags of `coffer mount` that may be given as options.
-pub const SETTINGS: [&str; 31] = [
+pub const SETTINGS: [&str; 30] = [
     "passphrase-file",
     "passphrase-command",
     "key-file",
@@ -44,7 +45,6 @@ pub const SETTINGS: [&str; 31] = [
     "ca-file",
     "storage-class",
     "aws-profile",
-    "takeover",
     "require-locked-keys",
 ];
 
@@ -83,6 +83,10 @@ impl MountOptions {
             self.settings.push((name, value.to_owned()));
             return Ok(());
         }
+        if ON_THE_LINE_ONLY.contains(&name.as_str()) {
+            return Err(CommandError::usage(format!("-o {shown}: a list of options cannot give that"))
+                .hint(format!("if you mean it, say --{name} to `coffer mount`")));
+        }
         self.kernel.apply(word).map_err(|error| match error {
             // Only the name: the value might be a secret that somebody hoped to pass this way.
             fuse::MountError::BadOption(_) => CommandError::usage(format!("unknown mount option {shown:?}"))
@@ -113,6 +117,10 @@ mod tests {
         let error = MountOptions::parse(&["ro,allow_toher"]).unwrap_err();
         assert!(error.to_string().contains("allow_toher"), "{error}");
         assert!(MountOptions::parse(&["allow_other,allow_root"]).is_err());
+        for typed in ["takeover", "accept-rollback", "accept_rollback", "forensic"] {
+            let error = MountOptions::parse(&[typed]).unwrap_err().render();
+            assert!(error.contains(&format!("say --{}", typed.replace('_', "-"))), "{error}");
+        }
         let secret = MountOptions::parse(&["passphrase=hunter2"]).unwrap_err();
         assert!(!secret.render().contains("hunter2"), "{}", secret.render());
     }

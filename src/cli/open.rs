@@ -11,7 +11,7 @@ use super::factors::UnlockArgs;
 use super::runtime::{self, Stop};
 use super::store_options::ProviderArgs;
 use super::tree::Tree;
-use super::units::{parse_duration, parse_size};
+use super::units::{parse_duration, parse_interval, parse_size};
 use super::{budget, explain, logging, outage};
 use crate::keys::{self, Factor, Fingerprint, Header};
 use crate::store::fault::FaultPlan;
@@ -44,7 +44,7 @@ pub struct BucketArgs {
     #[command(flatten)]
     pub provider: ProviderArgs,
     /// Give up reading after this long without an answer
-    #[arg(long, value_name = "TIME", env = "COFFER_READ_TIMEOUT", value_parser = parse_duration, default_value = "60s", hide_env_values = true, help_heading = "Store")]
+    #[arg(long, value_name = "TIME", env = "COFFER_READ_TIMEOUT", value_parser = parse_interval, default_value = "60s", hide_env_values = true, help_heading = "Store")]
     pub read_timeout: Duration,
     /// For developers: what shall go wrong with the store
     #[arg(long = "fault", value_name = "SPEC", hide = true)]

@@ -138,6 +138,12 @@ async fn begin(
     let own = rekeying.unlocked.slot;
     let decided =
         tokio::task::block_in_place(|| decide(&rekeying.unlocked.header, &bytes, own, args.drop_others))?;
+    if let (None, Some(path)) = (&decided.code, &args.save_recovery_code) {
+        let why =
+            format!("no recovery code is replaced, so that there is none to write to {}", path.display());
+        return Err(CommandError::new(Exit::SlotRefused, why)
+            .hint("leave --save-recovery-code out; `coffer key add --new-recovery-code` makes a code"));
+    }
     let others = decided.kept.iter().map(|(id, factors)| (*id, factors.as_slice()));
     let stays = (own, new.unwrap_or(factors));
     let kept: Vec<(u32, &[Factor])> = std::iter::once(stays).chain(others).collect();

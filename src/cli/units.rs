@@ -7,6 +7,8 @@ use chrono::{DateTime, Local, Utc};
 use crate::base::Time;
 use crate::store::{Span, Timetable};
 
+/// Least interval of what goes on without end, and least time to wait for an answer.
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Longest timetable.
 const TIMETABLE_BYTES_MAX: usize = 500;
 
@@ -56,6 +58,18 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     let millis = number.checked_mul(millis).ok_or_else(|| format!("{text:?} is too long"))?;
     Ok(Duration::from_millis(millis))
+}
+
+/// Reads a duration of a second or more, for what costs requests each time or gives the store time to answer.
+///
+/// # Errors
+/// Says how one is written, and which is the least.
+pub fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    if interval < INTERVAL_MIN {
+        return Err(format!("{text:?} is too short; 1s is the least"));
+    }
+    Ok(interval)
 }
 
 /// Reads `5M`, `off`, or a timetable such as `08:00-18:00=1M,else=off`, as bytes a second. Semicolons do as well as

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use futures::TryStreamExt;
+
 use crate::base::{Clock, Entropy, FileKind, Ino, VolumeId};
 use crate::crypto::KeyRing;
 use crate::keys::{self, Factor, Identity, NewVolume, RecoveryCode};
@@ -57,7 +59,8 @@ impl Created {
 /// Makes a volume in `bucket`.
 ///
 /// # Errors
-/// [`VolumeError::Exists`] if there is one; a bucket that cannot be used.
+/// [`VolumeError::Exists`] if there is one, [`VolumeError::Headless`] if there is all of one but its header; a bucket that
+/// cannot be used.
 pub async fn create(
     bucket: &Bucket,
     spec: &NewVolumeSpec,
@@ -76,6 +79,10 @@ pub async fn create(
         (unlocked.volume, unlocked.header.identity(), HeaderSeen::of(&unlocked.header));
     let ring = Arc::new(unlocked.ring);
     let vault = Vault::new(bucket.clone(), Arc::clone(&ring), Arc::clone(&entropy));
+    // What a making leaves that dies half-way has no segments: these are of a volume that was in use.
+    if vault.list_segments().try_next().await?.is_some() {
+        return Err(VolumeError::Headless { url: bucket.display_url().to_owned() });
+    }
     let options = EngineOptions {
         create: true,
         cache_bytes: RECORDS_CACHE_BYTES,

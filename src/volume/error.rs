@@ -17,6 +17,12 @@ pub enum VolumeError {
         /// Where.
         url: String,
     },
+    /// The bucket holds contents of a volume, and no header.
+    #[error("there is no header at {url}, but there are contents of a volume")]
+    Headless {
+        /// Where.
+        url: String,
+    },
     /// The bucket holds a volume already.
     #[error("there is a Coffer volume at {url} already")]
     Exists {

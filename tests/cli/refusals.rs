@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use coffer::base::Ino;
 use coffer::cli::exit::Exit;
 use coffer::vfs::Caller;
 
@@ -41,6 +42,17 @@ fn an_unknown_mount_option_is_named_but_not_its_value() {
     let ended = bench.run(&["mount", "-o", "rw,passphrase=hunter2", "vol", "m"]);
     ended.refused(Exit::Usage, "unknown mount option \"passphrase\"");
     assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+    // What gives up a protection is typed each time; a list may come from a file.
+    bench.run(&["mount", "-o", "ro,takeover", "vol", "m"]).refused(Exit::Usage, "say --takeover");
+}
+
+#[test]
+fn an_interval_that_would_cost_requests_without_end_is_refused() {
+    let bench = Bench::new();
+    for option in ["--heartbeat", "--read-timeout"] {
+        bench.run(&["mount", option, "0s", "vol", "m"]).refused(Exit::Usage, "1s is the least");
+        bench.run(&["mount", option, "999ms", "vol", "m"]).refused(Exit::Usage, "1s is the least");
+    }
 }
 
 #[test]
@@ -64,6 +76,20 @@ fn a_volume_is_never_made_over_another() {
     again.refused(Exit::VolumeExists, "a volume at");
     let after: Vec<_> = bench.objects("").iter().map(|path| fs::read(path).unwrap()).collect();
     assert!(before == after, "the volume was changed");
+}
+
+#[test]
+fn a_volume_is_never_made_over_the_contents_of_one_that_lost_its_header() {
+    let bench = Bench::with_volume();
+    bench.change(async |vfs| {
+        let file = vfs.create(&Caller::default(), Ino::ROOT, b"file", 0o640, true).await.unwrap();
+        vfs.write(file.ino, 0, &vec![7; 1 << 20], false).await.unwrap();
+    });
+    fs::rename(bench.path("vol/header"), bench.path("header")).unwrap();
+    let init = ["init", "--kdf-log-n", "15", "--passphrase-file", "wrong", "vol"];
+    bench.run(&init).refused(Exit::HeaderDamaged, "put header/ back");
+    fs::rename(bench.path("header"), bench.path("vol/header")).unwrap();
+    bench.on_volume("check", &["--read-data"]).ok();
 }
 
 #[test]
@@ -97,6 +123,9 @@ fn a_mount_point_is_looked_at_before_a_passphrase_is_asked_for() {
     bench.run(&["mount", "vol", "absent"]).refused(Exit::BadMountPoint, "does not exist");
     bench.run(&["mount", "vol", "right"]).refused(Exit::BadMountPoint, "not a directory");
     bench.run(&["mount", "vol", "full"]).refused(Exit::BadMountPoint, "not empty");
+    // It would wait for itself when it is to save.
+    let into_itself = ["mount", "-o", "nonempty", "--state-dir", "full/of/state", "vol", "full"];
+    bench.run(&into_itself).refused(Exit::BadMountPoint, "lies below it");
 }
 
 #[test]

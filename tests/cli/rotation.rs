@@ -118,6 +118,19 @@ fn without_a_terminal_no_key_is_dropped_unless_it_is_said() {
 }
 
 #[test]
+fn a_recovery_code_is_not_promised_where_none_is_made() {
+    let bench = bench();
+    bench.run(&["key", "remove", "--passphrase-file", "right", "vol", "1"]).ok();
+    let rotate =
+        ["key", "rotate", "--passphrase-file", "right", "--drop-others", "--save-recovery-code", "new"];
+    let headers = bench.objects("header").len();
+    fs::remove_file(bench.path("new")).unwrap();
+    bench.run(&[&rotate[..], &["vol"]].concat()).refused(Exit::SlotRefused, "there is none to write");
+    assert!(!bench.path("new").exists());
+    assert_eq!(bench.objects("header").len(), headers, "a refusal changes nothing");
+}
+
+#[test]
 fn an_unfinished_rotation_is_told_and_the_next_one_ends_it() {
     let bench = bench();
     runtime().block_on(async {

@@ -8,9 +8,10 @@ pub const ENVIRONMENT_PREFIX: &str = "COFFER_";
 
 /// Options of `coffer mount` that no file can give: somebody has to type them each time, because they give up a protection
 /// or mean nothing from afar, or they say which file it is.
-pub const ON_THE_LINE_ONLY: [&str; 11] = [
+pub const ON_THE_LINE_ONLY: [&str; 12] = [
     "accept-rollback",
     "config",
+    "fake",
     "fault",
     "forensic",
     "foreground",
