@@ -150,7 +150,8 @@ impl Surveyor {
         let mut left: BTreeSet<Path> = ours.try_collect().await.map_err(failed)?;
         left.append(&mut self.written.lock());
         let deleted = self.bucket.prompt().delete_stream(stream::iter(left).map(Ok).boxed());
-        deleted.try_for_each(|_| async { Ok(()) }).await.map_err(failed)
+        deleted.try_for_each(|_| async { Ok(()) }).await.map_err(failed)?;
+        self.bucket.remove_empty(&self.directory).await
     }
 
     /// Where everything is tried.

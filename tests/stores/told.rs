@@ -45,6 +45,8 @@ fn a_local_directory_is_told_to_fit_in_words_too() {
     let directory = tempfile::tempdir().unwrap();
     let url = directory.path().to_str().unwrap();
     User::new().probe(url, &[]).fits("the directory's permissions");
+    let left: Vec<_> = walkdir::WalkDir::new(url).min_depth(1).into_iter().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
     let said = command::run_ok(env!("CARGO_BIN_EXE_coffer"), ["probe", "--traffic", "1M", url]).text();
     for words in [
         "writes once  yes",

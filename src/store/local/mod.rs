@@ -10,7 +10,7 @@
 mod read;
 pub(super) mod staged;
 mod turns;
-mod walk;
+pub(super) mod walk;
 
 use std::fmt;
 use std::io;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
+use std::io::{self, ErrorKind::DirectoryNotEmpty, ErrorKind::NotFound};
 use std::path::{Path as FilePath, PathBuf};
 
 use futures::stream::{self, BoxStream};
@@ -20,6 +21,20 @@ const ENTRIES_AT_ONCE: usize = 1024;
 enum Found {
     Object(ObjectMeta),
     Directory(Path),
+}
+
+/// Removes `top` and what is below and around it, up to `root`, as far as it is directories that hold nothing.
+pub(in crate::store) fn remove_empty(top: &FilePath, root: &FilePath) -> io::Result<()> {
+    let below = WalkDir::new(top).contents_first(true).into_iter().filter_map(Result::ok);
+    let below = below.filter(|entry| entry.file_type().is_dir()).map(DirEntry::into_path);
+    let around = top.ancestors().skip(1).take_while(|above| *above != root).map(FilePath::to_path_buf);
+    for directory in below.chain(around) {
+        match std::fs::remove_dir(directory) {
+            Err(error) if !matches!(error.kind(), NotFound | DirectoryNotEmpty) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// All objects below `prefix` of the bucket at `root`.
