@@ -8,6 +8,7 @@ use super::error::CommandResult;
 use super::explain;
 use super::progress::Progress;
 use crate::control::{self, Client, ControlError, MountEntry, Request, Step};
+use crate::store::OutageKind;
 
 /// The mounts at `points` or around them, or all of this user's if none is given.
 ///
@@ -61,14 +62,7 @@ pub async fn ask(entry: &MountEntry, request: &Request) -> CommandResult<Value> 
     let client = Client::connect(entry).await.map_err(|e| explain::control(&e))?;
     let work = Progress::start(entry.mountpoint.display().to_string());
     let answer = client.request(request, |progress| {
-        work.note(match progress.step {
-            Step::Syncing | Step::Closing if progress.is_paused => "uploads are paused",
-            Step::Syncing if progress.dirty_bytes > 0 => "saving",
-            Step::Syncing => "committing",
-            Step::Cleaning => "cleaning",
-            Step::Unmounting => "unmounting",
-            Step::Closing => "closing the volume",
-        });
+        work.note(words(&progress));
         match progress.step {
             Step::Cleaning => work.set_bytes(progress.cleaned_bytes),
             _ => work.set_left(progress.dirty_bytes),
@@ -85,4 +79,43 @@ pub async fn ask(entry: &MountEntry, request: &Request) -> CommandResult<Value> 
         (Err(_), _) => work.finish(),
     }
     answer.map_err(|e| explain::control(&e))
+}
+
+/// What a mount is doing, or waits for.
+fn words(progress: &control::Progress) -> &'static str {
+    match progress.step {
+        Step::Cleaning => "cleaning",
+        Step::Unmounting => "unmounting",
+        Step::Syncing | Step::Closing if progress.is_paused => "uploads are paused",
+        Step::Syncing | Step::Closing if let Some(outage) = progress.outage => match outage {
+            OutageKind::Full => "waiting, because the store is full",
+            OutageKind::Denied => "waiting, because the store refuses the credentials",
+            OutageKind::Unavailable => "waiting, because the store does not answer",
+        },
+        Step::Syncing if progress.dirty_bytes > 0 => "saving",
+        Step::Syncing => "committing",
+        Step::Closing => "closing the volume",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_is_told_why() {
+        let said = |line: &str| words(&serde_json::from_str(line).unwrap());
+        assert_eq!(said(r#"{"step":"syncing","dirty_bytes":5}"#), "saving");
+        assert_eq!(
+            said(r#"{"step":"syncing","dirty_bytes":5,"is_paused":true,"outage":"full"}"#),
+            "uploads are paused"
+        );
+        assert_eq!(
+            said(r#"{"step":"syncing","dirty_bytes":5,"outage":"full"}"#),
+            "waiting, because the store is full"
+        );
+        let away = r#"{"step":"closing","dirty_bytes":0,"outage":"of a kind that comes later"}"#;
+        assert_eq!(said(away), "waiting, because the store does not answer");
+        assert_eq!(said(r#"{"step":"unmounting","dirty_bytes":0,"outage":"denied"}"#), "unmounting");
+    }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::sys;
 use crate::control::{Live, Subject};
 use crate::fuse::Operations;
-use crate::store::{Bucket, Meter, MeterSnapshot, OutageKind, PRICES_AS_OF, Prices};
+use crate::store::{Bucket, Meter, MeterSnapshot, PRICES_AS_OF, Prices};
 use crate::vfs::{MemoryUsed, Vfs};
 use crate::volume::Budget;
 use crate::web::{Sample, Source, metrics};
@@ -63,11 +63,7 @@ impl Figures {
             "receive_rate": counted.receive_rate,
             "errors": counted.errors,
             "in_flight": counted.in_flight,
-            "outage": counted.outage.map(|kind| match kind {
-                OutageKind::Denied => "denied",
-                OutageKind::Unavailable => "unreachable",
-                OutageKind::Full => "full",
-            }),
+            "outage": counted.outage,
             "outage_age": counted.outage_since.map(|since| since.as_secs_f64()),
             "last_error": counted.last_error,
         })
@@ -157,6 +153,7 @@ fn memory(used: &MemoryUsed, budget: &Budget) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::OutageKind;
 
     #[test]
     fn a_price_is_told_with_its_source_under_documented_names() {

@@ -198,8 +198,14 @@ impl Report {
     }
 }
 
-/// What a mount has met of damage, in one clause.
-fn damage(report: &Report) -> Option<String> {
+/// What else is wrong with a mount, in one clause: what it has met of damage, or that it shows nothing any more.
+fn trouble(report: &Report) -> Option<String> {
+    if report.volume.state == "outdated" {
+        let point = &report.mount.mountpoint;
+        return Some(format!(
+            "{point}: the volume's key was rotated, and nothing can be read there; mount it again"
+        ));
+    }
     let Damage { count, more, .. } = report.volume.damage;
     let or_more = if more > 0 { " or more" } else { "" };
     let objects = if count == 1 { "object is" } else { "objects are" };
@@ -207,7 +213,7 @@ fn damage(report: &Report) -> Option<String> {
     (count > 0).then(|| format!("{point}: {count}{or_more} {objects} damaged in the bucket"))
 }
 
-/// Whether everything is safe, and what is not, in one line; then what was found damaged, which is another matter.
+/// Whether everything is safe, and what is not, in one line; then what else is wrong, which is another matter.
 #[must_use]
 pub fn first_line(reports: &[Report]) -> String {
     let worries: Vec<String> =
@@ -217,10 +223,10 @@ pub fn first_line(reports: &[Report]) -> String {
         (_, []) => "Safe: everything written is in the bucket.".to_owned(),
         (_, worries) => format!("Not safe yet. {}", worries.join("; ")),
     };
-    match reports.iter().filter_map(damage).collect::<Vec<_>>().join("; ") {
-        damage if damage.is_empty() => first,
-        damage if worries.is_empty() => format!("{first} {damage}."),
-        damage => format!("{first}. {damage}."),
+    match reports.iter().filter_map(trouble).collect::<Vec<_>>().join("; ") {
+        trouble if trouble.is_empty() => first,
+        trouble if worries.is_empty() => format!("{first} {trouble}."),
+        trouble => format!("{first}. {trouble}."),
     }
 }
 
@@ -276,6 +282,11 @@ mod tests {
             report(json!({ "dirty_bytes": 2048, "dirty_records": 9 }), json!({ "outage": "unreachable" }));
         let want = "Not safe yet. /m: 2.0 KiB not in the bucket, and the store does not answer";
         assert_eq!(first(&[safe(), dirty]), want);
+        let outdated = report(json!({ "state": "outdated", "is_safe": true }), json!({}));
+        assert!(
+            first(&[outdated])
+                .ends_with("the volume's key was rotated, and nothing can be read there; mount it again.")
+        );
         let fenced = report(json!({ "state": "fenced" }), json!({}));
         assert_eq!(first(&[fenced]), "Not safe yet. /m: another mount took the volume over");
         let damaged = |volume: Value| report(volume, json!({}));

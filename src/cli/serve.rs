@@ -264,10 +264,8 @@ impl Keeper {
         }
         finished.map_err(|failure| failure.message).and(closed.map_err(|e| sentence(&e))).map_err(|why| {
             let left = show_size(self.vfs.dirty_bytes());
-            CommandError::new(
-                Exit::NotUnmounted,
-                format!("not everything could be saved ({left} left): {why}"),
-            )
+            let message = format!("not everything could be saved ({left} left): {why}");
+            CommandError::new(Exit::NotUnmounted, message)
         })
     }
 

@@ -80,7 +80,7 @@ mod tests {
     use serde_json::json;
     use tokio::sync::Notify;
 
-    use crate::store::{Limits, Timetable};
+    use crate::store::{Limits, OutageKind, Timetable};
 
     use super::super::{Failure, FailureKind, Registry, Server, Step, Subject};
     use super::*;
@@ -110,6 +110,9 @@ mod tests {
         }
         fn dirty_bytes(&self) -> u64 {
             self.dirty.load(Ordering::Relaxed)
+        }
+        fn outage(&self) -> Option<OutageKind> {
+            Some(OutageKind::Full)
         }
         fn limits(&self) -> &Limits {
             &self.limits
@@ -238,7 +241,13 @@ mod tests {
         let progress = told.recv().await.unwrap();
         assert_eq!(
             progress,
-            Progress { step: Step::Syncing, dirty_bytes: 42, is_paused: false, cleaned_bytes: 0 }
+            Progress {
+                step: Step::Syncing,
+                dirty_bytes: 42,
+                is_paused: false,
+                cleaned_bytes: 0,
+                outage: Some(OutageKind::Full),
+            }
         );
         asking.abort();
         bench.fake.dropped.notified().await;

@@ -11,7 +11,7 @@ use super::protocol::{Failure, FailureKind};
 use super::server::limits_status;
 use super::{MountEntry, Subject};
 use crate::fuse::{MountError, Mounted, Unmount};
-use crate::store::Limits;
+use crate::store::{Limits, OutageKind};
 use crate::vfs::{Vfs, VfsError};
 
 /// A volume, its mount, and what is known of both.
@@ -62,6 +62,10 @@ impl Subject for Live {
 
     fn dirty_bytes(&self) -> u64 {
         self.vfs.dirty_bytes()
+    }
+
+    fn outage(&self) -> Option<OutageKind> {
+        self.vfs.outage()
     }
 
     fn limits(&self) -> &Limits {

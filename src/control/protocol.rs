@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::store::Timetable;
+use crate::store::{OutageKind, Timetable};
 
 /// Longest line that a mount reads.
 pub(super) const REQUEST_BYTES_MAX: u64 = 64 * 1024;
@@ -74,6 +74,9 @@ pub struct Progress {
     /// Bytes of segments that were read and written to clean, in this mount.
     #[serde(default)]
     pub cleaned_bytes: u64,
+    /// Why the bucket takes nothing at present.
+    #[serde(default)]
+    pub outage: Option<OutageKind>,
 }
 
 /// A step of a request.

@@ -18,7 +18,7 @@ use tokio::time::{interval, timeout};
 use super::protocol::{Failure, FailureKind, Progress, REQUEST_BYTES_MAX, Reply, Request, Step};
 use super::registry::Published;
 use super::{ControlError, MountEntry, Registry};
-use crate::store::{Limits, Timetable};
+use crate::store::{Limits, OutageKind, Timetable};
 
 /// Conversations at a time; further ones wait at the door.
 const CONVERSATIONS_MAX: usize = 16;
@@ -42,6 +42,8 @@ pub trait Subject: Send + Sync + 'static {
     fn dirty_bytes(&self) -> u64;
     /// Bytes of segments that were read and written to clean, so far.
     fn cleaned_bytes(&self) -> u64;
+    /// Why the bucket takes nothing at present.
+    fn outage(&self) -> Option<OutageKind>;
     /// The limits of the bucket.
     fn limits(&self) -> &Limits;
     /// Returns when everything written so far is in the bucket.
@@ -226,7 +228,8 @@ impl Talk<'_> {
                     let dirty_bytes = self.subject.dirty_bytes();
                     let cleaned_bytes = self.subject.cleaned_bytes();
                     let is_paused = self.subject.limits().snapshot().paused.is_some();
-                    let made = Progress { step, dirty_bytes, is_paused, cleaned_bytes };
+                    let outage = self.subject.outage();
+                    let made = Progress { step, dirty_bytes, is_paused, cleaned_bytes, outage };
                     self.say(&Reply::Progress(made)).await?;
                 }
             }

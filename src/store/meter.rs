@@ -7,6 +7,7 @@ use std::time::Duration;
 use object_store::Result as RawResult;
 use object_store::path::Path;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -16,14 +17,16 @@ use super::tally;
 use crate::base::{Histogram, HistogramSnapshot};
 
 /// Why a bucket does not take requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OutageKind {
-    /// It cannot be reached or fails.
-    Unavailable,
     /// It refuses our credentials, or the bucket is gone: waiting alone will not help.
     Denied,
     /// There is no space left in it.
     Full,
+    /// It cannot be reached or fails.
+    #[serde(rename = "unreachable", other)]
+    Unavailable,
 }
 
 #[derive(Clone, Debug)]

@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 impl Vfs {
     fn is_full(&self) -> bool {
-        self.vault.bucket().meter().outage() == Some(OutageKind::Full)
+        self.outage() == Some(OutageKind::Full)
     }
 
     /// Deletes what has been dead for long enough, if the bucket is full: whoever does that otherwise may wait for a commit.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::base::{HistogramSnapshot, Time};
+use crate::store::OutageKind;
 
 use super::clean::Cleaned;
 use super::damage::Damage;
@@ -17,7 +18,7 @@ use super::{Amount, Rescue, Vfs};
 pub struct Status {
     /// Everything that was written is in the bucket.
     pub is_safe: bool,
-    /// `writable`, `read-only`, `fenced` or `shut down`.
+    /// `writable`, `read-only`, `outdated` (a reader that has met a newer key than its own), `fenced` or `shut down`.
     pub state: &'static str,
     /// Bytes of file contents that are not in the bucket yet.
     pub dirty_bytes: u64,
@@ -91,6 +92,12 @@ impl Vfs {
         self.state.lock().dirty.bytes() as u64
     }
 
+    /// Why the bucket takes nothing at present.
+    #[must_use]
+    pub fn outage(&self) -> Option<OutageKind> {
+        self.vault.bucket().meter().outage()
+    }
+
     /// Bytes of segments that this mount has read and written to clean.
     #[must_use]
     pub fn cleaned_bytes(&self) -> u64 {
@@ -138,6 +145,7 @@ impl Vfs {
             is_safe: state.is_clean() && state.phase != Phase::Fenced && state.lost.is_empty(),
             state: match state.phase {
                 Phase::Writable => "writable",
+                Phase::ReadOnly if self.check_key().is_err() => "outdated",
                 Phase::ReadOnly => "read-only",
                 Phase::Fenced => "fenced",
                 Phase::ShutDown => "shut down",

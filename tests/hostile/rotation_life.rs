@@ -85,6 +85,7 @@ fn a_mount_that_began_before_a_rotation_says_that_there_is_a_new_key() {
 
         let refused = reader.vfs.follow().await;
         assert!(matches!(refused, Err(VfsError::NewKey)), "{refused:?}");
+        assert_eq!(reader.vfs.status().state, "outdated");
         for error in [
             reader.vfs.lookup(Ino::ROOT, b"run").await.unwrap_err(),
             reader.vfs.getattr(run.ino).await.unwrap_err(),
