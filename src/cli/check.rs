@@ -145,14 +145,14 @@ fn print(report: &Report, args: &CheckArgs, is_rotating: bool) -> CommandResult 
     let mut out = BufWriter::new(io::stdout().lock());
     let written = match args.json {
         true => print_json(&mut out, report, is_rotating),
-        false => print_text(&mut out, report, args.notes),
+        false => print_text(&mut out, report, args),
     };
     written.and_then(|()| out.flush()).map_err(|e| stdout_error(&e))
 }
 
-fn print_text(out: &mut impl Write, report: &Report, with_notes: bool) -> io::Result<()> {
-    print_findings(out, report, with_notes)?;
-    writeln!(out, "{}", summary(report))
+fn print_text(out: &mut impl Write, report: &Report, args: &CheckArgs) -> io::Result<()> {
+    print_findings(out, report, args.notes)?;
+    writeln!(out, "{}", summary(report, args.read_data))
 }
 
 /// The findings, one a line, the worst first.
@@ -171,15 +171,15 @@ pub fn print_findings(out: &mut impl Write, report: &Report, with_notes: bool) -
     Ok(())
 }
 
-/// What was checked and what came out, in one line.
+/// What was checked and what came out, in one line, with whether contents were read.
 #[must_use]
-pub fn summary(report: &Report) -> String {
+pub fn summary(report: &Report, reads_data: bool) -> String {
     let totals = &report.totals;
     let commit = report.commit.map_or("the volume".to_owned(), |commit| format!("commit {commit}"));
     let beside = if report.is_held { ", which is or was mounted" } else { "" };
-    let read = match totals.read_bytes {
-        0 => String::new(),
-        bytes => format!(", {} opened", show_size(bytes)),
+    let read = match reads_data {
+        true => format!(", {} opened", show_size(totals.read_bytes)),
+        false => ", contents not read".to_owned(),
     };
     let mut text = format!(
         "checked {commit}{beside}: {}, {}, {} of {}{read}: ",

@@ -102,10 +102,9 @@ async fn prepare(examined: &Examined, how: &RepairOptions, args: &RepairArgs) ->
         if plan.kept_for_salvage {
             eprintln!("{SALVAGE}");
         }
-        let would = show_count(plan.deeds.len() as u64, "thing", "things");
-        eprintln!("{would} would be done; counts that follow from that are put right after");
+        foretell(&plan, args.json).map_err(|e| stdout_error(&e))?;
         return match plan.deeds.is_empty() {
-            true => Ok(None),
+            true => end(&plan.found).map(|()| None),
             false => Err(CommandError::silent(Exit::NotRepaired)),
         };
     }
@@ -120,6 +119,31 @@ async fn prepare(examined: &Examined, how: &RepairOptions, args: &RepairArgs) ->
         }
     }
     Ok(Some(plan))
+}
+
+/// Says how much would be done, and how much is wrong that cannot be put back.
+fn foretell(plan: &Plan, as_json: bool) -> io::Result<()> {
+    if as_json {
+        let [notes, harmless, files, structure] = plan.found.counts;
+        let summary = json!({ "summary": {
+            "would": plan.deeds.len(),
+            "commit": plan.found.commit,
+            "is_clean": plan.found.is_clean(),
+            "salvage_may_find_more": plan.kept_for_salvage,
+            "found": { "note": notes, "harmless": harmless, "files": files, "structure": structure },
+        }});
+        writeln!(io::stdout().lock(), "{summary}")?;
+    }
+    if plan.deeds.is_empty() && !plan.found.is_clean() {
+        eprintln!(
+            "0 things would be done, because what is wrong cannot be put back; {}",
+            summary(&plan.found, false)
+        );
+    } else {
+        let would = show_count(plan.deeds.len() as u64, "thing", "things");
+        eprintln!("{would} would be done; counts that follow from that are put right after");
+    }
+    Ok(())
 }
 
 fn is_agreed() -> CommandResult<bool> {
@@ -170,7 +194,7 @@ fn print(outcome: &Outcome, args: &RepairArgs) -> io::Result<()> {
     } else {
         print_findings(&mut out, &outcome.left, false)?;
         let done = show_count(outcome.deeds.len() as u64, "thing", "things");
-        writeln!(out, "{done} done; {}", summary(&outcome.left))?;
+        writeln!(out, "{done} done; {}", summary(&outcome.left, false))?;
     }
     out.flush()?;
     if outcome.kept_for_salvage {

@@ -122,7 +122,7 @@ pub struct Totals {
 }
 
 /// What a check has found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The commit that was checked; `None` if the volume does not tell.
     pub commit: Option<u64>,

@@ -33,6 +33,8 @@ pub struct Plan {
     pub deeds: Vec<Deed>,
     /// Contents of files that are gone may be found by a salvage, and stay until then.
     pub kept_for_salvage: bool,
+    /// What is wrong.
+    pub found: Report,
 }
 
 /// What a repair has done.
@@ -65,8 +67,8 @@ pub async fn plan(volume: &Examined, options: &RepairOptions, watch: Watch<'_>) 
     let round =
         Round { freed: HashSet::new(), settled: HashSet::new(), maker: Maker::default(), holder: None };
     let found = look(&source, options, watch).await?;
-    let mender = Box::pin(decide(&found, options, round)).await?;
-    Ok(Plan { deeds: mender.deeds, kept_for_salvage: mender.kept_for_salvage })
+    let Mender { deeds, kept_for_salvage, .. } = Box::pin(decide(&found, options, round)).await?;
+    Ok(Plan { deeds, kept_for_salvage, found: found.into_report().await? })
 }
 
 /// Repairs a volume that is held, in commits like those of a mount. Given a `plan`, does nothing if that is

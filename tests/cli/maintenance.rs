@@ -184,3 +184,20 @@ fn programs_are_told_how_far_a_check_and_a_repair_are() {
     let repair = last(&["repair", "--yes"]);
     assert_eq!((&repair["step"], &repair["records"]), (&"look 2".into(), &7.into()), "{repair}");
 }
+
+#[test]
+fn a_repair_that_can_put_nothing_back_foretells_that() {
+    let bench = Bench::with_volume();
+    bench.change(async |vfs| {
+        let file = vfs.create(&Caller::default(), Ino::ROOT, b"file", 0o640, true).await.unwrap();
+        vfs.write(file.ino, 0, &vec![7; 1 << 20], false).await.unwrap();
+    });
+    for segment in bench.objects("d") {
+        fs::remove_file(segment).unwrap();
+    }
+    let foretold = bench.on_volume("repair", &["--dry-run", "--json"]);
+    assert_eq!(foretold.code, i32::from(Exit::FilesDamaged.code()), "{}", foretold.stderr);
+    assert!(foretold.stderr.contains("0 things would be done, because what is wrong cannot be put back"));
+    let summary: Value = serde_json::from_slice(&foretold.stdout).unwrap();
+    assert_eq!((&summary["summary"]["would"], &summary["summary"]["is_clean"]), (&0.into(), &false.into()));
+}
