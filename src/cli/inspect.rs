@@ -15,9 +15,9 @@ use super::ls::printable;
 use super::open::{BucketArgs, obtain_factors};
 use super::units::{show_count, show_size, show_time};
 use super::{explain, inspect_records, runtime};
-use crate::base::{OsEntropy, SegmentId, Time};
+use crate::base::{BlockPlace, OsEntropy, SegmentId, Time};
 use crate::crypto::{HEAD_BYTES, ObjectHead, ObjectKind};
-use crate::data::segment::{FooterBlock, read_footer, read_seal};
+use crate::data::segment::{FooterBlock, read_blocks, read_footer, read_seal};
 use crate::keys::{self, Factor, HEADER_BYTES_MAX, Header};
 use crate::store::Bucket;
 use crate::vault::{Vault, VaultError, peek};
@@ -232,9 +232,11 @@ async fn push_blocks(text: &mut String, vault: &Vault, object: &str, size: u64) 
     };
     let seal = read_seal(vault, id).await.map_err(tampered)?;
     let blocks = read_footer(vault, id, &seal, size).await.map_err(tampered)?;
+    let places: Vec<BlockPlace> = blocks.iter().map(|block| block.place).collect();
+    read_blocks(vault, id, &seal, &places).await.map_err(tampered)?;
     let plain: u64 = blocks.iter().map(|block| u64::from(block.place.piece.plain)).sum();
     let count = show_count(blocks.len() as u64, "block", "blocks");
-    let _ = writeln!(text, "  contents    {count}, {} of plaintext", show_size(plain));
+    let _ = writeln!(text, "  contents    {count}, {} of plaintext, all authenticated", show_size(plain));
     let _ = writeln!(
         text,
         "  {:>9} {:>12} {:>17} {:>7} {:>7}  CODEC",

@@ -122,6 +122,13 @@ fn inspect_shows_what_the_provider_sees_and_with_a_key_what_is_inside() {
     let object = segment.strip_prefix(bench.path("vol")).unwrap().to_str().unwrap();
     assert!(!bench.run(&["inspect", "vol", object]).ok().contains("BLOCKS"));
     assert!(bench.on_volume("inspect", &[object]).ok().contains("BLOCKS"));
+    // Its head and its footer are as they were: what is altered is in a block.
+    let good = fs::read(&segment).unwrap();
+    let mut altered = good.clone();
+    altered[coffer::base::HEAD_BYTES + 5] ^= 1;
+    fs::write(&segment, altered).unwrap();
+    bench.on_volume("inspect", &[object]).refused(Exit::Tampered, "block");
+    fs::write(&segment, good).unwrap();
     let renamed = segment.with_file_name("0".repeat(26));
     fs::rename(&segment, &renamed).unwrap();
     let object = renamed.strip_prefix(bench.path("vol")).unwrap().to_str().unwrap();
