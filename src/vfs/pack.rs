@@ -1,6 +1,6 @@
 //! Dirty blocks into segments and up into the bucket.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 use tokio::runtime::Handle;
+use tokio::task::JoinError;
 
 use crate::base::{BLOCK_BYTES, BlockIndex, BlockPlace, Ino, NewSegment, SEGMENT_BYTES_MAX, aside, behind};
 use crate::data::{
@@ -61,7 +62,7 @@ impl Vfs {
     async fn upload(&self, builder: SegmentBuilder, batch: Batch) {
         let batch = Arc::new(batch);
         let uploading = AssertUnwindSafe(self.seal_and_put(builder, &batch)).catch_unwind();
-        if uploading.await.is_err() {
+        if !matches!(uploading.await, Ok(Ok(()))) {
             // As where the system gives no more threads.
             tracing::error!(segment = %batch.segment, "an upload failed in an unforeseen way; trying again");
             tokio::time::sleep(PAUSE).await;
@@ -70,29 +71,35 @@ impl Vfs {
         }
     }
 
-    async fn seal_and_put(&self, builder: SegmentBuilder, batch: &Arc<Batch>) {
+    /// An error says that nobody was there to seal it: it may be tried again.
+    async fn seal_and_put(&self, builder: SegmentBuilder, batch: &Arc<Batch>) -> Result<(), JoinError> {
         let sealing = Arc::clone(batch);
-        let seal = async move { aside(&Handle::current(), move || seal(builder, &sealing)).await };
+        let seal = move || catch_unwind(AssertUnwindSafe(|| seal(builder, &sealing)));
+        let sealing = async move { aside(&Handle::current(), seal).await };
         let sealed = match batch.blocks.len() {
-            ..MANY => seal.await,
-            MANY.. => behind(seal).await.and_then(|sealed| sealed),
+            ..MANY => sealing.await?,
+            MANY.. => behind(sealing).await??,
         };
-        let (finished, places) = match sealed {
-            Ok(Ok(sealed)) => sealed,
-            Ok(Err(error)) => return self.lose(batch, &error.to_string()),
-            Err(error) => return self.lose(batch, &error.to_string()),
-        };
+        match sealed {
+            Ok(Ok((finished, places))) => self.put_sealed(batch, &finished, &places).await,
+            Ok(Err(error)) => self.lose(batch, &error.to_string()),
+            Err(_) => self.lose(batch, "sealing it failed in an unforeseen way"),
+        }
+        Ok(())
+    }
+
+    async fn put_sealed(&self, batch: &Batch, finished: &FinishedSegment, places: &[BlockPlace]) {
         tokio::select! {
             biased;
-            is_put = self.put(&finished) => if !is_put { return },
+            is_put = self.put(finished) => if !is_put { return },
             () = self.outgrows(batch) => return self.withdraw(batch, finished.bytes.len() as u64),
         }
-        for (block, place) in batch.blocks.iter().zip(&places) {
+        for (block, place) in batch.blocks.iter().zip(places) {
             self.cache.insert_ahead(place.segment, place.pos, block.bytes.clone());
         }
         let new = NewSegment { len: finished.bytes.len() as u32, seal: finished.seal };
         let mut state = self.state.lock();
-        state.dirty.stored(batch, new, &places);
+        state.dirty.stored(batch, new, places);
         self.note_change(&mut state);
         drop(state);
         self.signals.eased.notify_waiters();
