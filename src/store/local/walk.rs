@@ -23,16 +23,18 @@ enum Found {
     Directory(Path),
 }
 
-/// Removes `top` and what is below and around it, up to `root`, as far as it is directories that hold nothing.
+/// Removes `top` and the directories below it that hold nothing, then those around it, up to `root`, as far as that goes. Whoever
+/// owns the bucket can put links there: none is followed.
 pub(in crate::store) fn remove_empty(top: &FilePath, root: &FilePath) -> io::Result<()> {
-    let below = WalkDir::new(top).contents_first(true).into_iter().filter_map(Result::ok);
-    let below = below.filter(|entry| entry.file_type().is_dir()).map(DirEntry::into_path);
-    let around = top.ancestors().skip(1).take_while(|above| *above != root).map(FilePath::to_path_buf);
-    for directory in below.chain(around) {
-        match std::fs::remove_dir(directory) {
+    let below = WalkDir::new(top).follow_root_links(false).contents_first(true).into_iter();
+    for entry in below.filter_map(Result::ok).filter(|entry| entry.file_type().is_dir()) {
+        match std::fs::remove_dir(entry.path()) {
             Err(error) if !matches!(error.kind(), NotFound | DirectoryNotEmpty) => return Err(error),
             _ => {}
         }
+    }
+    for around in top.ancestors().skip(1).take_while(|above| *above != root) {
+        let _ = std::fs::remove_dir(around);
     }
     Ok(())
 }
