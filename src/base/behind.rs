@@ -37,8 +37,8 @@ static THREADS: LazyLock<Option<Runtime>> = LazyLock::new(|| {
 });
 
 /// Runs `work` on threads that give way to all others. What takes a processor for long it must hand to its runtime's threads
-/// that may block: one thread polls all work. Dropped, it takes the work with it. In a runtime of one thread it is polled there, which leaves the order of
-/// events to its caller's seed.
+/// that may block: one thread polls all work. Dropped, it takes the work with it. In a runtime of one thread it is polled
+/// there, which leaves the order of events to its caller's seed.
 ///
 /// # Errors
 /// The work has panicked.

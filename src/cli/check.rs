@@ -212,18 +212,24 @@ pub fn summary(report: &Report, reads_data: bool) -> String {
     text
 }
 
+/// How many findings of each severity there are.
+#[must_use]
+pub fn counts_json(report: &Report) -> Value {
+    let [notes, harmless, files, structure] = report.counts;
+    json!({ "note": notes, "harmless": harmless, "files": files, "structure": structure })
+}
+
 fn print_json(out: &mut impl Write, report: &Report, is_rotating: bool) -> io::Result<()> {
     for finding in &report.findings {
         writeln!(out, "{}", finding_json(finding))?;
     }
-    let [notes, harmless, files, structure] = report.counts;
     let totals = &report.totals;
     let summary = json!({ "summary": {
         "commit": report.commit,
         "is_held": report.is_held,
         "is_rotating": is_rotating,
         "is_clean": report.is_clean(),
-        "findings": { "note": notes, "harmless": harmless, "files": files, "structure": structure },
+        "findings": counts_json(report),
         "inodes": totals.files,
         "stored_bytes": totals.stored_bytes,
         "objects": totals.objects,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::check::{end, ended, examine, finding_json, open_options, print_findings, summary, tell};
+use super::check::{
+    counts_json, end, ended, examine, finding_json, open_options, print_findings, summary, tell,
+};
 use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::open::{SourceArgs, obtain_factors};
@@ -124,13 +126,12 @@ async fn prepare(examined: &Examined, how: &RepairOptions, args: &RepairArgs) ->
 /// Says how much would be done, and how much is wrong that cannot be put back.
 fn foretell(plan: &Plan, as_json: bool) -> io::Result<()> {
     if as_json {
-        let [notes, harmless, files, structure] = plan.found.counts;
         let summary = json!({ "summary": {
             "would": plan.deeds.len(),
             "commit": plan.found.commit,
             "is_clean": plan.found.is_clean(),
             "salvage_may_find_more": plan.kept_for_salvage,
-            "found": { "note": notes, "harmless": harmless, "files": files, "structure": structure },
+            "found": counts_json(&plan.found),
         }});
         writeln!(io::stdout().lock(), "{summary}")?;
     }
@@ -182,13 +183,12 @@ fn print(outcome: &Outcome, args: &RepairArgs) -> io::Result<()> {
         for finding in &outcome.left.findings {
             writeln!(out, "{}", finding_json(finding))?;
         }
-        let [notes, harmless, files, structure] = outcome.left.counts;
         let summary = json!({ "summary": {
             "done": outcome.deeds.len(),
             "commit": outcome.left.commit,
             "is_clean": outcome.left.is_clean(),
             "salvage_may_find_more": outcome.kept_for_salvage,
-            "left": { "note": notes, "harmless": harmless, "files": files, "structure": structure },
+            "left": counts_json(&outcome.left),
         }});
         writeln!(out, "{summary}")?;
     } else {
