@@ -220,3 +220,21 @@ fn what_is_kept_shows_nothing_to_who_has_no_key() {
         }
     }
 }
+
+#[test]
+fn a_mount_that_had_sent_everything_says_so_when_another_has_taken_over() {
+    let volume = Volume::local();
+    let first = volume.mount_spec().state_dir(&volume.new_dir("first")).mount();
+    fs::write(first.path("file"), "sent").unwrap();
+    first.sync();
+    let second = volume.mount_spec().args(&["--takeover"]).mount();
+    fs::write(second.path("file"), "of the second").unwrap();
+    second.sync();
+    first.signal(Signal::TERM);
+    first.wait_until_gone();
+    let log = fs::read_to_string(&first.log).unwrap();
+    assert!(log.contains("everything had been sent"), "{log}");
+    assert!(!log.contains("not everything"), "{log}");
+    drop(first);
+    second.unmount();
+}

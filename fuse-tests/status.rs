@@ -114,7 +114,7 @@ fn the_queue_is_told_by_stage_and_age_while_the_bucket_is_away() {
 }
 
 #[test]
-fn status_and_sync_take_any_path_inside_a_mount_and_none_outside() {
+fn status_and_sync_take_any_path_inside_a_mount_and_none_outside_and_umount_takes_none() {
     let volume = Volume::local();
     let mount = volume.mount();
     fs::create_dir_all(mount.path("a/b")).unwrap();
@@ -125,6 +125,12 @@ fn status_and_sync_take_any_path_inside_a_mount_and_none_outside() {
             assert!([0, 23].contains(&finished.code()), "{finished}");
         }
     }
+    // As umount(8), not from within; and what is seen there is the volume's, not its bucket's.
+    let refused = volume.try_verb("umount", &mount.path("a/b"), &[]);
+    assert_eq!(refused.code(), 24, "{refused}");
+    assert!(refused.stderr.contains("a/b is not a mount point"), "{refused}");
+    let no_bucket = run(volume.coffer(["ls", mount.path("a").to_str().unwrap()]));
+    assert!(no_bucket.stderr.contains(&format!("{} is mounted there", volume.url)), "{no_bucket}");
     let outside = volume.try_verb("status", mount.dir.parent().unwrap(), &[]);
     assert_eq!(outside.code(), 24, "{outside}");
     mount.unmount();

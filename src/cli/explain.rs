@@ -1,8 +1,10 @@
 //! Turns the errors of the other rooms into what a user sees: sentence, hints, exit code.
 
+use std::path::Path;
+
 use super::error::{CommandError, sentence};
 use super::exit::Exit;
-use crate::control::{ControlError, FailureKind};
+use crate::control::{self, ControlError, FailureKind};
 use crate::data::DataError;
 use crate::fuse::MountError;
 use crate::keys::{Factor, FactorName, KeyError};
@@ -41,9 +43,23 @@ pub fn store(error: &StoreError) -> CommandError {
     let exit = store_exit(error);
     let text = sentence(error);
     match text.rsplit_once("; ") {
+        Some((what, _)) if is_local(error) => {
+            CommandError::new(exit, what).hint("check the path, and whether its disk is mounted")
+        }
         Some((what, advice)) if exit != Exit::Failure => CommandError::new(exit, what).hint(advice),
         _ => CommandError::new(exit, text),
     }
+}
+
+/// Whether what does not exist is a local directory.
+fn is_local(error: &StoreError) -> bool {
+    matches!(error, StoreError::NoBucket { bucket } if local_path(bucket).is_some())
+}
+
+/// The directory that a URL of a local bucket names.
+fn local_path(url: &str) -> Option<&Path> {
+    let path = Path::new(url.strip_prefix("file://").unwrap_or(url));
+    path.is_absolute().then_some(path)
 }
 
 const fn store_exit(error: &StoreError) -> Exit {
@@ -103,7 +119,7 @@ fn wrong_key(given: &[Factor]) -> CommandError {
     let error = CommandError::new(Exit::WrongKey, format!("wrong {what}"));
     match given {
         [Factor::Passphrase(_)] => error.hint(
-            "check caps lock and keyboard layout; the recovery code opens the volume too (--recovery-code)",
+            "check caps lock and keyboard layout; a recovery code of the volume opens it too (--recovery-code)",
         ),
         _ => error,
     }
@@ -129,8 +145,11 @@ pub fn volume_exists(url: &str) -> CommandError {
 /// No volume where one was to be opened.
 #[must_use]
 pub fn no_volume(url: &str) -> CommandError {
-    CommandError::new(Exit::NoVolume, format!("there is no volume at {url}"))
-        .hint("check the URL, or create a volume there with `coffer init`")
+    let error = CommandError::new(Exit::NoVolume, format!("there is no volume at {url}"));
+    match local_path(url).and_then(|path| control::find(path).ok()) {
+        Some(mount) => error.hint(format!("{} is mounted there: give that URL", mount.url)),
+        None => error.hint("check the URL, or create a volume there with `coffer init`"),
+    }
 }
 
 /// An error of a sealed object or a header in the bucket at `url`.
@@ -169,7 +188,8 @@ pub fn volume(error: &VolumeError, given: &[Factor]) -> CommandError {
         ),
         VolumeError::Locked => plain(Exit::VolumeInUse).hint("wait for it to end, then try again"),
         VolumeError::InUse { .. } => plain(Exit::VolumeInUse).hint(
-            "unmount it there first; if that process is gone for good use --takeover, or mount with --read-only",
+            "unmount it there first; if that process is gone for good, `coffer mount --takeover` takes its place, and \
+             --read-only mounts beside it",
         ),
         VolumeError::NewerFeatures(_) => plain(Exit::NewerFormat).hint(NEWER),
         VolumeError::State { .. } => plain(Exit::StateDir),

@@ -9,27 +9,29 @@ use super::exit::Exit;
 use super::passphrase;
 use crate::keys::{Factor, FactorName, Secret};
 
+const UNLOCKING: &str = "Unlocking (asks for a passphrase unless told otherwise)";
+const FIRST_KEY: &str = "Key (asks for a passphrase unless told otherwise)";
+
 /// How to open the volume.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Unlocking (asks for a passphrase unless told otherwise)")]
 pub struct UnlockArgs {
     /// Read the passphrase from a file that only you can read; one newline at its end is dropped
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["passphrase_command", "passphrase_fd"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["passphrase_command", "passphrase_fd"], help_heading = UNLOCKING)]
     pub passphrase_file: Option<PathBuf>,
     /// Take the passphrase from what this shell command prints
-    #[arg(long, value_name = "COMMAND", conflicts_with = "passphrase_fd")]
+    #[arg(long, value_name = "COMMAND", conflicts_with = "passphrase_fd", help_heading = UNLOCKING)]
     pub passphrase_command: Option<String>,
     /// Read the passphrase from an open file descriptor (0 is standard input)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..), help_heading = UNLOCKING)]
     pub passphrase_fd: Option<i32>,
     /// Use this key file, alone or together with a passphrase, as the key was set up
-    #[arg(long, value_name = "FILE", env = "COFFER_KEY_FILE", hide_env_values = true)]
+    #[arg(long, value_name = "FILE", env = "COFFER_KEY_FILE", hide_env_values = true, help_heading = UNLOCKING)]
     pub key_file: Option<PathBuf>,
     /// Ask for the recovery code instead
-    #[arg(long, conflicts_with_all = ["recovery_code_file", "passphrase_fd"])]
+    #[arg(long, conflicts_with_all = ["recovery_code_file", "passphrase_fd"], help_heading = UNLOCKING)]
     pub recovery_code: bool,
     /// Read the recovery code from a file instead
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = UNLOCKING)]
     pub recovery_code_file: Option<PathBuf>,
 }
 
@@ -78,22 +80,21 @@ pub struct ReplaceArgs {
 
 /// The key of a volume that is being created.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Key (asks for a passphrase unless told otherwise)")]
 pub struct FirstKeyArgs {
     /// Read the passphrase from a file that only you can read; one newline at its end is dropped
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["passphrase_command", "passphrase_fd"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["passphrase_command", "passphrase_fd"], help_heading = FIRST_KEY)]
     pub passphrase_file: Option<PathBuf>,
     /// Take the passphrase from what this shell command prints
-    #[arg(long, value_name = "COMMAND", conflicts_with = "passphrase_fd")]
+    #[arg(long, value_name = "COMMAND", conflicts_with = "passphrase_fd", help_heading = FIRST_KEY)]
     pub passphrase_command: Option<String>,
     /// Read the passphrase from an open file descriptor (0 is standard input)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..), help_heading = FIRST_KEY)]
     pub passphrase_fd: Option<i32>,
     /// Use this file as a key; without a passphrase option it opens the volume alone
-    #[arg(long, value_name = "FILE", env = "COFFER_KEY_FILE", hide_env_values = true)]
+    #[arg(long, value_name = "FILE", env = "COFFER_KEY_FILE", hide_env_values = true, help_heading = FIRST_KEY)]
     pub key_file: Option<PathBuf>,
     /// Ask for a passphrase as well as using --key-file: both are needed then
-    #[arg(long, requires = "key_file", conflicts_with_all = ["passphrase_file", "passphrase_command", "passphrase_fd"])]
+    #[arg(long, requires = "key_file", conflicts_with_all = ["passphrase_file", "passphrase_command", "passphrase_fd"], help_heading = FIRST_KEY)]
     pub passphrase: bool,
 }
 

@@ -78,8 +78,9 @@ pub fn run(args: &ImportArgs) -> CommandResult {
 /// What is said after a second Ctrl-C.
 fn abrupt() -> CommandError {
     let message = "ended at once: what was not in the bucket yet is not in the volume";
-    CommandError::new(Exit::Interrupted, message)
-        .hint("the same command goes on from there; until then, other machines need --takeover")
+    CommandError::new(Exit::Interrupted, message).hint(
+        "the same command goes on from there; until then, other machines need `coffer mount --takeover`",
+    )
 }
 
 async fn import(args: &ImportArgs, tree: Tree, stop: Stop) -> CommandResult<String> {

@@ -1,21 +1,18 @@
 //! `coffer init`: creates a volume, never over an existing one, and shows its recovery code once.
 
-use std::fs::OpenOptions;
-use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::ValueEnum;
 
-use super::error::{CommandError, CommandResult, stdout_error};
-use super::exit::Exit;
+use super::code_file::{self, CodeFile, hand_over};
+use super::error::CommandResult;
 use super::factors::FirstKeyArgs;
 use super::open::{BucketArgs, StateArgs};
 use super::units::parse_size;
 use super::{explain, runtime};
 use crate::base::{OsEntropy, SystemClock};
-use crate::keys::{Compression, KdfCost, NewVolume, RecoveryCode};
+use crate::keys::{Compression, KdfCost, NewVolume};
 use crate::store::Bucket;
 use crate::vault::header;
 use crate::volume::{self, Created, NewVolumeSpec};
@@ -90,18 +87,14 @@ pub enum CompressionArg {
 /// # Errors
 /// When one is there already, the bucket cannot hold one, or no key can be had.
 pub fn run(args: &InitArgs) -> CommandResult {
-    if let Some(path) = &args.save_recovery_code
-        && path.symlink_metadata().is_ok()
-    {
-        return Err(CommandError::new(Exit::LocalWrite, format!("{} exists already", path.display()))
-            .hint("give the name of a new file to --save-recovery-code"));
-    }
+    code_file::refuse_existing(args.save_recovery_code.as_deref())?;
     runtime::block_on_alone(async {
         let bucket = open(args)?;
         refuse_existing(&bucket).await?;
         bucket.probe().await.map_err(|e| explain::store(&e))
     })?;
     let factors = args.key.obtain()?;
+    let code_file = CodeFile::create(args.save_recovery_code.as_deref())?;
     let (code, identity, url) = runtime::block_on(async {
         let bucket = open(args)?;
         let spec = NewVolumeSpec {
@@ -117,7 +110,7 @@ pub fn run(args: &InitArgs) -> CommandResult {
     })?;
     eprintln!("Created the volume {} at {url}", identity.volume);
     eprintln!("Its fingerprint, for `--expect` on other machines:\n  {}", identity.fingerprint());
-    hand_over(&code, args.save_recovery_code.as_deref())?;
+    hand_over(&code, code_file)?;
     if url == "memory:" {
         eprintln!("It was in this process's memory and is gone now.");
     } else {
@@ -150,43 +143,6 @@ async fn refuse_existing(bucket: &Bucket) -> CommandResult {
         return Err(explain::volume_exists(url));
     }
     Ok(())
-}
-
-/// Gives the code to its owner: into `file`, or on standard output, framed by words if that is a terminal.
-///
-/// # Errors
-/// When it cannot be written; the slot is there all the same.
-pub fn hand_over(code: &RecoveryCode, file: Option<&Path>) -> CommandResult {
-    let text = code.reveal();
-    if let Some(path) = file {
-        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        written
-            .and_then(|mut file| {
-                file.write_all(text.as_bytes())?;
-                file.write_all(b"\n")?;
-                file.sync_all()
-            })
-            .map_err(|e| lost(CommandError::writing(path, &e)))?;
-        eprintln!("The recovery code is in {}; keep it away from this machine.", path.display());
-        return Ok(());
-    }
-    let mut out = io::stdout().lock();
-    let framed = out.is_terminal();
-    if framed {
-        eprintln!("\nRecovery code, shown this once. It opens the volume if your key is lost:\n");
-    }
-    let indent = if framed { "    " } else { "" };
-    let written = writeln!(out, "{indent}{}", text.as_str()).and_then(|()| out.flush());
-    written.map_err(|e| lost(stdout_error(&e)))?;
-    if framed {
-        eprintln!("\nWrite it down and keep it away from this machine.");
-    }
-    Ok(())
-}
-
-fn lost(error: CommandError) -> CommandError {
-    CommandError::new(Exit::LocalWrite, format!("the recovery code could not be shown: {error}"))
-        .hint("the volume is there; make another code with `coffer key add --new-recovery-code URL`")
 }
 
 impl From<CompressionArg> for Compression {

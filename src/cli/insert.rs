@@ -187,6 +187,7 @@ impl Insertion {
                 self.shared.fail(path, &error);
             }
         }
+        self.shared.progress.note("saving");
         let saved = self.shared.tree.vfs.sync_all().await;
         self.shared.progress.finish();
         saved.map_err(|e| path_error(b"/", &e))?;

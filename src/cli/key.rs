@@ -5,16 +5,17 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::code_file::{self, CodeFile, hand_over};
 use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::factors::{NewKeyArgs, UnlockArgs};
-use super::init::{CostArgs, hand_over};
+use super::init::CostArgs;
 use super::ls::printable;
 use super::open::{BucketArgs, StateArgs, describe, obtain_factors};
 use super::units::show_time;
 use super::{explain, rotate, runtime};
 use crate::base::{Clock, OsEntropy, SystemClock, Time};
-use crate::keys::{Factor, Header, NewSlot, RecoveryCode, Role, Slot, Unlocked};
+use crate::keys::{Factor, FactorName, Header, NewSlot, RecoveryCode, Role, Slot, Unlocked};
 use crate::volume::{self, OpenOptions, VolumeError};
 
 /// Shown at the end of `coffer key --help`.
@@ -174,12 +175,14 @@ fn list(args: &ListArgs) -> CommandResult {
 }
 
 fn add(args: &AddArgs) -> CommandResult {
+    code_file::refuse_existing(args.save_recovery_code.as_deref())?;
     let factors = obtain_factors(&args.bucket, &args.unlock)?;
     let code = args.new_recovery_code.then(|| RecoveryCode::random(&OsEntropy));
     let new = match &code {
         Some(code) => vec![code.factor()],
         None => args.new.obtain("New passphrase")?,
     };
+    let code_file = CodeFile::create(args.save_recovery_code.as_deref())?;
     let label =
         args.label.clone().unwrap_or_else(|| if code.is_some() { "recovery" } else { "added" }.into());
     let slot = NewSlot { label: &label, role: args.role.into(), factors: &new, kdf_cost: args.cost.cost() };
@@ -189,21 +192,30 @@ fn add(args: &AddArgs) -> CommandResult {
     })?;
     eprintln!("Added key {number} ({label}).");
     match &code {
-        Some(code) => hand_over(code, args.save_recovery_code.as_deref()),
+        Some(code) => hand_over(code, code_file),
         None => Ok(()),
     }
 }
 
 fn remove(args: &RemoveArgs) -> CommandResult {
     let factors = obtain_factors(&args.bucket, &args.unlock)?;
+    let mut is_last_code = false;
     change((&args.bucket, &args.state), &factors, |unlocked, _| {
         let bytes = unlocked.remove_slot(args.slot).map_err(|e| explain::keys(&e, &[]))?;
+        let mut codes = unlocked.slots().iter().filter(|slot| slot.factors == [FactorName::RecoveryCode]);
+        is_last_code = codes.next().is_some_and(|code| code.id == args.slot) && codes.next().is_none();
         Ok((bytes, Some(args.slot)))
     })?;
     eprintln!(
         "Removed key {}. Who has used it may still know the volume key; `coffer key rotate` gives the volume another.",
         args.slot
     );
+    if is_last_code {
+        eprintln!(
+            "The volume has no recovery code now; `coffer key add --new-recovery-code {}` makes one.",
+            args.bucket.url
+        );
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@ pub mod budget;
 pub mod cat;
 pub mod check;
 pub mod client;
+pub mod code_file;
 pub mod completions;
 pub mod config;
 pub mod cp;

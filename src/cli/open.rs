@@ -73,16 +73,15 @@ pub struct SourceArgs {
 
 /// What is known of the volume from elsewhere.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Trust")]
 pub struct TrustArgs {
     /// The volume must have this fingerprint, as `coffer init` and `coffer fingerprint` show it
-    #[arg(long, value_name = "WORDS", env = "COFFER_EXPECT", value_parser = parse_fingerprint, hide_env_values = true)]
+    #[arg(long, value_name = "WORDS", env = "COFFER_EXPECT", value_parser = parse_fingerprint, hide_env_values = true, help_heading = "Trust")]
     pub expect: Option<Fingerprint>,
     /// Its history must have this commit, as `coffer fingerprint --commit` shows it
-    #[arg(long, value_name = "NUMBER:HASH", value_parser = ExpectedCommit::parse)]
+    #[arg(long, value_name = "NUMBER:HASH", value_parser = ExpectedCommit::parse, help_heading = "Trust")]
     pub expect_commit: Option<ExpectedCommit>,
     /// Its newest commit must not be older than this; idle writers make none without --heartbeat
-    #[arg(long, value_name = "TIME", env = "COFFER_MAX_STALENESS", value_parser = parse_duration, hide_env_values = true)]
+    #[arg(long, value_name = "TIME", env = "COFFER_MAX_STALENESS", value_parser = parse_duration, hide_env_values = true, help_heading = "Trust")]
     pub max_staleness: Option<Duration>,
 }
 

@@ -40,10 +40,12 @@ impl Line {
         // line after it.
         let is_fenced =
             self.message.contains("error=Fenced") || self.message.starts_with("failed to flush WAL");
-        // Whoever asked has been interrupted, or the mount is gone: the kernel does not know the request any more.
+        // Whoever asked for the block is given the error, and tells it with what it was for.
+        let is_passed_on = self.message.starts_with("error getting block from cache");
+        // Whoever made the request has been interrupted, or the mount is gone: the kernel does not know the request any more.
         let is_late = self.message.starts_with("Failed to send FUSE reply")
             && ["(os error 2)", "(os error 19)"].iter().any(|errno| self.message.ends_with(errno));
-        is_of("slatedb") && is_fenced || is_of("fuser") && is_late
+        is_of("slatedb") && (is_fenced || is_passed_on) || is_of("fuser") && is_late
     }
 }
 
@@ -83,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_takeover_or_a_late_reply_makes_libraries_say_is_left_out_and_nothing_else() {
+    fn what_libraries_say_that_is_no_error_or_told_by_us_is_left_out_and_nothing_else() {
         let written = Written::default();
         let writer = written.clone();
         let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
@@ -91,6 +93,7 @@ mod tests {
             tracing::error!(target: "slatedb::wal::slatedb::writer", "failed to flush WAL [wal_id=5]");
             tracing::error!(target: "slatedb::dispatcher", "background task failed [name=a, error={:?}]", "Fenced");
             tracing::error!(target: "slatedb::dispatcher", "background task failed [name=a, error=Fenced, panic=None]");
+            tracing::error!(target: "slatedb::db_cache", "error getting block from cache [block_type=filter error=E]");
             let late = "Failed to send FUSE reply: No such file or directory (os error 2)";
             tracing::error!(target: "log", { log.target = "fuser::reply" }, "{late}");
             tracing::error!(target: "log", { log.target = "other" }, "{late} of another");

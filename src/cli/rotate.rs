@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::code_file::{self, CodeFile, hand_over};
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::factors::{ReplaceArgs, UnlockArgs};
-use super::init::{CostArgs, hand_over};
+use super::init::CostArgs;
 use super::key::not_stored;
 use super::open::{BucketArgs, StateArgs, obtain_factors};
 use super::progress::Progress;
@@ -80,12 +81,7 @@ pub struct RotateArgs {
 /// # Errors
 /// When the volume cannot be opened, is mounted, or something in it cannot be sealed anew.
 pub fn run(args: &RotateArgs) -> CommandResult {
-    if let Some(path) = &args.save_recovery_code
-        && path.symlink_metadata().is_ok()
-    {
-        return Err(CommandError::new(Exit::LocalWrite, format!("{} exists already", path.display()))
-            .hint("give the name of a new file to --save-recovery-code"));
-    }
+    code_file::refuse_existing(args.save_recovery_code.as_deref())?;
     let factors = obtain_factors(&args.bucket, &args.unlock)?;
     let new = args.new.obtain()?;
     let options = options(args)?;
@@ -144,6 +140,7 @@ async fn begin(
         return Err(CommandError::new(Exit::SlotRefused, why)
             .hint("leave --save-recovery-code out; `coffer key add --new-recovery-code` makes a code"));
     }
+    let code_file = CodeFile::create(args.save_recovery_code.as_deref())?;
     let others = decided.kept.iter().map(|(id, factors)| (*id, factors.as_slice()));
     let stays = (own, new.unwrap_or(factors));
     let kept: Vec<(u32, &[Factor])> = std::iter::once(stays).chain(others).collect();
@@ -153,7 +150,7 @@ async fn begin(
         eprintln!("Dropped key {} ({}).", slot.id, slot.label);
     }
     if let Some(code) = &decided.code {
-        hand_over(code, args.save_recovery_code.as_deref())?;
+        hand_over(code, code_file)?;
     }
     Ok(true)
 }

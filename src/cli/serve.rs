@@ -19,7 +19,7 @@ use super::signals::{Ask, Signals};
 use super::units::{show_count, show_size};
 use super::{explain, outage, supervisor};
 use crate::base::{Clock, SystemClock};
-use crate::control::{Live, MountEntry, Registry, Server, Subject};
+use crate::control::{ControlError, FailureKind, Live, MountEntry, Registry, Server, Subject};
 use crate::crypto::unlocked_because;
 use crate::fuse::{self, Mounted, Unmount};
 use crate::keys::Factor;
@@ -261,6 +261,11 @@ impl Keeper {
                     CommandError::new(Exit::TakenOver, format!("{error}; {what}")).hint(explain::TAKEN_OVER)
                 );
             }
+        }
+        if let Err(failure) = &finished
+            && failure.kind == FailureKind::TakenOver
+        {
+            return Err(explain::control(&ControlError::Failed(failure.clone())));
         }
         finished.map_err(|failure| failure.message).and(closed.map_err(|e| sentence(&e))).map_err(|why| {
             let left = show_size(self.vfs.dirty_bytes());

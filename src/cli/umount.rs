@@ -57,6 +57,9 @@ pub fn run(args: &UmountArgs) -> CommandResult {
         Err(error) if args.helper && error.exit() == Exit::NotMounted => return plainly(args),
         entries => entries?,
     };
+    for (point, entry) in args.points.iter().zip(&entries) {
+        refuse_inside(point, entry)?;
+    }
     runtime::block_on(async {
         for entry in &entries {
             unmount(entry, args.lazy).await?;
@@ -65,14 +68,32 @@ pub fn run(args: &UmountArgs) -> CommandResult {
     })
 }
 
+/// As umount(8), takes no path inside a mount for the mount itself. What cannot be looked at is no such path: a mount point
+/// may be closed to this user.
+fn refuse_inside(point: &Path, entry: &MountEntry) -> CommandResult {
+    let mounted = &entry.mountpoint;
+    match point.canonicalize() {
+        Ok(full) if full != *mounted && full.starts_with(mounted) => {
+            let message = format!("{} is not a mount point", point.display());
+            Err(CommandError::new(Exit::NotMounted, message)
+                .hint(format!("it lies in {}, where a volume is mounted", mounted.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Asks the kernel, which asks nobody: a mount of another user is busy then as long as anything is not in the bucket.
 fn plainly(args: &UmountArgs) -> CommandResult {
     let how = if args.lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
     for point in &args.points {
         rustix::mount::unmount(point, how | UnmountFlags::NOFOLLOW).map_err(|error| {
-            let exit = if error == rustix::io::Errno::INVAL { Exit::NotMounted } else { Exit::NotUnmounted };
-            let error = CommandError::new(exit, format!("cannot unmount {}: {error}", point.display()));
-            error.hint("it is another user's; `coffer umount`, run by its owner, saves everything first")
+            use rustix::io::Errno;
+            let point = point.display();
+            if matches!(error, Errno::INVAL | Errno::NOENT) {
+                return CommandError::new(Exit::NotMounted, format!("nothing is mounted at {point}"));
+            }
+            CommandError::new(Exit::NotUnmounted, format!("cannot unmount {point}: {error}"))
+                .hint("it is another user's; `coffer umount`, run by its owner, saves everything first")
         })?;
     }
     Ok(())

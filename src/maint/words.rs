@@ -304,11 +304,8 @@ impl Problem {
             Self::BlocksLost {
                 because: LostBecause::SegmentUnknown | LostBecause::SegmentSeal | LostBecause::SegmentLength,
                 ..
-            } => (
-                "reading them fails, and the rest of the file reads",
-                "run `coffer repair`, then check again",
-            ),
-            Self::BlocksLost { .. } => ("reading them fails, and the rest of the file reads", RESTORE),
+            } => ("reading those bytes fails, and no others", "run `coffer repair`, then check again"),
+            Self::BlocksLost { .. } => ("reading those bytes fails, and no others", RESTORE),
             Self::SegmentMissing { .. } => {
                 ("what files keep there is lost", "put it back from a copy of the bucket")
             }

@@ -165,7 +165,7 @@ pub(crate) fn known_as(url: &str, endpoint: Option<&str>) -> String {
 fn local(directory: &FilePath, url: &str, create: bool) -> Result<Connected, StoreError> {
     let failed = |error: &std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => StoreError::NoBucket { bucket: url.to_owned() },
-        std::io::ErrorKind::PermissionDenied => {
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
             StoreError::Denied { object: url.to_owned(), detail: error.to_string() }
         }
         _ => StoreError::Other { object: url.to_owned(), detail: error.to_string() },

@@ -47,7 +47,9 @@ impl Rescue {
     #[must_use]
     pub fn clause(&self) -> String {
         let Self { files, bytes, changes, .. } = self;
-        let what = format!("what was not sent ({files} files, {bytes} bytes, {changes} other changes)");
+        let count = |count: u64, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+        let (files, bytes) = (count(*files, "file"), count(*bytes, "byte"));
+        let what = format!("what was not sent ({files}, {bytes}, {})", count(*changes, "other change"));
         match &self.error {
             Some(error) => format!("{what} could not be kept: {error}"),
             None if self.is_saved => format!("{what} is kept on this machine"),

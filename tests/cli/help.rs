@@ -7,6 +7,7 @@ use clap::Command;
 use coffer::cli::config;
 
 use crate::snapshot;
+use crate::support::Bench;
 
 /// With `COFFER_TEST_ACCEPT` set, the text is what it is now: read the difference before it is committed.
 #[test]
@@ -39,5 +40,15 @@ fn no_line_of_help_is_longer_than_a_terminal_is_wide() {
     show(command, "", &mut text);
     for line in text.lines() {
         assert!(line.chars().count() <= 100, "{line}");
+    }
+}
+
+#[test]
+fn help_names_the_variable_of_every_option_that_has_one() {
+    let shown = Bench::new().run(&["mount", "-h"]).ok();
+    let definition = config::definition();
+    let mount = definition.find_subcommand("mount").unwrap();
+    for variable in mount.get_arguments().filter(|arg| !arg.is_hide_set()).filter_map(clap::Arg::get_env) {
+        assert!(shown.contains(variable.to_str().unwrap()), "{variable:?} is not in {shown}");
     }
 }

@@ -40,6 +40,34 @@ fn a_recovery_code_in_a_file_is_private_and_its_file_is_never_overwritten() {
 }
 
 #[test]
+fn what_a_recovery_code_is_for_is_not_done_where_the_code_cannot_be_kept() {
+    let bench = Bench::new();
+    let to = |file| ["--passphrase-file", "right", "--save-recovery-code", file];
+    init(&bench, &to("absent/code")).refused(Exit::LocalWrite, "absent/code");
+    assert!(!bench.path("vol/header").exists(), "a volume was made although its code could not be saved");
+    init(&bench, &to("code")).ok();
+    let add = |more: &[&str]| {
+        bench.run(&[&["key", "add", "--kdf-log-n", "15", "vol", "--new-recovery-code"], more].concat())
+    };
+    add(&to("absent/code")).refused(Exit::LocalWrite, "absent/code");
+    assert!(!bench.path("vol/header/2").exists(), "a key was added although its code could not be saved");
+    let with_wrong = ["--passphrase-file", "wrong", "--save-recovery-code", "other"];
+    add(&with_wrong).refused(Exit::WrongKey, "wrong passphrase");
+    assert!(!bench.path("other").exists(), "a file is left that no code was written to");
+}
+
+#[test]
+fn who_removes_the_last_recovery_code_is_told() {
+    let bench = Bench::with_volume();
+    let code = bench.run(&["key", "add", "--new-recovery-code", "--passphrase-file", "right", "vol"]);
+    assert_eq!(code.ok().trim_end().len(), 44);
+    let remove = |slot| bench.run(&["key", "remove", "--passphrase-file", "right", "vol", slot]).stderr;
+    assert!(!remove("1").contains("no recovery code"), "there is another");
+    let told = remove("2");
+    assert!(told.contains("no recovery code now; `coffer key add --new-recovery-code vol` makes"), "{told}");
+}
+
+#[test]
 fn a_passphrase_comes_from_a_file_a_command_or_a_descriptor() {
     let bench = Bench::with_volume();
     bench.secret("newline", &format!("{PASSPHRASE}\n"));

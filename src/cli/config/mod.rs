@@ -42,7 +42,8 @@ pub fn definition() -> Command {
 pub fn parse(words: &[OsString]) -> Result<Cli, Refusal> {
     // What only the files can tell is not asked for yet: a named volume knows where it is mounted.
     let loose = settings::loosened(Cli::command());
-    let asked = loose.try_get_matches_from(words).map_err(Refusal::Clap)?;
+    let asked =
+        loose.try_get_matches_from(words).map_err(|error| Refusal::Clap(told_in_full(error, words)))?;
     let (path, inner) = innermost(&asked);
     let config = match Config::load(asked.get_one("config")) {
         Ok(config) => config,
@@ -67,6 +68,16 @@ pub fn parse(words: &[OsString]) -> Result<Cli, Refusal> {
         mount.options.insert(0, words.to_owned());
     }
     Ok(cli)
+}
+
+/// Help names the variables too.
+fn told_in_full(error: clap::Error, words: &[OsString]) -> clap::Error {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            settings::loosened(definition()).try_get_matches_from(words).err().unwrap_or(error)
+        }
+        _ => error,
+    }
 }
 
 /// The names of the subcommands, and what the last of them was given.
