@@ -13,6 +13,7 @@ use super::open::{BucketArgs, StateArgs, TrustArgs, obtain_factors, parse_finger
 use super::serve::{self, Plan};
 use super::units::{parse_duration, parse_interval, parse_size, parse_timetable};
 use super::{budget, explain, runtime, supervisor, sys};
+use crate::control::Registry;
 use crate::crypto::after_fork;
 use crate::fuse;
 use crate::keys::Factor;
@@ -158,7 +159,10 @@ pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
     let log = log.start(Some(&state_dir.join(LOG_NAME)), !args.foreground)?;
     let point =
         fuse::check_mount_point(&args.dir, options.kernel.nonempty).map_err(|e| explain::mount(&e))?;
-    refuse_to_write_into_itself(&state_dir, &args.dir)?;
+    refuse_to_cover("state folder", &state_dir, &args.dir).map_err(|error| error.hint(OTHER_STATE))?;
+    if let Ok(sockets) = Registry::of_user() {
+        refuse_to_cover("folder of its control socket", sockets.dir(), &args.dir)?;
+    }
     args.bucket.url = args.bucket.absolute_url()?;
     if args.fake {
         return Ok(());
@@ -188,16 +192,16 @@ pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
     }
 }
 
-/// A mount that keeps what it has seen in itself would wait for itself when it is to save.
-fn refuse_to_write_into_itself(state_dir: &Path, point: &Path) -> CommandResult {
+const OTHER_STATE: &str = "choose another directory, or keep the state elsewhere with --state-dir DIR";
+
+/// A mount over its own state would wait for itself when it is to save, and one over its own socket could not be asked.
+fn refuse_to_cover(what: &str, dir: &Path, point: &Path) -> CommandResult {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    if !real(state_dir).starts_with(real(point)) {
+    if !real(dir).starts_with(real(point)) {
         return Ok(());
     }
-    let (state_dir, point) = (state_dir.display(), point.display());
-    let message = format!("cannot mount at {point}: the state folder {state_dir} lies below it");
-    Err(CommandError::new(Exit::BadMountPoint, message)
-        .hint("choose another directory, or keep the state elsewhere with --state-dir DIR"))
+    let message = format!("cannot mount at {}: the {what} {} lies below it", point.display(), dir.display());
+    Err(CommandError::new(Exit::BadMountPoint, message))
 }
 
 fn background(mut plan: Plan, readiness: Readiness, log: Log) -> CommandResult {

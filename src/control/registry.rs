@@ -57,6 +57,12 @@ impl Registry {
         Self::at(dir.ok_or(ControlError::NoRuntimeDir)?)
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+
     /// The other registries of this user: of sessions, and of what runs outside of one (`sudo -u`, timers). Nothing is made
     /// there or changed that is not closed to others already.
     pub(super) fn others_of_user() -> Vec<Self> {

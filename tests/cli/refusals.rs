@@ -129,6 +129,20 @@ fn a_mount_point_is_looked_at_before_a_passphrase_is_asked_for() {
 }
 
 #[test]
+fn a_mount_that_nobody_could_ask_is_refused() {
+    let bench = Bench::with_volume();
+    fs::create_dir_all(bench.path("session/other")).unwrap();
+    let session = bench.path("session").display().to_string();
+    let point = if rustix::process::geteuid().is_root() { "/run" } else { "session" };
+    // Should it be taken, nothing is mounted.
+    let mut command = bench.command(&["mount", "--fake", "-o", "nonempty", "vol", point]);
+    let output = command.env("XDG_RUNTIME_DIR", session).output().unwrap();
+    let ended = crate::support::Ended::of(output);
+    assert_eq!(ended.code, i32::from(Exit::BadMountPoint.code()), "{}", ended.stderr);
+    assert!(ended.stderr.contains("control socket") && ended.stderr.contains("below it"), "{}", ended.stderr);
+}
+
+#[test]
 fn a_state_directory_that_cannot_be_used_is_named() {
     let bench = Bench::with_volume();
     let ended = bench.run(&["ls", "--passphrase-file", "right", "--state-dir", "right/below", "vol"]);
