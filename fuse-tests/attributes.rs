@@ -10,6 +10,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, Timespec, Timestamps, XattrFlags, utimensat};
 use rustix::io::Errno;
 
+use crate::mapping::Mapping;
 use crate::place::{across_a_remount, on_a_mount};
 use crate::support::command::{command, run, run_ok, shell};
 use crate::support::manifest::xattrs;
@@ -94,6 +95,29 @@ fn a_new_owner_does_not_inherit_setuid() {
         chmod(&file, 0o6755);
         lchown(&file, Some(1_000), Some(1_000)).unwrap();
         assert_eq!(mode_of(&file), 0o755);
+    });
+}
+
+/// The kernel sends it when it likes, and may do so long after the program was given them.
+///
+/// > What is written through a map takes nothing.
+#[test]
+fn what_was_written_through_a_map_before_takes_no_privileges_when_it_comes() {
+    const LEN: usize = 100_000;
+    if !is_root() {
+        return println!("only root can give capabilities");
+    }
+    on_a_mount(|root| {
+        let path = root.join("file");
+        fs::write(&path, vec![0; LEN]).unwrap();
+        let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let mapping = Mapping::of(&file, LEN).unwrap();
+        mapping.write(70_000, b"through the mapping");
+        run_ok("setcap", ["cap_net_raw+ep".as_ref(), path.as_os_str()]);
+        chmod(&path, 0o6755);
+        mapping.sync();
+        assert_eq!(mode_of(&path), 0o6755);
+        assert!(run_ok("getcap", [&path]).text().contains("cap_net_raw"));
     });
 }
 

@@ -19,6 +19,7 @@ mod figures;
 mod gc_kills;
 mod harness;
 mod installed;
+mod kept;
 mod key_kills;
 mod kills;
 mod limits;

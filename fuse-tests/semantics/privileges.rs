@@ -1,9 +1,12 @@
 //! Set-id bits, capabilities, setgid and sticky directories: what an owner keeps and what others cannot take.
 
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, lchown};
 use std::path::Path;
 
+use rustix::fs::{FallocateFlags, XattrFlags, copy_file_range, fallocate, getxattr, setxattr};
+
+use crate::place::across_a_remount;
 use crate::support::command::{Finished, command, run, run_ok};
 use crate::support::mount::Mount;
 use crate::support::tree::is_root;
@@ -88,6 +91,86 @@ fn writing_truncating_and_chown_take_set_id_bits_and_capabilities() {
         append();
         assert_eq!(mode(&file), 0o6777, "root keeps the bits, as on a local disk");
     });
+}
+
+/// Changes a file in the working directory by what needs a program of one's own, as the user and in the way named.
+const CHANGE: &str = r#"
+import os, sys
+user, way = int(sys.argv[1]), sys.argv[2]
+source, file = os.open("source", os.O_RDONLY), os.open("file", os.O_WRONLY)
+if user:
+    os.setgroups([])
+    os.setgid(user)
+    os.setuid(user)
+if way == "fallocate":
+    os.posix_fallocate(file, 0, 300000)
+elif way == "a shared block":
+    assert os.copy_file_range(source, file, 65536, 0, 0) == 65536
+else:
+    assert os.copy_file_range(source, file, 100, 1, 1) == 100
+"#;
+
+/// > **Setuid, setgid, capabilities** are cleared when an unprivileged process writes or truncates
+#[test]
+fn only_others_take_set_id_bits_by_what_they_copy_and_allocate() {
+    shared(|mount| {
+        let file = mount.path("file");
+        File::create(mount.path("source")).unwrap().set_len(1_000_000).unwrap();
+        for way in ["fallocate", "a shared block", "a copy through memory"] {
+            for (user, wanted) in [(0, 0o6777), (STRANGER, 0o777)] {
+                fs::write(&file, vec![1; 200_000]).unwrap();
+                chmod(&file, 0o6777);
+                let mut python = command("python3", ["-c", CHANGE, &user.to_string(), way]);
+                python.current_dir(&mount.dir);
+                run(python).ok();
+                assert_eq!(mode(&file), wanted, "{way}, by user {user}");
+            }
+        }
+    });
+}
+
+/// > capabilities by anybody's write.
+#[test]
+fn capabilities_end_with_a_change_through_a_descriptor_that_was_there_before_them() {
+    if !is_root() {
+        return println!("only root can give capabilities");
+    }
+    across_a_remount(
+        |root| {
+            let path = root.join("file");
+            fs::write(&path, vec![1; 200_000]).unwrap();
+            fs::write(root.join("data"), vec![2; 200_000]).unwrap();
+            File::create(root.join("holes")).unwrap().set_len(1_000_000).unwrap();
+            let open = |name: &str| File::open(root.join(name)).unwrap();
+            let (data, holes) = (open("data"), open("holes"));
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            setxattr(&path, "user.note", b"stays", XattrFlags::empty()).unwrap();
+            let copy = |from: &File, at: u64, bytes: usize| {
+                let (mut from_at, mut to_at) = (at, at);
+                let copied = copy_file_range(from, Some(&mut from_at), &file, Some(&mut to_at), bytes);
+                assert_eq!(copied, Ok(bytes));
+            };
+            let ways: [(&str, &dyn Fn()); 6] = [
+                ("write", &|| file.write_all_at(b"changed", 5).unwrap()),
+                ("truncate", &|| file.set_len(190_000).unwrap()),
+                ("lengthen", &|| fallocate(&file, FallocateFlags::empty(), 0, 200_000).unwrap()),
+                ("zero", &|| fallocate(&file, FallocateFlags::ZERO_RANGE, 10, 20).unwrap()),
+                ("share", &|| copy(&holes, 0, 65_536)),
+                ("copy", &|| copy(&data, 1, 100)),
+            ];
+            for (way, change) in ways {
+                run_ok("setcap", ["cap_net_raw+ep".as_ref(), path.as_os_str()]);
+                assert!(has_capability(&path));
+                change();
+                assert!(!has_capability(&path), "{way}");
+            }
+        },
+        |root| {
+            let mut room = [0; 8];
+            assert_eq!(getxattr(root.join("file"), "user.note", &mut room), Ok(5));
+            assert!(!has_capability(&root.join("file")));
+        },
+    );
 }
 
 /// > Mounts are `nosuid` and `nodev` unless asked otherwise.

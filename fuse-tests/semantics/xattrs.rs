@@ -1,6 +1,7 @@
 //! Extended attributes: their names, sizes and modes; access lists and what they are handed down for.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::fs::{XattrFlags, getxattr, listxattr, removexattr, setxattr};
@@ -9,6 +10,7 @@ use rustix::io::Errno;
 use crate::place::on_a_mount;
 use crate::support::command::{command, run, shell};
 use crate::support::tree::is_root;
+use crate::support::volume::Volume;
 
 fn set(path: &Path, name: &str, value: &[u8]) -> rustix::io::Result<()> {
     setxattr(path, name, value, XattrFlags::empty())
@@ -34,6 +36,12 @@ fn attributes_keep_to_their_limits() {
         assert_eq!(set(&file, &format!("{longest}n"), b"x"), Err(Errno::RANGE));
         for name in ["system.other", "osx.name", "bare"] {
             assert_eq!(set(&file, name, b"x"), Err(Errno::OPNOTSUPP), "{name}");
+            assert_eq!(getxattr(&file, name, &mut room), Err(Errno::OPNOTSUPP), "{name}");
+            assert_eq!(removexattr(&file, name), Err(Errno::OPNOTSUPP), "{name}");
+        }
+        // The kernel asks for these by itself.
+        for name in ["security.capability", "system.posix_acl_access", "system.posix_acl_default"] {
+            assert_eq!(getxattr(&file, name, &mut room), Err(Errno::NODATA), "{name}");
         }
         if is_root() {
             for name in ["trusted.name", "security.name"] {
@@ -71,6 +79,64 @@ fn attributes_are_made_and_replaced_as_asked() {
         assert_eq!(room[0], b'4');
         removexattr(&file, "user.name").unwrap();
         assert_eq!(removexattr(&file, "user.name"), Err(Errno::NODATA));
+    });
+}
+
+/// Who may not read a value is not told of it: `rsync` would take it for a file that cannot be copied.
+///
+/// > Names in `trusted.` are listed for root only.
+#[test]
+fn attributes_of_root_are_listed_for_nobody_else() {
+    if !is_root() {
+        return println!("only root can become another user");
+    }
+    let volume = Volume::local();
+    volume.let_others_through();
+    let mount = volume.mount_spec().args(&["-o", "allow_other"]).mount();
+    fs::set_permissions(&mount.dir, PermissionsExt::from_mode(0o777)).unwrap();
+    let file = mount.path("file");
+    fs::write(&file, "x").unwrap();
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    for name in ["trusted.one", "security.two", "user.three", "trusted.four"] {
+        set(&file, name, b"x").unwrap();
+    }
+    let as_user = |user: &str, script: &str| {
+        let mut setpriv = command("setpriv", ["--reuid", user, "--regid", user, "--clear-groups"]);
+        setpriv.args(["sh", "-ec", script]).current_dir(&mount.dir);
+        run(setpriv).ok().text()
+    };
+    let listed = |user: &str| {
+        let text = as_user(user, "getfattr -m - file");
+        let mut names: Vec<_> = text.lines().filter(|line| line.contains('.')).map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(listed("0"), ["security.two", "trusted.four", "trusted.one", "user.three"]);
+    assert_eq!(listed("65534"), ["security.two", "user.three"]);
+    as_user("65534", "rsync -aX file copy");
+    let mut room = [0; 8];
+    assert_eq!(getxattr(mount.path("copy"), "user.three", &mut room), Ok(1));
+    mount.unmount();
+}
+
+/// > To remove an access list that is not there succeeds.
+#[test]
+fn an_access_list_can_be_removed_that_is_not_there() {
+    on_a_mount(|root| {
+        let dir = root.join("dir");
+        fs::create_dir(&dir).unwrap();
+        let (access, default) = ("system.posix_acl_access", "system.posix_acl_default");
+        let mut room = [0; 64];
+        for round in ["never there", "there once"] {
+            for name in [access, default] {
+                assert_eq!(removexattr(&dir, name), Ok(()), "{name}: {round}");
+                assert_eq!(getxattr(&dir, name, &mut room), Err(Errno::NODATA), "{name}: {round}");
+            }
+            shell(root, "setfacl -m u:1234:rwx dir; setfacl -d -m u:1234:rwx dir");
+            assert!(getxattr(&dir, access, &mut room).is_ok() && getxattr(&dir, default, &mut room).is_ok());
+            assert_eq!((removexattr(&dir, access), removexattr(&dir, default)), (Ok(()), Ok(())));
+        }
+        assert_eq!(removexattr(&dir, "user.name"), Err(Errno::NODATA), "of others that is told");
     });
 }
 

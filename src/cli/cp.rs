@@ -2,13 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
-use super::extract::{ExtractOptions, Extraction};
+use super::extract::{ExtractOptions, Extraction, destination};
 use super::local::Keep;
-use super::ls::no_empty_path;
+use super::ls::{no_empty_path, printable};
 use super::open::{SourceArgs, with_tree_calmly};
 use crate::base::FileKind;
 
@@ -59,7 +59,7 @@ pub fn run(args: &CpArgs) -> CommandResult {
     let Some((dest, sources)) = args.paths.split_last() else {
         return Err(CommandError::usage("cp needs a source and a destination"));
     };
-    let dest = PathBuf::from(dest);
+    let dest = destination(Path::new(dest))?;
     let into = dest.is_dir();
     if !into && sources.len() > 1 {
         let message =
@@ -77,8 +77,12 @@ pub fn run(args: &CpArgs) -> CommandResult {
         for source in sources {
             let attr = tree.resolve(source.as_bytes(), !args.recursive).await?;
             if attr.kind == FileKind::Directory && !args.recursive {
-                let message = format!("{} is a directory", source.display());
+                let message = format!("{} is a directory", printable(source.as_bytes()));
                 return Err(CommandError::new(Exit::NoSuchPath, message).hint("copy directories with -r"));
+            }
+            if attr.kind == FileKind::Directory && !into && dest.is_symlink() {
+                let message = format!("{} is a link, and not to a directory", dest.display());
+                return Err(CommandError::new(Exit::LocalWrite, message));
             }
             let to = match last_name(source) {
                 Some(name) if into => dest.join(name),

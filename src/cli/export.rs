@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
-use super::extract::{ExtractOptions, Extraction};
+use super::extract::{ExtractOptions, Extraction, destination};
 use super::local::Keep;
-use super::ls::no_empty_path;
+use super::ls::{no_empty_path, printable};
 use super::open::{SourceArgs, with_tree_calmly};
 use crate::base::{FileKind, Ino};
 
@@ -61,7 +61,7 @@ pub fn run(args: &ExportArgs) -> CommandResult {
         let path = args.path.as_bytes();
         let attr = tree.resolve(path, true).await?;
         if attr.kind != FileKind::Directory {
-            let message = format!("{} is not a directory", args.path.display());
+            let message = format!("{} is not a directory", printable(path));
             return Err(CommandError::new(Exit::NoSuchPath, message)
                 .hint("copy single files with `coffer cp URL PATH DEST`"));
         }
@@ -72,7 +72,7 @@ pub fn run(args: &ExportArgs) -> CommandResult {
         if attr.ino == Ino::ROOT {
             extraction.expect(stored);
         }
-        extraction.copy(attr, args.dir.clone()).await;
+        extraction.copy(attr, destination(&args.dir)?).await;
         let summary = extraction.finish(AGAIN).await?;
         eprintln!("exported {summary}");
         Ok(())

@@ -1,6 +1,6 @@
 //! Copies files and trees out of an open volume, several files at a time and never a half one under its own name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -19,6 +19,7 @@ use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
 use super::explain;
 use super::local::{self, Keep, Xattr};
+use super::ls::printable;
 use super::progress::Progress;
 use super::runtime::Stop;
 use super::tree::{Entry, Tree};
@@ -47,6 +48,7 @@ pub struct Extraction {
     shared: Arc<Shared>,
     slots: Arc<Semaphore>,
     tasks: JoinSet<()>,
+    begun: HashSet<PathBuf>,
     directories: Vec<(PathBuf, Attr)>,
     first_paths: HashMap<Ino, PathBuf>,
     links: Vec<(PathBuf, PathBuf)>,
@@ -94,6 +96,7 @@ impl Extraction {
             shared: Arc::new(shared),
             slots,
             tasks: JoinSet::new(),
+            begun: HashSet::new(),
             directories: Vec::new(),
             first_paths: HashMap::new(),
             links: Vec::new(),
@@ -107,7 +110,14 @@ impl Extraction {
 
     /// Copies what `attr` describes to `to`, and all that is below it, unless it is to stop. Failures of single files are
     /// told and counted.
+    ///
+    /// Nothing is written through a link at `to` or below. One look at a directory is enough for all that comes into it,
+    /// because a file or link that is given its name never replaces a directory.
     pub async fn copy(&mut self, attr: Attr, to: PathBuf) {
+        if !self.begun.insert(to.clone()) {
+            // Of two sources with one name, the first is there before the second replaces it.
+            while self.tasks.join_next().await.is_some() {}
+        }
         let mut waiting = vec![(attr, to)];
         while let Some((attr, to)) = waiting.pop() {
             if self.shared.is_to_stop() {
@@ -117,7 +127,8 @@ impl Extraction {
                 self.copy_one(attr, to).await;
                 continue;
             }
-            if let Err(error) = Near::of(&to).and_then(|near| make_directory(near.path())) {
+            let replace = self.shared.options.replace;
+            if let Err(error) = Near::of(&to).and_then(|near| make_directory(near.path(), replace)) {
                 self.shared.fail(&to, &error.into());
                 continue;
             }
@@ -237,7 +248,8 @@ impl Shared {
         {
             self.tampered.fetch_add(1, Ordering::Relaxed);
         }
-        self.progress.say(&format!("error: {}: {}", path.display(), sentence(error)));
+        let name = printable(path.as_os_str().as_bytes());
+        self.progress.say(&format!("error: {name}: {}", sentence(error)));
     }
 
     /// Copies a file to `to`, which is the way to `shown`.
@@ -302,7 +314,8 @@ impl Shared {
 
     fn dress(&self, path: &Path, shown: &Path, attr: &Attr, xattrs: &[Xattr]) {
         for problem in local::apply(path, attr, xattrs, self.options.keep) {
-            self.progress.say(&format!("warning: {}: cannot keep {problem}", shown.display()));
+            let name = printable(shown.as_os_str().as_bytes());
+            self.progress.say(&format!("warning: {name}: cannot keep {problem}"));
         }
     }
 
@@ -340,11 +353,37 @@ impl Drop for Partial {
     }
 }
 
-fn make_directory(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        other => other,
+/// Where a copy to `given` goes: the directory that it leads to if it is a link, which only what the user names may be.
+///
+/// # Errors
+/// When the system cannot say where that is.
+pub(super) fn destination(given: &Path) -> CommandResult<PathBuf> {
+    if given.is_symlink() && given.is_dir() {
+        return given.canonicalize().map_err(|e| CommandError::writing(given, &e));
     }
+    Ok(given.to_owned())
+}
+
+/// Makes a directory, or takes the one that is there. Links are made by whoever can write to the volume, so that one in its
+/// place is not followed: it goes if `replace`.
+///
+/// # Errors
+/// The system's; [`io::ErrorKind::AlreadyExists`] for what stays in its place.
+pub(super) fn make_directory(path: &Path, replace: bool) -> io::Result<()> {
+    let make = || DirBuilder::new().mode(0o700).create(path);
+    match make() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => return made,
+    }
+    let found = path.symlink_metadata()?.file_type();
+    if found.is_dir() {
+        return Ok(());
+    }
+    if found.is_symlink() && replace {
+        std::fs::remove_file(path)?;
+        return make();
+    }
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, "what is in its place is not a directory"))
 }
 
 fn make_link(first: &Path, link: &Path, replace: bool) -> io::Result<()> {

@@ -3,11 +3,12 @@
 use std::ffi::OsStr;
 use std::fs::{Metadata, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, fstat, openat};
 use rustix::io::Errno;
 
 use crate::base::{FileKind, Time};
@@ -74,7 +75,7 @@ pub fn apply(path: &Path, attr: &Attr, xattrs: &[Xattr], keep: Keep) -> Vec<Stri
             (true, false) => attr.perm & 0o1777,
             (false, _) => attr.perm & 0o777 & !keep.umask,
         };
-        note("permissions", std::fs::set_permissions(path, Permissions::from_mode(u32::from(mode))));
+        note("permissions", set_mode(path, mode));
     }
     for (name, value) in security {
         note(&name.escape_ascii().to_string(), set_xattr(path, name, value));
@@ -83,6 +84,18 @@ pub fn apply(path: &Path, attr: &Attr, xattrs: &[Xattr], keep: Keep) -> Vec<Stri
         note("times", set_times(path, attr.atime, attr.mtime));
     }
     problems
+}
+
+/// Sets the mode of a file of any kind, also of one that may not be read; a link is refused.
+fn set_mode(path: &Path, mode: u16) -> io::Result<()> {
+    let file = openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    // Some kernels would set the mode of the link itself.
+    if FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::Symlink {
+        return Err(Errno::LOOP.into());
+    }
+    // fchmod(2) takes no such descriptor, and fchmodat(2) follows links before Linux 6.6.
+    let way = Path::new("/proc/self/fd").join(file.as_raw_fd().to_string());
+    std::fs::set_permissions(way, Permissions::from_mode(u32::from(mode)))
 }
 
 fn set_xattr(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
@@ -231,6 +244,30 @@ mod tests {
         assert_eq!(apply(&link, &attr(FileKind::Symlink), &[], keep), Vec::<String>::new());
         assert_eq!(std::fs::symlink_metadata(&link).unwrap().mtime(), 1_000);
         assert_ne!(std::fs::metadata(&target).unwrap().mtime(), 1_000);
+    }
+
+    #[test]
+    fn a_mode_is_set_whatever_the_kind_but_not_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let mode_of = |name| std::fs::metadata(path(name)).unwrap().mode() & 0o7777;
+        std::fs::write(path("closed"), "x").unwrap();
+        std::fs::set_permissions(path("closed"), Permissions::from_mode(0o0)).unwrap();
+        std::fs::create_dir(path("directory")).unwrap();
+        make_special(&path("pipe"), FileKind::Fifo, 0).unwrap();
+        let keep = Keep { owner: false, ..Keep::everything() };
+        let kinds =
+            [("closed", FileKind::Regular), ("directory", FileKind::Directory), ("pipe", FileKind::Fifo)];
+        for (name, kind) in kinds {
+            assert_eq!(apply(&path(name), &attr(kind), &[], keep), Vec::<String>::new());
+            assert_eq!(mode_of(name), 0o751);
+            std::fs::set_permissions(path(name), Permissions::from_mode(0o700)).unwrap();
+            std::os::unix::fs::symlink(path(name), path("link")).unwrap();
+            let problems = apply(&path("link"), &attr(kind), &[], keep);
+            assert!(matches!(&problems[..], [one] if one.starts_with("permissions: ")), "{problems:?}");
+            assert_eq!(mode_of(name), 0o700);
+            std::fs::remove_file(path("link")).unwrap();
+        }
     }
 
     #[test]

@@ -41,7 +41,9 @@ impl Line {
         let is_fenced =
             self.message.contains("error=Fenced") || self.message.starts_with("failed to flush WAL");
         // Whoever asked for the block is given the error, and tells it with what it was for.
-        let is_passed_on = self.message.starts_with("error getting block from cache");
+        let is_passed_on = ["error getting block from cache", "WAL replay saw out-of-order seqs"]
+            .iter()
+            .any(|words| self.message.starts_with(words));
         // Whoever made the request has been interrupted, or the mount is gone: the kernel does not know the request any more.
         let is_late = self.message.starts_with("Failed to send FUSE reply")
             && ["(os error 2)", "(os error 19)"].iter().any(|errno| self.message.ends_with(errno));

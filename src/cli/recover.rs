@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::export::check_destination;
-use super::extract::Partial;
+use super::extract::{Partial, destination, make_directory};
 use super::factors::UnlockArgs;
 use super::local::{self, Keep, Xattr};
 use super::ls::printable;
@@ -213,9 +213,11 @@ fn recover_all(shelf: &Shelf, ring: &KeyRing, ids: Vec<SegmentId>, dir: &Path) -
     let (opened, mut bad) = open_all(shelf, ring, ids);
     let is_only = opened.len() == 1;
     let mut report = Report::default();
-    make_directories(dir).map_err(|e| CommandError::writing(dir, &e))?;
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|e| CommandError::writing(dir, &e))?;
+    let top = destination(dir)?;
     for (number, (about, mut changes)) in opened.into_iter().enumerate() {
-        let root = if is_only { dir.to_owned() } else { dir.join((number + 1).to_string()) };
+        let root = if is_only { top.clone() } else { top.join((number + 1).to_string()) };
         let mut recovery = Recovery { root, report: &mut report, file: None, directories: Vec::new() };
         print(&format!("{} on {}:\n", show_time(about.saved, false), printable(about.host.as_bytes())))?;
         let read = (|| {
@@ -318,7 +320,7 @@ impl Recovery<'_> {
     fn begin(&self, saved: SavedFile) -> io::Result<OpenFile> {
         let path = self.place(saved.paths.first().map(Vec::as_slice).unwrap_or_default())?;
         if let Some(above) = path.parent() {
-            make_directories(above)?;
+            self.make_way(above)?;
         }
         let name = format!(".coffer-partial-{}", std::process::id());
         let partial = Partial(path.with_file_name(name));
@@ -366,7 +368,7 @@ impl Recovery<'_> {
         let first = saved.paths.first().map(Vec::as_slice).unwrap_or_default();
         let (mut path, attr) = (self.place(first)?, attr_of(&saved));
         if saved.kind == FileKind::Directory {
-            make_directories(&path)?;
+            self.make_way(&path)?;
             self.directories.push((path, attr, xattrs));
             self.report.files += 1;
             return Ok(());
@@ -394,7 +396,7 @@ impl Recovery<'_> {
         }
         for other in saved.paths.iter().skip(1) {
             let link = self.place(other)?;
-            link.parent().map_or(Ok(()), make_directories)?;
+            link.parent().map_or(Ok(()), |above| self.make_way(above))?;
             std::fs::hard_link(&path, link)?;
         }
         Ok(())
@@ -404,7 +406,7 @@ impl Recovery<'_> {
     fn dress_directories(&mut self) {
         for (path, attr, xattrs) in self.directories.iter().rev() {
             for problem in local::apply(path, attr, xattrs, Keep::everything()) {
-                eprintln!("warning: {}: cannot keep {problem}", path.display());
+                eprintln!("warning: {}: cannot keep {problem}", printable(path.as_os_str().as_bytes()));
             }
         }
     }
@@ -417,10 +419,17 @@ impl Recovery<'_> {
         }
         Ok(names.into_iter().fold(self.root.clone(), |at, name| at.join(std::ffi::OsStr::from_bytes(name))))
     }
-}
 
-fn make_directories(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    /// Makes the directories from the root down to `to`, none of which may be a link that was recovered before.
+    fn make_way(&self, to: &Path) -> io::Result<()> {
+        let mut at = self.root.clone();
+        make_directory(&at, false)?;
+        for name in to.strip_prefix(&self.root).map_err(io::Error::other)? {
+            at.push(name);
+            make_directory(&at, false)?;
+        }
+        Ok(())
+    }
 }
 
 fn attr_of(saved: &SavedFile) -> Attr {
@@ -439,5 +448,38 @@ fn attr_of(saved: &SavedFile) -> Attr {
         ctime: saved.mtime,
         btime: saved.mtime,
         is_unsettled: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Time;
+
+    fn saved(kind: FileKind, path: &str, target: &Path) -> Item {
+        let (atime, mtime) = (Time::default(), Time::default());
+        let target = target.as_os_str().as_bytes().to_vec();
+        let paths = vec![path.into()];
+        let (perm, uid, gid, rdev, size, is_new) = (0o777, 0, 0, 0, 0, true);
+        Item::File(SavedFile { kind, perm, uid, gid, rdev, size, atime, mtime, is_new, target, paths })
+    }
+
+    #[test]
+    fn nothing_is_recovered_through_a_link_that_was_recovered_before() {
+        let top = tempfile::tempdir().unwrap();
+        let (root, victim) = (top.path().join("to"), top.path().join("victim"));
+        DirBuilder::new().mode(0o700).create(&victim).unwrap();
+        let mut report = Report::default();
+        let mut recovery = Recovery { root, report: &mut report, file: None, directories: Vec::new() };
+        recovery.take(saved(FileKind::Symlink, "x", &victim));
+        let through = [(FileKind::Regular, "x/f"), (FileKind::Directory, "x"), (FileKind::Directory, "x/d")];
+        for (kind, path) in through {
+            recovery.take(saved(kind, path, Path::new("")));
+        }
+        recovery.close_file();
+        recovery.dress_directories();
+        assert_eq!((report.files, report.flawed), (1, 3));
+        assert_eq!(std::fs::read_dir(&victim).unwrap().count(), 0);
+        assert_eq!(std::fs::read_link(top.path().join("to/x")).unwrap(), victim);
     }
 }

@@ -3,10 +3,10 @@
 use fuser::{Errno, FopenFlags, OpenFlags};
 
 use super::convert::Refusal;
-use super::core::{Core, writes};
+use super::core::{Core, writes, writes_only};
 use super::permission::{self, Birth};
 use crate::base::{FileKind, Ino};
-use crate::vfs::{Attr, Caller, Handle, VfsError};
+use crate::vfs::{Attr, Caller, Handle, SeekFor, VfsError};
 
 /// What is to be made.
 pub(super) enum Kind {
@@ -50,7 +50,7 @@ pub(super) async fn create(
     name: &[u8],
     perm: u16,
     flags: OpenFlags,
-) -> Result<(Attr, Handle), Refusal> {
+) -> Result<(Attr, Handle, FopenFlags), Refusal> {
     let exclusive = flags.0 & libc::O_EXCL != 0;
     let truncate = flags.0 & libc::O_TRUNC != 0;
     let birth = Birth::plan(&core.vfs, &core.plain, caller, dir, perm, false).await?;
@@ -58,34 +58,60 @@ pub(super) async fn create(
     if let Err(error) = birth.finish(&core.vfs, attr.ino).await {
         return Err(undo(core, dir, name, attr.ino, false, error).await);
     }
-    match core.vfs.open(attr.ino, writes(flags), truncate).await {
-        Ok(handle) => Ok((attr, handle)),
+    match open(core, attr.ino, flags, truncate).await {
+        Ok((handle, how)) => Ok((attr, handle, how)),
         Err(error) => {
             core.vfs.forget(attr.ino, 1);
-            Err(error.into())
+            Err(error)
         }
     }
 }
 
 /// Opens a file that exists, and says how the kernel shall treat it.
 ///
-/// The kernel empties it by a request of its own if that is asked for. Capabilities the kernel takes away itself before a cached write, but not before a direct one: a file that has
-/// any is not opened for direct writes.
-pub(super) async fn open(core: &Core, node: Ino, flags: OpenFlags) -> Result<(Handle, FopenFlags), Refusal> {
-    let mut how = core.open_flags(flags);
-    if core.writer
-        && how.contains(FopenFlags::FOPEN_DIRECT_IO)
-        && permission::has_capabilities(&core.vfs, node).await?
-    {
-        how.remove(FopenFlags::FOPEN_DIRECT_IO);
+/// Files open for writing only bypass the page cache, which costs more than FUSE itself, unless others read by it; so do all files of a
+/// follower, because a read that finds some of its pages there and asks for the others would be of two commits.
+/// NOFLUSH because closing a file promises nothing here.
+///
+/// The kernel empties it by a request of its own if that is asked for, but for a new name. Capabilities the kernel takes away itself
+/// before a cached write, but not before a direct one: a file that has any is not opened for direct writes.
+pub(super) async fn open(
+    core: &Core,
+    node: Ino,
+    flags: OpenFlags,
+    truncate: bool,
+) -> Result<(Handle, FopenFlags), Refusal> {
+    let opened = core.vfs.open(node, writes(flags), truncate);
+    if !core.writer {
+        let handle = opened.await.map_err(|error| core.about_inode(error))?;
+        return Ok((handle, FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_DIRECT_IO));
     }
-    let opened = core.vfs.open(node, writes(flags), false).await;
-    let handle = opened.map_err(|error| core.about_inode(error))?;
-    if flags.0 & libc::O_NOATIME == 0 && core.vfs.would_touch(node) {
-        // Of what the kernel reads from its own cache we would not hear.
-        how.remove(FopenFlags::FOPEN_KEEP_CACHE);
+    let has_capabilities = writes_only(flags) && permission::has_capabilities(&core.vfs, node).await?;
+    let how = core.opens.begin(node, flags, !has_capabilities);
+    let handle = match opened.await {
+        Ok(handle) => handle,
+        Err(error) => {
+            core.opens.not_opened(node, how);
+            return Err(core.about_inode(error));
+        }
+    };
+    core.opens.opened(handle.0, node, how);
+    let mut flags_of = FopenFlags::FOPEN_NOFLUSH;
+    if how.is_direct() {
+        flags_of |= FopenFlags::FOPEN_DIRECT_IO;
+    } else if flags.0 & libc::O_NOATIME != 0 || !core.vfs.would_touch(node) {
+        // Else of what the kernel reads from its own cache we would not hear.
+        flags_of |= FopenFlags::FOPEN_KEEP_CACHE;
     }
-    Ok((handle, how))
+    Ok((handle, flags_of))
+}
+
+/// Where the next data or hole is. What programs wrote through maps is sent by the kernel first.
+pub(super) async fn seek(core: &Core, node: Ino, offset: u64, what: SeekFor) -> Result<u64, VfsError> {
+    if core.opens.may_be_mapped(node) {
+        core.send_pages(node).await;
+    }
+    core.vfs.seek(node, offset, what).await
 }
 
 async fn undo(core: &Core, dir: Ino, name: &[u8], made: Ino, is_dir: bool, error: VfsError) -> Refusal {

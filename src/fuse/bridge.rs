@@ -15,7 +15,7 @@ use super::core::Core;
 use super::listing::Page;
 use super::serve::{Desk, Patience, Reply};
 use crate::base::Ino;
-use crate::vfs::{Caller, VfsError};
+use crate::vfs::{Caller, Drops, VfsError};
 
 type Shared = Arc<Core>;
 
@@ -124,26 +124,26 @@ impl Bridge {
         node: Ino,
         offset: u64,
         data: &[u8],
-        privileged: bool,
+        drops: Drops,
         durability: Option<bool>,
         reply: ReplyWrite,
     ) {
         let written = move |core: &Core, reply: ReplyWrite, bytes: usize| {
-            if !privileged {
+            if drops == Drops::All {
                 core.set_ids_cleared(node);
             }
             reply.written(u32::try_from(bytes).unwrap_or(u32::MAX));
         };
         let vfs = &self.0.core.vfs;
         if durability.is_none()
-            && let Some(result) = self.0.try_now(vfs.write(node, offset, data, privileged))
+            && let Some(result) = self.0.try_now(vfs.write_dropping(node, offset, data, drops))
         {
             return self.0.settle(reply, result, written);
         }
         // Nothing has been written yet: a future that was not ready has changed nothing.
         let (vfs, data) = (Arc::clone(vfs), data.to_vec());
         let later = async move {
-            let bytes = vfs.write(node, offset, &data, privileged).await?;
+            let bytes = vfs.write_dropping(node, offset, &data, drops).await?;
             match durability {
                 Some(data_only) => vfs.fsync(node, data_only).await.map(|()| bytes),
                 None => Ok(bytes),

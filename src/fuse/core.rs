@@ -13,9 +13,10 @@ use fuser::{
 use super::convert::{Refusal, file_attr};
 use super::dirs::Fit;
 use super::listing::Listings;
+use super::opens::Opens;
 use super::permission::{PlainDirs, SetIds};
 use crate::base::Ino;
-use crate::vfs::{Attr, Vfs, VfsError};
+use crate::vfs::{Attr, Drops, Vfs, VfsError};
 
 /// Nothing but this mount changes the volume, so the kernel may remember names and attributes for good (a year).
 const TTL_WRITER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -60,6 +61,7 @@ pub(super) struct Core {
     pub(super) filters: bool,
     pub(super) fit: Fit,
     pub(super) listings: Listings,
+    pub(super) opens: Opens,
     pub(super) plain: PlainDirs,
     set_ids: SetIds,
     kernel_says_kill: AtomicBool,
@@ -88,6 +90,7 @@ impl Core {
             writer,
             fit: Fit::default(),
             listings: Listings::default(),
+            opens: Opens::default(),
             plain: PlainDirs::default(),
             set_ids: SetIds::default(),
             kernel_says_kill: AtomicBool::new(false),
@@ -154,33 +157,60 @@ impl Core {
     /// Attributes on their way to the kernel.
     pub(super) fn tell(&self, attr: &Attr) -> fuser::FileAttr {
         self.set_ids.note(attr);
-        file_attr(attr)
+        let mut told = file_attr(attr);
+        if told.blocks == 0 && told.size > 0 && self.opens.may_be_mapped(attr.ino) {
+            // Some programs read nothing where nothing is stored.
+            told.blocks = 1;
+        }
+        told
+    }
+
+    /// Answers with a name and the attributes of what has it.
+    pub(super) fn known(&self, reply: ReplyEntry, attr: &Attr, ttl: Duration) {
+        reply.entry_with_ttls(&Self::attr_ttl(attr, ttl), &ttl, &self.tell(attr), Generation(0));
     }
 
     /// Answers with a new name, which only a writer has.
     pub(super) fn entry(&self, reply: ReplyEntry, attr: &Attr) {
-        reply.entry(&self.ttl_done(), &self.tell(attr), Generation(0));
+        self.known(reply, attr, self.ttl_done());
     }
 
-    /// How the kernel shall treat a newly opened file.
-    ///
-    /// Files open for writing only bypass the page cache, which costs more than FUSE itself; so do all files of a
-    /// follower, because a read that finds some of its pages there and asks for the others would be of two commits.
-    /// NOFLUSH because closing a file promises nothing here.
-    pub(super) fn open_flags(&self, flags: OpenFlags) -> FopenFlags {
-        if !self.writer || writes_only(flags) {
-            FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_DIRECT_IO
-        } else {
-            FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_KEEP_CACHE
+    /// Opens a listing, and says what the kernel may keep of it. Whom `fuser` refuses the kernel would show what it keeps.
+    pub(super) fn begin_listing(&self, dir: Ino) -> (u64, FopenFlags) {
+        let is_kept = self.opens.list(dir) && self.writer && !self.filters;
+        let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+        (self.listings.open(), if is_kept { flags } else { FopenFlags::empty() })
+    }
+
+    /// Closes it.
+    pub(super) fn end_listing(&self, dir: Ino, listing: u64) {
+        self.opens.listed(dir);
+        self.listings.close(listing);
+    }
+
+    /// Has the kernel send what it keeps of a file's pages that were written to through maps.
+    pub(super) async fn send_pages(&self, ino: Ino) {
+        let Some(notifier) = self.notifier.get().cloned() else { return };
+        // It sends them by requests of its own, which other threads answer meanwhile.
+        let sent = tokio::task::spawn_blocking(move || notifier.inval_inode(INodeNo(ino.0), 0, 0)).await;
+        match sent {
+            Ok(Ok(())) => self.opens.flushed(ino),
+            Ok(Err(error)) => tracing::debug!(%ino, %error, "the kernel keeps no pages of it"),
+            Err(error) => tracing::warn!(%ino, %error, "the kernel was not asked for a file's pages"),
         }
     }
 
-    /// Whether a write leaves setuid, setgid and capabilities alone.
-    pub(super) fn is_privileged(&self, uid: u32, flags: WriteFlags) -> bool {
-        if self.kernel_says_kill.load(Ordering::Acquire) {
+    /// What a write takes of setuid, setgid and capabilities. From the kernel's own pages come only writes through maps.
+    pub(super) fn drops(&self, uid: u32, flags: WriteFlags) -> Drops {
+        let is_privileged = if self.kernel_says_kill.load(Ordering::Acquire) {
             !flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID)
         } else {
             uid == 0
+        };
+        match is_privileged {
+            _ if flags.contains(WriteFlags::FUSE_WRITE_CACHE) => Drops::Nothing,
+            true => Drops::Capabilities,
+            false => Drops::All,
         }
     }
 

@@ -57,6 +57,8 @@ pub(super) fn fill_plus(core: &Core, mut reply: ReplyDirectoryPlus, entries: &[(
     let ttl = core.ttl_done();
     let full = |(entry, attr): &(DirEntry, Attr)| {
         let name = OsStr::from_bytes(entry.name.as_ref());
+        // One time for both the name and the attributes.
+        let ttl = Core::attr_ttl(attr, ttl);
         reply.add(INodeNo(attr.ino.0), entry.next, name, &ttl, &core.tell(attr), Generation(0))
     };
     let fitted = entries.iter().position(full).unwrap_or(entries.len());

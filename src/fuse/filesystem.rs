@@ -39,14 +39,15 @@ impl Filesystem for Bridge {
             request,
             reply,
             |core| async move { core.find(dir, &name).await },
-            |core, reply, found, ttl| {
-                let attr = found.map_or_else(absent, |attr| core.tell(&attr));
-                reply.entry(&ttl, &attr, Generation(0));
+            |core, reply, found, ttl| match found {
+                Some(attr) => core.known(reply, &attr, ttl),
+                None => reply.entry(&ttl, &absent(), Generation(0)),
             },
         );
     }
 
     fn forget(&self, _: &Request, node: INodeNo, count: u64) {
+        self.0.core.opens.forgotten(ino(node));
         self.0.core.vfs.forget(ino(node), count);
     }
 
@@ -176,7 +177,7 @@ impl Filesystem for Bridge {
         self.call(
             request,
             reply,
-            move |core| async move { births::open(&core, ino(node), flags).await },
+            move |core| async move { births::open(&core, ino(node), flags, false).await },
             |_, reply, (Handle(handle), flags)| reply.opened(FileHandle(handle), flags),
         );
     }
@@ -198,9 +199,9 @@ impl Filesystem for Bridge {
             move |core| async move {
                 births::create(&core, caller, dir, &name, perm(mode), OpenFlags(flags)).await
             },
-            move |core, reply, (attr, Handle(handle))| {
-                let flags = core.open_flags(OpenFlags(flags));
-                reply.created(&core.ttl_done(), &core.tell(&attr), Generation(0), FileHandle(handle), flags);
+            |core, reply, (attr, Handle(handle), flags)| {
+                let ttl = Core::attr_ttl(&attr, core.ttl_done());
+                reply.created(&ttl, &core.tell(&attr), Generation(0), FileHandle(handle), flags);
             },
         );
     }
@@ -241,8 +242,8 @@ impl Filesystem for Bridge {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let privileged = self.0.core.is_privileged(request.uid(), write_flags);
-        self.store(request, ino(node), offset, data, privileged, durability(flags), reply);
+        let drops = self.0.core.drops(request.uid(), write_flags);
+        self.store(request, ino(node), offset, data, drops, durability(flags), reply);
     }
 
     /// Never sent to kernels that know NOFLUSH; to the others, this answer is the last they ask for.
@@ -260,6 +261,7 @@ impl Filesystem for Bridge {
         _: bool,
         reply: ReplyEmpty,
     ) {
+        self.0.core.opens.closed(handle.0);
         self.0.core.vfs.release(Handle(handle.0));
         reply.ok();
     }
@@ -268,18 +270,13 @@ impl Filesystem for Bridge {
         self.act(request, reply, |core| async move { core.vfs.fsync(ino(node), data_only).await });
     }
 
-    /// To the writer's kernel `ENOSYS` says: directories need no opening, and their listings may be kept. It keeps
-    /// them until it changes the directory itself, and never sends OPENDIR or RELEASEDIR again.
-    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        if self.0.core.writer && !self.0.core.filters {
-            reply.error(Errno::ENOSYS);
-        } else {
-            reply.opened(FileHandle(self.0.core.listings.open()), fuser::FopenFlags::empty());
-        }
+    fn opendir(&self, _: &Request, dir: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let (listing, flags) = self.0.core.begin_listing(ino(dir));
+        reply.opened(FileHandle(listing), flags);
     }
 
-    fn releasedir(&self, _: &Request, _: INodeNo, listing: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-        self.0.core.listings.close(listing.0);
+    fn releasedir(&self, _: &Request, dir: INodeNo, listing: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        self.0.core.end_listing(ino(dir), listing.0);
         reply.ok();
     }
 
@@ -384,7 +381,7 @@ impl Filesystem for Bridge {
         self.ask(
             request,
             reply,
-            |core| async move { core.vfs.list_xattr(ino(node)).await },
+            |core| xattrs::list(core, ino(node), request.uid()),
             move |_, reply, names, _| xattrs::answer(reply, room, &names),
         );
     }
@@ -436,7 +433,7 @@ impl Filesystem for Bridge {
         self.ask(
             request,
             reply,
-            |core| async move { core.vfs.seek(ino(node), offset, what).await },
+            |core| async move { births::seek(&core, ino(node), offset, what).await },
             |_, reply, found, _| reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
         );
     }

@@ -20,6 +20,7 @@ mod killed;
 mod listing;
 mod mount;
 mod mountinfo;
+mod opens;
 mod options;
 mod permission;
 mod serve;

@@ -227,10 +227,10 @@ pub(super) async fn has_capabilities(vfs: &Vfs, ino: Ino) -> Result<bool, VfsErr
     Ok(attribute(vfs, ino, CAPABILITY).await?.is_some())
 }
 
-/// Removes the default list's memory with the list.
+/// Removes a list, if it is there, and with it what is remembered of a default one.
 pub(super) async fn remove_list(vfs: &Vfs, plain: &PlainDirs, ino: Ino, name: &[u8]) -> Result<(), VfsError> {
     plain.forget(ino);
-    vfs.remove_xattr(ino, name).await
+    remove_if_there(vfs, ino, name).await
 }
 
 /// An attribute's value, if there is one.

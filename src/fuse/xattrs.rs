@@ -1,5 +1,7 @@
 //! Extended attributes at the kernel's door: which names there are, how sizes are asked for, which are lists.
 
+use std::sync::Arc;
+
 use fuser::{Errno, ReplyXattr};
 
 use super::acl::{ACCESS, DEFAULT};
@@ -12,14 +14,25 @@ use crate::vfs::{Caller, VfsError, XattrMode};
 /// Tells how far the changes to a file have come. It is not stored, and not listed, so that no copy takes it along.
 const STATE: &[u8] = b"user.coffer.state";
 
-const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+/// What only root may see.
+const TRUSTED: &[u8] = b"trusted.";
+const NAMESPACES: [&[u8]; 3] = [b"user.", TRUSTED, b"security."];
 
 pub(super) async fn get(core: &Core, node: Ino, name: &[u8]) -> Result<Vec<u8>, VfsError> {
     if name == STATE {
         let state = core.vfs.file_state(node).await?;
         return Ok(state.word().as_bytes().to_vec());
     }
+    // The kernel asks by itself for lists and for some of `security.`; of these it must hear that there are none.
+    if !is_known(name) {
+        return Err(VfsError::NotSupported);
+    }
     core.vfs.get_xattr(node, name).await
+}
+
+/// The names that `uid` may see, each followed by NUL.
+pub(super) async fn list(core: Arc<Core>, node: Ino, uid: u32) -> Result<Vec<u8>, VfsError> {
+    Ok(visible(&core.vfs.list_xattr(node).await?, uid))
 }
 
 pub(super) async fn set(
@@ -49,6 +62,9 @@ pub(super) async fn remove(core: &Core, node: Ino, name: &[u8]) -> Result<(), Re
     if name == STATE {
         return Err(Refusal(Errno::EPERM));
     }
+    if !is_plain(name) {
+        return Err(Refusal(Errno::EOPNOTSUPP));
+    }
     Ok(core.vfs.remove_xattr(node, name).await?)
 }
 
@@ -69,6 +85,19 @@ fn answer_for(room: u32, bytes: usize) -> Result<Option<u32>, Errno> {
         room if bytes > room => Err(Errno::ERANGE),
         _ => Ok(None),
     }
+}
+
+/// Those of `names` that `uid` may see and that can be asked for: a copy of other filesystems may have brought stranger ones.
+fn visible(names: &[u8], uid: u32) -> Vec<u8> {
+    let is_shown = |name: &&[u8]| {
+        let name = name.strip_suffix(b"\0").unwrap_or(name);
+        is_known(name) && (uid == 0 || !name.starts_with(TRUSTED))
+    };
+    names.split_inclusive(|byte| *byte == 0).filter(is_shown).flatten().copied().collect()
+}
+
+fn is_known(name: &[u8]) -> bool {
+    is_list(name) || is_plain(name)
 }
 
 fn is_list(name: &[u8]) -> bool {
@@ -96,5 +125,16 @@ mod tests {
         assert!(is_plain(b"user.mime_type") && is_plain(b"security.capability") && is_plain(b"trusted.x"));
         assert!(!is_plain(b"user.") && !is_plain(b"system.nfs4_acl") && !is_plain(b"bare"));
         assert!(is_list(b"system.posix_acl_access") && is_list(b"system.posix_acl_default"));
+        assert!(is_known(b"system.posix_acl_access") && is_known(b"user.mime_type") && !is_known(b"bare"));
+    }
+
+    #[test]
+    fn a_list_holds_what_its_reader_may_ask_for() {
+        let names = b"trusted.t\0user.u\0system.posix_acl_access\0system.nfs4_acl\0trusted.v\0security.s\0";
+        let of_all = b"user.u\0system.posix_acl_access\0security.s\0";
+        assert_eq!(visible(names, 1000), of_all);
+        let of_root = b"trusted.t\0user.u\0system.posix_acl_access\0trusted.v\0security.s\0";
+        assert_eq!(visible(names, 0), of_root);
+        assert!(visible(b"trusted.t\0", 1000).is_empty() && visible(b"", 0).is_empty());
     }
 }

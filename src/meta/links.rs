@@ -58,6 +58,30 @@ pub async fn walk(
     }
 }
 
+/// Whether the history that ends with `superblock`, and was walked along, has a commit of this number and hash.
+///
+/// # Errors
+/// Records cannot be read.
+pub async fn passes(
+    engine: &Engine,
+    ring: &KeyRing,
+    superblock: &Superblock,
+    (number, hash): (u64, [u8; 32]),
+) -> Result<bool, MetaError> {
+    if number == superblock.commit {
+        return Ok(superblock.head == hash);
+    }
+    if number == 0 {
+        return Ok(hash == GENESIS);
+    }
+    if let Some((_, Record::Commit(commit))) = page(engine, number..number + 1, 1).await?.pop() {
+        return Ok(commit.hash == hash);
+    }
+    let first = first_of(number);
+    let history = history(engine, first).await?;
+    Ok(history.and_then(|history| hash_in(ring, &history, first, number)) == Some(hash))
+}
+
 /// The hash before commit `number`, where all from `last` to there are folded: the folded ones lead on from `last`, and
 /// to `number`.
 async fn over_folded(

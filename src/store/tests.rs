@@ -188,6 +188,12 @@ async fn what_a_local_bucket_acknowledged_is_in_its_directory_under_its_name() {
 
 /// Answers every request with one and the same response.
 async fn canned_server(status: &'static str, body: &'static str) -> String {
+    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close", body.len());
+    raw_server(format!("{head}\r\n\r\n{body}")).await
+}
+
+/// Answers every request with the same bytes and closes.
+async fn raw_server(answer: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let address = listener.local_addr().expect("bound");
     tokio::spawn(async move {
@@ -200,8 +206,7 @@ async fn canned_server(status: &'static str, body: &'static str) -> String {
                     _ => break,
                 }
             }
-            let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close", body.len());
-            let _ = socket.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await;
+            let _ = socket.write_all(answer.as_bytes()).await;
             let _ = socket.shutdown().await;
         }
     });
@@ -234,6 +239,18 @@ async fn what_an_s3_server_says_is_understood() {
     let nobody = probe_s3("http://127.0.0.1:1".to_owned()).await;
     assert!(matches!(nobody, StoreError::Unavailable { .. }), "{nobody}");
     assert!(nobody.to_string().contains("s3://bucket"), "{nobody}");
+}
+
+#[tokio::test]
+async fn d12_what_a_server_refuses_is_understood_when_it_announces_more_than_any_machine_holds() {
+    let head = "HTTP/1.1 403 Forbidden\r\ncontent-length: 70368744177664\r\nconnection: close";
+    let words = "<Error><Code>AccessDenied</Code></Error>";
+    // The larger body comes in several pieces, for which a client makes room.
+    for filler_bytes in [0, 256 * 1024] {
+        let filler = " ".repeat(filler_bytes);
+        let error = probe_s3(raw_server(format!("{head}\r\n\r\n{words}{filler}")).await).await;
+        assert!(matches!(error, StoreError::Denied { .. }), "{filler_bytes}: {error}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -129,7 +129,7 @@ impl State {
 
 /// The attributes of an inode with what is neither committed nor in its record.
 fn attr(dirty: &Dirty, atimes: &HashMap<Ino, Time>, ino: Ino, inode: &Inode) -> Attr {
-    let mut attr = Attr::of(ino, inode, dirty.bytes_of(ino));
+    let mut attr = Attr::of(ino, inode, dirty.pending_of(ino));
     if !atimes.is_empty() {
         attr.atime = atimes.get(&ino).copied().unwrap_or(attr.atime);
     }

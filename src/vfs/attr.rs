@@ -52,7 +52,8 @@ pub struct Attr {
 }
 
 impl Attr {
-    pub(super) fn of(ino: Ino, inode: &Inode, dirty_bytes: u64) -> Self {
+    /// `pending` is what is about to be added to what is stored of it, if anything of it changes.
+    pub(super) fn of(ino: Ino, inode: &Inode, pending: Option<u64>) -> Self {
         Self {
             ino,
             kind: inode.kind,
@@ -62,12 +63,12 @@ impl Attr {
             gid: inode.gid,
             rdev: inode.rdev,
             size: inode.size,
-            blocks: inode.allocated.saturating_add(dirty_bytes).div_ceil(512),
+            blocks: inode.allocated.saturating_add(pending.unwrap_or(0)).div_ceil(512),
             atime: inode.atime,
             mtime: inode.mtime,
             ctime: inode.ctime,
             btime: inode.btime,
-            is_unsettled: dirty_bytes > 0,
+            is_unsettled: pending.is_some(),
         }
     }
 }

@@ -6,9 +6,8 @@ use crate::base::{BLOCK_LEN, BlockIndex, BlockPlace, FILE_BYTES_MAX, Ino};
 use crate::meta::Inode;
 
 use super::locate::{self, Located};
-use super::metadata::drop_privileges;
 use super::txn::{Halt, Txn};
-use super::{Handle, Vfs, VfsError};
+use super::{Drops, Handle, Vfs, VfsError};
 
 /// Blocks shared by one step.
 const SHARE_COUNT_MAX: u64 = 4096;
@@ -63,19 +62,20 @@ impl Vfs {
         let is_aligned = from_offset.is_multiple_of(BLOCK_LEN) && to_offset.is_multiple_of(BLOCK_LEN);
         let most = COPY_BYTES_MAX - from_offset % BLOCK_LEN;
         let most = match is_aligned {
-            true => match self.update(|txn| share(txn, &copy)).await? {
+            true => match self.update(|txn| share(self, txn, &copy)).await? {
                 Step::Shared(bytes) => return Ok(bytes),
                 Step::Unshareable(bytes) => bytes,
             },
             false => most,
         };
         let bytes = self.read(Handle(0), from, from_offset, len.min(most) as usize).await?;
-        Ok(self.write(to, to_offset, &bytes, false).await? as u64)
+        // Set-id bits the kernel has had cleared where they must be, because it knows who asks.
+        Ok(self.write_dropping(to, to_offset, &bytes, Drops::Capabilities).await? as u64)
     }
 }
 
 /// Shares blocks from the start of the range on, as many as can be.
-fn share(txn: &mut Txn, copy: &Copy) -> Result<Step, Halt> {
+fn share(vfs: &Vfs, txn: &mut Txn, copy: &Copy) -> Result<Step, Halt> {
     let source = txn.regular(copy.from)?;
     let mut target = txn.regular(copy.to)?;
     let len = copy.len.min(source.size.saturating_sub(copy.from_offset));
@@ -110,7 +110,7 @@ fn share(txn: &mut Txn, copy: &Copy) -> Result<Step, Halt> {
     change.size = size.max(copy.to_offset + bytes);
     change.mtime = now;
     change.ctime = now;
-    drop_privileges(change);
+    vfs.take_capabilities(txn, copy.to, change)?;
     txn.put_inode(copy.to, target);
     for (index, shared) in blocks {
         match shared {

@@ -12,6 +12,17 @@ use super::state::Phase;
 use super::txn::{Halt, Txn};
 use super::{Caller, Handle, SetAttr, Vfs, VfsError};
 
+/// What a write takes of the privileges that a file gives to the program in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drops {
+    /// Setuid, setgid and capabilities, because somebody without privileges writes.
+    All,
+    /// Capabilities: they belong to what the program was, whoever changes it.
+    Capabilities,
+    /// Nothing, because the kernel hands over what was written through a map, perhaps before they were given.
+    Nothing,
+}
+
 /// What is remembered of an open file.
 pub(super) struct OpenFile {
     pub(super) ino: Ino,
@@ -33,7 +44,7 @@ impl Vfs {
                 FileKind::Regular => {
                     if truncate {
                         let set = SetAttr { size: Some(0), ..SetAttr::default() };
-                        set_attributes(txn, &Caller::default(), ino, &set)?;
+                        set_attributes(self, txn, &Caller::default(), ino, &set)?;
                     }
                     txn.refer(ino);
                     Ok(())
@@ -61,16 +72,31 @@ impl Vfs {
         }
     }
 
-    /// Writes `data` at `offset` of `ino`, all of it or nothing.
+    /// Writes `data` at `offset` of `ino`, all of it or nothing, for somebody who may leave setuid and setgid or not.
     ///
     /// # Errors
-    /// [`VfsError::FileTooBig`], [`VfsError::NoSpace`], and why an earlier write was lost.
-    pub async fn write(
+    /// Those of [`Vfs::write_dropping`].
+    pub fn write(
         &self,
         ino: Ino,
         offset: u64,
         data: &[u8],
         is_privileged: bool,
+    ) -> impl Future<Output = Result<usize, VfsError>> {
+        let drops = if is_privileged { Drops::Capabilities } else { Drops::All };
+        self.write_dropping(ino, offset, data, drops)
+    }
+
+    /// Writes `data` at `offset` of `ino`, all of it or nothing.
+    ///
+    /// # Errors
+    /// [`VfsError::FileTooBig`], [`VfsError::NoSpace`], and why an earlier write was lost.
+    pub async fn write_dropping(
+        &self,
+        ino: Ino,
+        offset: u64,
+        data: &[u8],
+        drops: Drops,
     ) -> Result<usize, VfsError> {
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
         let end = end.ok_or(VfsError::FileTooBig)?;
@@ -86,10 +112,13 @@ impl Vfs {
             change.size = size.max(end);
             change.mtime = now;
             change.ctime = now;
-            if !is_privileged {
+            if drops == Drops::All {
                 drop_privileges(change);
             }
-            txn.put_written(ino, inode);
+            match drops {
+                Drops::Nothing => txn.put_written(ino, inode),
+                Drops::All | Drops::Capabilities => self.put_changed(txn, ino, inode)?,
+            }
             txn.dirty().write(ino, offset, data, size);
             Ok(())
         })

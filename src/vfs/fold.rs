@@ -30,7 +30,7 @@ impl Vfs {
                 self.replace_by(history, first..end)?;
                 return Ok(true);
             }
-            if first > self.options.accepted_commit {
+            if self.options.accepted.is_none_or(|(accepted, _)| first > accepted) {
                 let why = "the chain of old commits is broken";
                 return Err(MetaError::Inconsistent { key: Key::Commit(first), why }.into());
             }

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 
-use crate::meta::engine::{EngineError, View};
+use crate::meta::engine::{Base, EngineError, View};
 use crate::meta::{Key, MetaError, Record, Superblock, decode, links};
 
 use super::state::Phase;
@@ -21,6 +21,8 @@ pub(super) struct Follow {
     gate: RwLock<()>,
     /// What the engine showed when the records in memory were loaded.
     view: Mutex<View>,
+    /// What that was built on.
+    base: Mutex<Base>,
     /// When the last look was over, and when the last one began, by the clock's `elapsed`.
     looked_at_us: AtomicU64,
     began_at_us: AtomicU64,
@@ -33,9 +35,9 @@ pub(super) struct Follow {
 }
 
 impl Follow {
-    /// What was read up to now came from `view`, at this time.
-    pub(super) fn starting_with(view: View, now: Duration) -> Self {
-        let follow = Self { view: Mutex::new(view), ..Self::default() };
+    /// What was read up to now came from `view`, on this base, at this time.
+    pub(super) fn starting_with((view, base): (View, Base), now: Duration) -> Self {
+        let follow = Self { view: Mutex::new(view), base: Mutex::new(base), ..Self::default() };
         follow.looked_at_us.store(micros(now), Ordering::Relaxed);
         follow
     }
@@ -145,17 +147,14 @@ impl Vfs {
             let state = self.state.lock();
             (state.superblock.commit, state.superblock.head)
         };
-        let (newest, view) = self.newest_superblock(before).await?;
+        let (newest, view, base) = self.newest_superblock(before).await?;
         let mut state = self.state.lock();
         if state.phase != Phase::ReadOnly {
             return Ok(false);
         }
-        if newest.commit < state.superblock.commit {
-            let (key, why) = (Key::Super, "it is older than what was read before");
-            return Err(MetaError::Inconsistent { key, why }.into());
-        }
         // Only now: whoever is dropped or fails before this leaves loads that do not fit, and they notice.
         *self.follow.view.lock() = view;
+        *self.follow.base.lock() = base;
         if newest.commit == state.superblock.commit {
             return Ok(false);
         }
@@ -165,22 +164,45 @@ impl Vfs {
     }
 
     /// The superblock of the newest commit, which follows from the commit `before`.
-    async fn newest_superblock(&self, before: (u64, [u8; 32])) -> Result<(Superblock, View), VfsError> {
+    async fn newest_superblock(&self, before: (u64, [u8; 32])) -> Result<(Superblock, View, Base), VfsError> {
         let key = Key::Super;
         loop {
-            let view = self.engine.view();
+            let (view, base) = (self.engine.view(), self.engine.base());
             let bytes = self.engine.get(&key.encode()).await.map_err(MetaError::from)?;
             let Record::Super(newest) = decode(&key, &bytes.ok_or(MetaError::Missing(key))?)? else {
                 return Err(MetaError::Missing(key).into());
             };
-            let is_newer = newest.commit > before.0;
-            let walked = match is_newer {
-                true => links::walk(&self.engine, self.ring(), &newest, Some(before)).await,
-                false => Ok(()),
-            };
-            if self.engine.view() == view {
-                walked?;
-                return Ok(((*newest).clone(), view));
+            let has_same_base = *self.follow.base.lock() == base;
+            let led = self.leads_on(before, &newest, has_same_base).await;
+            if (self.engine.view(), self.engine.base()) == (view, base) {
+                led?;
+                return Ok(((*newest).clone(), view, base));
+            }
+        }
+    }
+
+    /// Whether one history leads from the commit `before` to `newest`. On the same base only what came since has to be
+    /// walked over. Beneath another may lie another history, with the logs of this one above: then all of it.
+    async fn leads_on(
+        &self,
+        before: (u64, [u8; 32]),
+        newest: &Superblock,
+        has_same_base: bool,
+    ) -> Result<(), MetaError> {
+        let (engine, ring) = (&self.engine, self.ring());
+        if newest.commit < before.0 {
+            let why = "it is older than what was read before";
+            return Err(MetaError::Inconsistent { key: Key::Super, why });
+        }
+        if has_same_base {
+            return links::walk(engine, ring, newest, Some(before)).await;
+        }
+        links::walk(engine, ring, newest, self.options.accepted).await?;
+        match links::passes(engine, ring, newest, before).await? {
+            true => Ok(()),
+            false => {
+                let why = "it is not the one that was read before: the history has been exchanged";
+                Err(MetaError::Inconsistent { key: Key::Commit(before.0), why })
             }
         }
     }

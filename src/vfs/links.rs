@@ -48,7 +48,7 @@ impl Vfs {
             };
             let inode = txn.promised(entry.ino)?;
             txn.refer(entry.ino);
-            Ok(Attr::of(entry.ino, &inode, txn.dirty_bytes_of(entry.ino)))
+            Ok(Attr::of(entry.ino, &inode, txn.pending_of(entry.ino)))
         })
         .await
     }
@@ -63,7 +63,7 @@ impl Vfs {
                 (parent, txn.promised(parent)?)
             };
             txn.refer(ino);
-            Ok(Attr::of(ino, &inode, txn.dirty_bytes_of(ino)))
+            Ok(Attr::of(ino, &inode, txn.pending_of(ino)))
         })
         .await
     }
@@ -179,7 +179,7 @@ impl Vfs {
             txn.put_inode(dir, parent);
             txn.put_entry(dir, &name, ino, kind);
             txn.refer(ino);
-            Ok(Attr::of(ino, &inode, 0))
+            Ok(Attr::of(ino, &inode, None))
         })
         .await
     }
@@ -210,7 +210,7 @@ impl Vfs {
             change.nlink += 1;
             change.ctime = txn.now;
             grew(Arc::make_mut(&mut parent), txn);
-            let attr = Attr::of(ino, &inode, txn.dirty_bytes_of(ino));
+            let attr = Attr::of(ino, &inode, txn.pending_of(ino));
             let kind = inode.kind;
             txn.put_inode(ino, inode);
             txn.put_inode(dir, parent);

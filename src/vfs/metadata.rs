@@ -37,7 +37,7 @@ impl Vfs {
     pub async fn getattr(&self, ino: Ino) -> Result<Attr, VfsError> {
         self.read_txn(|txn| {
             let inode = txn.inode(ino)?;
-            Ok(Attr::of(ino, &inode, txn.dirty_bytes_of(ino)))
+            Ok(Attr::of(ino, &inode, txn.pending_of(ino)))
         })
         .await
     }
@@ -47,7 +47,7 @@ impl Vfs {
     /// # Errors
     /// [`VfsError::FileTooBig`] and [`VfsError::IsDirectory`] for a size that cannot be.
     pub async fn setattr(&self, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr, VfsError> {
-        let change = |txn: &mut Txn| set_attributes(txn, caller, ino, set);
+        let change = |txn: &mut Txn| set_attributes(self, txn, caller, ino, set);
         match set.size {
             Some(_) => self.remove(change).await,
             None => self.update(change).await,
@@ -78,13 +78,20 @@ impl Vfs {
 }
 
 /// Changes attributes of `ino`. Nothing may fail after it.
-pub(super) fn set_attributes(txn: &mut Txn, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr, Halt> {
+pub(super) fn set_attributes(
+    vfs: &Vfs,
+    txn: &mut Txn,
+    caller: &Caller,
+    ino: Ino,
+    set: &SetAttr,
+) -> Result<Attr, Halt> {
     if set.size.is_some_and(|size| size > FILE_BYTES_MAX) {
         return Err(VfsError::FileTooBig.into());
     }
     let mut inode = txn.inode(ino)?;
     let now = txn.now;
     let size_before = inode.size;
+    let mut is_written = set.is_size_only();
     let change = Arc::make_mut(&mut inode);
     if let Some(size) = set.size {
         match change.kind {
@@ -97,6 +104,7 @@ pub(super) fn set_attributes(txn: &mut Txn, caller: &Caller, ino: Ino, set: &Set
         if caller.uid != 0 {
             drop_privileges(change);
         }
+        is_written &= !vfs.take_capabilities(txn, ino, change)?;
     }
     if set.uid.is_some() || set.gid.is_some() {
         change.uid = set.uid.unwrap_or(change.uid);
@@ -109,14 +117,14 @@ pub(super) fn set_attributes(txn: &mut Txn, caller: &Caller, ino: Ino, set: &Set
     set_time(&mut change.atime, set.atime, now);
     set_time(&mut change.mtime, set.mtime, now);
     change.ctime = set.ctime.unwrap_or(now);
-    match set.is_size_only() {
+    match is_written {
         true => txn.put_written(ino, Arc::clone(&inode)),
         false => txn.put_inode(ino, Arc::clone(&inode)),
     }
     if let Some(size) = set.size {
         txn.dirty().truncate(ino, size_before, size);
     }
-    Ok(Attr::of(ino, &inode, txn.dirty_bytes_of(ino)))
+    Ok(Attr::of(ino, &inode, txn.pending_of(ino)))
 }
 
 fn set_time(time: &mut Time, set: Option<SetTime>, now: Time) {

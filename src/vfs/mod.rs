@@ -70,6 +70,7 @@ pub use attr::{Attr, Caller, DirEntry, Handle, RenameMode, SeekFor, SetAttr, Set
 pub use clean::Cleaned;
 pub use damage::{Damage, Damaged};
 pub use error::VfsError;
+pub use file::Drops;
 pub use memory::MemoryUsed;
 pub use options::{CleanOptions, Committed, OnCommit, VfsOptions};
 pub use queue::{AgeClass, QueueStatus};
@@ -377,7 +378,7 @@ impl Vfs {
         let mut state = State::new(overlay, dirty, superblock, phase, options.clean.slack_bytes);
         state.counter = options.counter;
         let progress = Progress::of(&state);
-        let follow = Follow::starting_with(engine.view(), clock.elapsed());
+        let follow = Follow::starting_with((engine.view(), engine.base()), clock.elapsed());
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             state: Mutex::new(state),

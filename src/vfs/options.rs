@@ -60,8 +60,8 @@ pub struct VfsOptions {
     pub device: [u8; 16],
     /// How many it has made before.
     pub counter: u64,
-    /// Up to this commit an admin has accepted the history as it is, whatever is missing in it.
-    pub accepted_commit: u64,
+    /// Up to this commit, of this hash, an admin has accepted the history as it is, whatever is missing in it.
+    pub accepted: Option<(u64, [u8; 32])>,
     /// When and how fast segments are cleaned.
     pub clean: CleanOptions,
     /// Whether an `fsync` may be done before contents of other files that were written earlier.
@@ -145,7 +145,7 @@ impl Default for VfsOptions {
             compression: Compression::None,
             device: [0; 16],
             counter: 0,
-            accepted_commit: 0,
+            accepted: None,
             clean: CleanOptions::default(),
             overtakes: true,
             fsync_timeout: None,

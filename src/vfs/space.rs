@@ -6,7 +6,6 @@ use crate::base::{BLOCK_LEN, BlockIndex, FILE_BYTES_MAX, Ino, PAGE_BLOCKS};
 use crate::meta::{Body, Inode, Key, Record};
 
 use super::locate::{self, Located};
-use super::metadata::drop_privileges;
 use super::txn::{Halt, Txn};
 use super::{SeekFor, Vfs, VfsError};
 
@@ -56,8 +55,8 @@ impl Vfs {
             }
             change.mtime = now;
             change.ctime = now;
-            drop_privileges(change);
-            txn.put_written(ino, inode);
+            // Set-id bits the kernel has had cleared where they must be, because it knows who asks.
+            self.put_changed(txn, ino, inode)?;
             if clears && offset < size {
                 txn.dirty().punch(ino, offset, end.min(size), size);
             }

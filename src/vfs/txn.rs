@@ -166,9 +166,9 @@ impl<'a> Txn<'a> {
         ino
     }
 
-    /// Bytes of `ino` that are only in memory.
-    pub(super) fn dirty_bytes_of(&self, ino: Ino) -> u64 {
-        self.state.dirty.bytes_of(ino)
+    /// Bytes that are about to be added to what is stored of `ino`, if anything of it changes.
+    pub(super) fn pending_of(&self, ino: Ino) -> Option<u64> {
+        self.state.dirty.pending_of(ino)
     }
 
     /// Whether someone refers to `ino` by other means than a name.

@@ -184,7 +184,7 @@ impl Vfs {
         let added = self.added_paths(&entries, &found);
         for (ino, inode, is_new) in files {
             let paths = self.paths_of(&found, ino);
-            unsent.files.push(UnsentFile { attr: Attr::of(ino, &inode, 0), paths, is_new });
+            unsent.files.push(UnsentFile { attr: Attr::of(ino, &inode, None), paths, is_new });
         }
         unsent.files.sort_by(|a, b| a.paths.cmp(&b.paths));
         unsent.changes = self.name_changes(&entries, &added, &found, next_ino);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::base::{Ino, NAME_BYTES_MAX, Tag};
 use crate::crypto::SealedName;
-use crate::meta::{Key, MetaError, Record, Xattr};
+use crate::meta::{Inode, Key, MetaError, Record, Xattr};
 
 use super::txn::{Halt, Txn};
 use super::{Vfs, VfsError, XattrMode};
@@ -15,6 +15,8 @@ const VALUE_BYTES_MAX: usize = 65536;
 const LIST_BYTES_MAX: usize = 65536;
 /// Attributes read from the engine at a time.
 const SCAN_COUNT: usize = 1024;
+/// Gives capabilities to the program that a file holds.
+const CAPABILITY: &[u8] = b"security.capability";
 
 impl Vfs {
     fn seal_xattr(&self, ino: Ino, name: &[u8]) -> Result<SealedName, VfsError> {
@@ -96,6 +98,33 @@ impl Vfs {
             Ok(())
         })
         .await
+    }
+
+    /// Puts the inode of a file of which contents and size change, without the capabilities of what it was.
+    pub(super) fn put_changed(&self, txn: &mut Txn, ino: Ino, mut inode: Arc<Inode>) -> Result<(), Halt> {
+        match self.take_capabilities(txn, ino, Arc::make_mut(&mut inode))? {
+            true => txn.put_inode(ino, inode),
+            false => txn.put_written(ino, inode),
+        }
+        Ok(())
+    }
+
+    /// Takes the capabilities of a file whose contents change. Whether there were any. The kernel takes them itself where
+    /// it looks before it asks, but before a direct write it does not.
+    ///
+    /// A file without attributes pays nothing. For one that has some, each change seals this one's name and looks for its
+    /// record in memory; that there is none is remembered there as well, so that it is seldom looked for in the bucket.
+    pub(super) fn take_capabilities(&self, txn: &mut Txn, ino: Ino, inode: &mut Inode) -> Result<bool, Halt> {
+        if inode.xattrs == 0 {
+            return Ok(false);
+        }
+        let tag = self.ring().seal_xattr_name(ino, CAPABILITY).tag;
+        if xattr(txn, ino, tag)?.is_none() {
+            return Ok(false);
+        }
+        inode.xattrs -= 1;
+        txn.put(Key::Xattr(ino, tag), None);
+        Ok(true)
     }
 
     /// The names of all extended attributes, each followed by NUL.

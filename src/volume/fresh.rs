@@ -112,8 +112,7 @@ impl Offer<'_> {
         if trust.forensic {
             return Ok(None);
         }
-        let accepted = self.acceptance().await?.map(|accepted| (accepted.commit, accepted.hash));
-        match links::walk(self.engine, self.ring, self.superblock, accepted).await {
+        match links::walk(self.engine, self.ring, self.superblock, self.accepted().await?).await {
             Err(MetaError::Inconsistent { key: Key::Commit(number), .. }) => {
                 Ok(Some(VolumeError::Woven { volume: self.volume(), number }))
             }
@@ -122,6 +121,11 @@ impl Offer<'_> {
                 Ok(None)
             }
         }
+    }
+
+    /// The commit, and its hash, up to which an admin has accepted the history as it is.
+    pub(super) async fn accepted(&self) -> Result<Option<(u64, [u8; 32])>, VolumeError> {
+        Ok(self.acceptance().await?.map(|accepted| (accepted.commit, accepted.hash)))
     }
 
     /// Up to which commit an admin has accepted the history as it is: what is missing or does not follow before that no

@@ -165,7 +165,7 @@ async fn begin(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Resu
     // A history that does not follow is told first: it is the graver.
     whole?;
     if opening.options.vfs.read_only {
-        return Ok(opening.read(reader, seen));
+        return opening.read(reader, seen).await;
     }
     opening.write(reader, seen, accepted).await
 }
@@ -249,12 +249,14 @@ impl Opening {
         Opened { vfs, volume, vault: self.vault, identity, is_first_contact, is_copy, lock }
     }
 
-    fn read(self, reader: Engine, seen: Superblock) -> Opened {
-        let (cache, blocks, vfs_options) = self.parts();
+    async fn read(self, reader: Engine, seen: Superblock) -> Result<Opened, VolumeError> {
+        let (cache, blocks, mut vfs_options) = self.parts();
+        let offer = Offer { engine: &reader, ring: &self.ring, header: &self.header, superblock: &seen };
+        vfs_options.accepted = offer.accepted().await?;
         let (vault, clock) = (self.vault.clone(), Arc::clone(&self.options.clock));
         let vfs = Vfs::new(reader, vault, blocks, cache, clock, seen, vfs_options);
         vfs.start_watching_age();
-        self.opened(vfs, None)
+        Ok(self.opened(vfs, None))
     }
 
     /// Becomes the volume's writer, unless somebody else is.
@@ -288,11 +290,10 @@ impl Opening {
             true => offer.signed_anew(&self.signer).await?,
             false => None,
         };
-        let newest = match &accepted {
-            Some(accepted) => Some(accepted.commit),
-            None => offer.acceptance().await?.map(|accepted| accepted.commit),
+        vfs_options.accepted = match &accepted {
+            Some(accepted) => Some((accepted.commit, accepted.hash)),
+            None => offer.accepted().await?,
         };
-        vfs_options.accepted_commit = newest.unwrap_or(0);
         let ordinal = accepted.as_ref().map_or(0, |accepted| accepted.ordinal);
         let pin = offer.pin(self.memory.pin.as_ref(), vfs_options.device, ordinal);
         let had_crashed = found.holder.is_some();

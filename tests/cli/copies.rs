@@ -1,11 +1,13 @@
 //! Files that come out of a volume are those that went in.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 
 use coffer::base::{FileKind, Ino, Time};
 use coffer::cli::exit::Exit;
-use coffer::vfs::{Caller, SetAttr, SetTime, XattrMode};
+use coffer::vfs::{Caller, SetAttr, SetTime, Vfs, XattrMode};
 
 use crate::support::Bench;
 
@@ -15,13 +17,17 @@ fn pattern(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|at| (at % 251) as u8).collect()
 }
 
-fn populated() -> Bench {
-    let bench = Bench::with_volume();
-    let me = Caller {
+fn me() -> Caller {
+    Caller {
         uid: rustix::process::getuid().as_raw(),
         gid: rustix::process::getgid().as_raw(),
         ..Caller::default()
-    };
+    }
+}
+
+fn populated() -> Bench {
+    let bench = Bench::with_volume();
+    let me = me();
     bench.change(async |vfs| {
         let root = Ino::ROOT;
         let dir = vfs.mkdir(&me, root, b"dir", 0o750).await.unwrap().ino;
@@ -135,4 +141,170 @@ fn inspect_shows_what_the_provider_sees_and_with_a_key_what_is_inside() {
     assert_eq!(bench.on_volume("inspect", &[object]).code, i32::from(Exit::Tampered.code()));
     bench.run(&["inspect", "vol", "d/none"]).refused(Exit::NoSuchPath, "no object d/none");
     bench.run(&["inspect", "vol", "../p"]).refused(Exit::NoSuchPath, "no object ../p");
+}
+
+/// A local directory that no copy may reach, although a link in the volume leads there.
+fn victim(bench: &Bench) -> PathBuf {
+    let victim = bench.path("victim");
+    fs::create_dir(&victim).unwrap();
+    fs::write(victim.join("authorized_keys"), "own").unwrap();
+    fs::set_permissions(&victim, fs::Permissions::from_mode(0o700)).unwrap();
+    victim
+}
+
+#[track_caller]
+fn assert_untouched(victim: &Path) {
+    assert_eq!(fs::metadata(victim).unwrap().mode() & 0o7777, 0o700);
+    assert_eq!(fs::read_dir(victim).unwrap().count(), 1);
+    assert_eq!(fs::read_to_string(victim.join("authorized_keys")).unwrap(), "own");
+}
+
+/// A directory that anybody may write to, with a file for [`victim`] and another directory in it.
+async fn put_bait(vfs: &Vfs, dir: Ino, name: &[u8]) {
+    let bait = vfs.mkdir(&me(), dir, name, 0o777).await.unwrap().ino;
+    let file = vfs.create(&me(), bait, b"authorized_keys", 0o666, true).await.unwrap().ino;
+    vfs.write(file, 0, b"theirs", false).await.unwrap();
+    vfs.mkdir(&me(), bait, b"below", 0o755).await.unwrap();
+}
+
+/// What [`put_bait`] made is at `copied`, with its modes, and no link leads there.
+#[track_caller]
+fn assert_is_bait(copied: &Path) {
+    let about = fs::symlink_metadata(copied).unwrap();
+    assert!(about.is_dir(), "{about:?}");
+    assert_eq!(about.mode() & 0o7777, 0o777);
+    assert_eq!(fs::read_to_string(copied.join("authorized_keys")).unwrap(), "theirs");
+    assert_eq!(fs::metadata(copied.join("authorized_keys")).unwrap().mode() & 0o7777, 0o666);
+    assert!(copied.join("below").is_dir());
+}
+
+#[test]
+fn a_second_copy_never_goes_through_a_link_that_the_first_has_made() {
+    let bench = Bench::with_volume();
+    let victim = victim(&bench);
+    bench.change(async |vfs| {
+        let src = vfs.mkdir(&me(), Ino::ROOT, b"src", 0o755).await.unwrap().ino;
+        vfs.symlink(&me(), src, b"x", victim.as_os_str().as_bytes()).await.unwrap();
+    });
+    fs::create_dir(bench.path("into")).unwrap();
+    bench.on_volume("cp", &["-rp", "src", "into"]).ok();
+    assert_eq!(fs::read_link(bench.path("into/src/x")).unwrap(), victim);
+    bench.change(async |vfs| {
+        let src = vfs.lookup(Ino::ROOT, b"src").await.unwrap().ino;
+        vfs.unlink(src, b"x").await.unwrap();
+        put_bait(vfs, src, b"x").await;
+    });
+    bench.on_volume("cp", &["-rp", "src", "into"]).ok();
+    assert_untouched(&victim);
+    assert_is_bait(&bench.path("into/src/x"));
+}
+
+#[test]
+fn a_copy_never_goes_through_a_link_of_the_same_command() {
+    let bench = Bench::with_volume();
+    let victim = victim(&bench);
+    bench.change(async |vfs| {
+        for (top, is_link) in [(b"a", true), (b"b", false)] {
+            let top = vfs.mkdir(&me(), Ino::ROOT, top, 0o755).await.unwrap().ino;
+            let dir = vfs.mkdir(&me(), top, b"dir", 0o755).await.unwrap().ino;
+            if is_link {
+                vfs.symlink(&me(), dir, b"y", victim.as_os_str().as_bytes()).await.unwrap();
+            } else {
+                put_bait(vfs, dir, b"y").await;
+            }
+        }
+    });
+    for (number, (below, copied)) in [("dir/y", "y"), ("dir", "dir/y")].into_iter().enumerate() {
+        let [link, directory] = ["a", "b"].map(|top| format!("{top}/{below}"));
+        let into = format!("later directory {number}");
+        fs::create_dir(bench.path(&into)).unwrap();
+        let ended = bench.on_volume("cp", &["-rp", &link, &directory, &into]);
+        assert_untouched(&victim);
+        ended.ok();
+        assert_is_bait(&bench.path(&into).join(copied));
+
+        let into = format!("later link {number}");
+        fs::create_dir(bench.path(&into)).unwrap();
+        let ended = bench.on_volume("cp", &["-rp", &directory, &link, &into]);
+        assert_untouched(&victim);
+        assert_eq!(ended.code, i32::from(Exit::Partial.code()), "{}", ended.stderr);
+        assert_is_bait(&bench.path(&into).join(copied));
+    }
+}
+
+#[test]
+fn kept_permissions_are_never_those_of_what_a_link_leads_to() {
+    let bench = Bench::with_volume();
+    let victim = victim(&bench);
+    bench.change(async |vfs| {
+        let src = vfs.mkdir(&me(), Ino::ROOT, b"src", 0o755).await.unwrap().ino;
+        vfs.mkdir(&me(), src, b"dir", 0o777).await.unwrap();
+        vfs.create(&me(), src, b"file", 0o666, true).await.unwrap();
+        vfs.mknod(&me(), src, b"pipe", FileKind::Fifo, 0o622, 0).await.unwrap();
+    });
+    let key = victim.join("authorized_keys");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let src = bench.path("into/src");
+    fs::create_dir_all(&src).unwrap();
+    for (name, target) in [("dir", &victim), ("file", &key), ("pipe", &key)] {
+        symlink(target, src.join(name)).unwrap();
+    }
+    let ended = bench.on_volume("cp", &["-rp", "src", "into"]);
+    assert!(!ended.stderr.contains("warning: "), "{}", ended.stderr);
+    ended.ok();
+    assert_untouched(&victim);
+    assert_eq!(fs::metadata(&key).unwrap().mode() & 0o7777, 0o600);
+    for (name, mode) in [("dir", 0o777), ("file", 0o666), ("pipe", 0o622)] {
+        assert_eq!(fs::symlink_metadata(src.join(name)).unwrap().mode() & 0o7777, mode, "{name}");
+    }
+}
+
+#[test]
+fn the_destination_itself_may_be_a_link_to_a_directory() {
+    let bench = Bench::with_volume();
+    bench.change(async |vfs| put_bait(vfs, Ino::ROOT, b"src").await);
+    let copies: [(&str, &[&str]); 4] =
+        [("cp", &["-rp", "src"]), ("cp", &["-rp", "/"]), ("export", &["/src"]), ("export", &["/"])];
+    for (command, args) in copies {
+        let name = [&[command], args].concat().join(" ").replace('/', "root");
+        let (real, link) = (bench.path(&format!("{name} real")), bench.path(&name));
+        fs::create_dir(&real).unwrap();
+        symlink(&real, &link).unwrap();
+        let ended = bench.on_volume(command, &[args, &[name.as_str()]].concat());
+        assert!(!ended.stderr.contains("cannot keep permissions"), "{}", ended.stderr);
+        ended.ok();
+        assert_eq!(fs::read_link(&link).unwrap(), real);
+        let copied = if args.contains(&"/src") { real } else { real.join("src") };
+        assert_is_bait(&copied);
+    }
+    symlink("nowhere", bench.path("dangling")).unwrap();
+    let ended = bench.on_volume("cp", &["-r", "src", "dangling"]);
+    assert_eq!(ended.code, i32::from(Exit::LocalWrite.code()), "{}", ended.stderr);
+    assert!(bench.path("dangling").is_symlink());
+}
+
+#[test]
+fn an_error_about_a_name_cannot_drive_the_terminal() {
+    let bench = Bench::with_volume();
+    bench.change(async |vfs| {
+        let src = vfs.mkdir(&me(), Ino::ROOT, b"src", 0o755).await.unwrap().ino;
+        vfs.create(&me(), src, b"file\x1b[2J", 0o600, true).await.unwrap();
+        vfs.mkdir(&me(), src, b"dir\x1b[2J", 0o700).await.unwrap();
+    });
+    fs::create_dir_all(bench.path("into/src/file\x1b[2J")).unwrap();
+    fs::write(bench.path("into/src/dir\x1b[2J"), "kept").unwrap();
+    let says = |command: &str, args: &[&str], exit: Exit, words: &[&str]| {
+        let ended = bench.on_volume(command, args);
+        let told = ended.stderr.escape_debug();
+        assert_eq!(ended.code, i32::from(exit.code()), "{told}");
+        assert!(!ended.stderr.contains('\x1b'), "{told}");
+        for line in words {
+            assert!(ended.stderr.contains(*line), "{line} is not in: {told}");
+        }
+    };
+    let words = ["error: into/src/file\\u{1b}[2J: ", "error: into/src/dir\\u{1b}[2J: "];
+    says("cp", &["-r", "src", "into"], Exit::Partial, &words);
+    assert_eq!(fs::read_to_string(bench.path("into/src/dir\x1b[2J")).unwrap(), "kept");
+    says("cp", &["src/dir\x1b[2J", "into"], Exit::NoSuchPath, &["src/dir\\u{1b}[2J is a directory"]);
+    says("export", &["src/file\x1b[2J", "out"], Exit::NoSuchPath, &["src/file\\u{1b}[2J is not a directory"]);
 }

@@ -144,3 +144,50 @@ fn are_never_woven(has_state: bool) {
     }
     println!("{refused} of {woven_count} were refused; {} names are in both", both.len());
 }
+
+/// A reader has followed one side of a split: its newest commits are in logs. Then the store puts a manifest of the other
+/// side, with its tables, beside them: the tables of the one would lie under the logs of the other.
+#[test]
+fn d2_a_reader_that_follows_is_never_given_two_histories_woven_into_one() {
+    let world = World::new();
+    let mut refused = 0;
+    for commits in 1..=3u8 {
+        let (first, mut truths) = runtime().block_on(async {
+            let ones = goes_on(&world.objects, 2001, true).await;
+            (ones.store, ones.trees)
+        });
+        let second = runtime().block_on(ends_after(&world.objects, 2002, commits));
+        runtime().block_on(async {
+            let mut reading = options(None, 99);
+            reading.vfs.read_only = true;
+            let reader = open(&first, reading).await.unwrap();
+            let before = tree(&reader.vfs).await;
+            assert!(truths.iter().any(|truth| agrees(&before, truth).is_ok()));
+            // What both have stays as it is in the history that was followed.
+            let ones = first.objects();
+            for (name, bytes) in second.objects().iter().filter(|(name, _)| !ones.contains_key(*name)) {
+                first.plant(name, bytes.clone());
+            }
+            refused += usize::from(reader.vfs.follow().await.is_err());
+            let seen = tree(&reader.vfs).await;
+            truths.push(before);
+            let is_one = truths.iter().any(|truth| agrees(&seen, truth).is_ok());
+            assert!(is_one, "{commits} commits beside: {:?}", seen.keys().collect::<Vec<_>>());
+            drop(reader.close().await);
+        });
+    }
+    assert!(refused > 0, "the store showed nothing of the other history: the test shows nothing");
+}
+
+/// A client that makes so many commits from `objects`, and unmounts: its records are in tables.
+async fn ends_after(objects: &Objects, seed: u64, commits: u8) -> Arc<Hostile> {
+    let store = Hostile::of(objects.clone());
+    let opened = open(&store, options(None, seed)).await.unwrap();
+    for step in 0..commits {
+        put(&opened.vfs, Ino::ROOT, &format!("{seed}-{step}"), &[step; 300]).await;
+        put(&opened.vfs, Ino::ROOT, "tiny", &[seed as u8; 500]).await;
+        opened.vfs.sync_all().await.unwrap();
+    }
+    opened.close().await.unwrap();
+    store
+}

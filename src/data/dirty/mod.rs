@@ -20,7 +20,7 @@ pub(crate) use block::{Block, MemBlock, Under};
 pub(crate) use layer::{FileChange, Layer};
 pub use put_off::Unsent;
 
-use sums::{Sums, mem_len};
+use sums::Sums;
 
 /// Bytes that a changed file takes beside its contents and blocks: its place in the layer, a map for its blocks of which
 /// the smallest node has room for eleven, and its edit while it is committed.
@@ -153,12 +153,13 @@ impl Dirty {
         self.open.files.contains_key(&ino)
     }
 
-    /// Bytes of `ino` in memory, for `st_blocks`.
+    /// Bytes that are about to be added to what is stored of `ino`, for `st_blocks`; `None` if nothing of it changes.
     #[must_use]
-    pub fn bytes_of(&self, ino: Ino) -> u64 {
+    pub fn pending_of(&self, ino: Ino) -> Option<u64> {
         let layers = [Some(&self.open), self.sealed.as_ref()];
         let files = layers.into_iter().flatten().filter_map(|layer| layer.files.get(&ino));
-        files.flat_map(|file| file.blocks.values()).map(|block| mem_len(block) as u64).sum()
+        let added = files.flat_map(|file| file.blocks.values()).map(|block| Sums::of(block).plain).sum();
+        self.is_changed(ino).then_some(added)
     }
 
     /// Writes `data` at `offset` of `ino`, which was `size` bytes long until now.

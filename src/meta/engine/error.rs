@@ -40,6 +40,9 @@ pub enum EngineError {
     Broken(String),
 }
 
+/// What SlateDB says where a log has sequence numbers that an earlier one has, too (`docs/FORMAT.md`, "Metadata objects").
+const OUT_OF_ORDER: &str = "out-of-order seqs across WAL files";
+
 /// Marks a refusal to begin a new database where one must exist.
 #[derive(Debug, thiserror::Error)]
 #[error("no database is here and none may be created")]
@@ -63,6 +66,9 @@ impl EngineError {
             ErrorKind::Unavailable if is_missing_object(error) => Self::Damaged(error.to_string()),
             ErrorKind::Unavailable => Self::Unavailable(error.to_string()),
             ErrorKind::Data => Self::Damaged(error.to_string()),
+            _ if error.to_string().contains(OUT_OF_ORDER) => {
+                Self::Damaged("logs of two histories have been mixed".to_owned())
+            }
             _ => Self::Broken(error.to_string()),
         }
     }

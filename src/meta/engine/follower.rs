@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::clock::EngineClock;
 use super::error::NothingHere;
 use super::seeds::Seeds;
-use super::{DATABASE, View, settings};
+use super::{Base, DATABASE, View, settings};
 use crate::base::{Clock, Time};
 
 /// A database opened for reading. Writes nothing to the store.
@@ -79,6 +79,13 @@ impl Follower {
         let handle = self.current.read();
         let sequence = handle.status.borrow().durable_seq;
         View { handle: handle.number, pauses: handle.clock.pauses(), sequence }
+    }
+
+    /// What the present state was built on.
+    pub(super) fn base(&self) -> Base {
+        let handle = self.current.read().clone();
+        // Of the state itself: the status is told after a new one is in place.
+        Base { handle: handle.number, manifest: handle.db.manifest().id() }
     }
 
     /// The number of the last write that reads see.

@@ -6,6 +6,7 @@ mod clock;
 mod error;
 mod follower;
 mod gap;
+mod garbage;
 mod listed;
 mod paced;
 mod past;
@@ -107,6 +108,14 @@ pub struct View {
     handle: u64,
     pauses: u64,
     sequence: u64,
+}
+
+/// What a reader's state was built on: the database as it was opened, and the manifest. On the same base one state differs
+/// from another by the logs that came since, and by nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Base {
+    handle: u64,
+    manifest: u64,
 }
 
 /// An ordered map from keys to values with atomic, durable batches. Clones share it.
@@ -396,6 +405,15 @@ impl Engine {
         }
     }
 
+    /// What the present state was built on. Always the same for a writer.
+    #[must_use]
+    pub fn base(&self) -> Base {
+        match &self.0.access {
+            Access::Write(_) => Base::default(),
+            Access::Read(follower) => follower.base(),
+        }
+    }
+
     /// Ends the use of the database. Everything written is durable already; the writer also leaves its
     /// records in a table, so that the next opening has no logs to read. A table that could not be written is
     /// no error: no commit depends on it, and the next opening reads the logs.
@@ -461,6 +479,15 @@ async fn within<T>(
             Ok(result) => result.map_err(|error| EngineError::from_slate(&error)),
             Err(_) => Err(EngineError::from_silence(options.meter.as_ref())),
         },
+    }
+}
+
+/// An error of our own among SlateDB's.
+fn refused(what: &str, why: Option<object_store::Error>) -> slatedb::Error {
+    let error = slatedb::Error::unavailable(what.to_owned());
+    match why {
+        Some(why) => error.with_source(Box::new(why)),
+        None => error,
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use super::clock::EngineClock;
 use super::settings::Thoroughness;
-use super::{DATABASE, settings};
+use super::{DATABASE, refused, settings};
 
 /// While tables are merged it is looked this often whether that is done.
 const CHECK: Duration = Duration::from_secs(1);
@@ -101,7 +101,7 @@ fn is_merging(state: &CompactorStateView) -> bool {
 }
 
 /// The names of all tables that a manifest lists.
-fn tables(manifest: &VersionedManifest) -> BTreeSet<String> {
+pub(super) fn tables(manifest: &VersionedManifest) -> BTreeSet<String> {
     manifest.all_sst_views().map(|view| view.sst.id.value().to_string()).collect()
 }
 
@@ -110,23 +110,18 @@ fn admin(store: &Arc<dyn ObjectStore>) -> Admin {
 }
 
 /// The objects that an opening or a collection reads: the newest manifest and those that it keeps, its tables, the logs
-/// that are in no table, and the state of merging.
+/// that are in no table.
 pub(super) async fn live_objects(store: &Arc<dyn ObjectStore>) -> Result<Vec<String>, slatedb::Error> {
-    let view = admin(store).read_compactor_state_view().await?;
-    let manifest = view.manifest();
+    let missing = || refused("there is no manifest", None);
+    let manifest = admin(store).read_manifest(None).await?.ok_or_else(missing)?;
     let kept = manifest.checkpoints().iter().map(|checkpoint| checkpoint.manifest_id);
     let manifests: BTreeSet<u64> = kept.chain([manifest.id()]).collect();
     let mut live: Vec<String> =
         manifests.into_iter().map(|id| format!("{DATABASE}/manifest/{id:020}.manifest")).collect();
-    live.extend(tables(manifest).into_iter().map(|table| format!("{DATABASE}/compacted/{table}.sst")));
-    live.extend(
-        view.compactions().map(|known| format!("{DATABASE}/compactions/{:020}.compactions", known.id())),
-    );
+    live.extend(tables(&manifest).into_iter().map(|table| format!("{DATABASE}/compacted/{table}.sst")));
     let logs = Path::from(DATABASE).join("wal");
     let mut listed = store.list(Some(&logs));
-    let failed = |error: object_store::Error| {
-        slatedb::Error::unavailable("the logs cannot be listed".to_owned()).with_source(Box::new(error))
-    };
+    let failed = |error: object_store::Error| refused("the logs cannot be listed", Some(error));
     while let Some(log) = listed.try_next().await.map_err(failed)? {
         let number = log.location.filename().and_then(|name| name.strip_suffix(".sst")?.parse::<u64>().ok());
         if number.is_some_and(|number| number > manifest.replay_after_wal_id()) {

@@ -124,7 +124,8 @@ pub(super) fn garbage_collector(lead: Option<Duration>) -> GarbageCollectorOptio
         manifest_options: older_than(MANIFEST_AGE),
         wal_options: older_than(GARBAGE_AGE),
         wal_fence_options: lead.and_then(|lead| older_than(FENCE_AGE.saturating_add(lead))),
-        compacted_options: older_than(GARBAGE_AGE),
+        // See `garbage`.
+        compacted_options: None,
         compactions_options: older_than(MANIFEST_AGE),
         detach_options: None,
         metric_level: None,

@@ -1,15 +1,18 @@
 //! Keeps the database small while it is used: flushes, merges tables, removes garbage. Idle means silent.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use object_store::ObjectStore;
 use slatedb::admin::AdminBuilder;
-use slatedb::config::{FlushOptions, FlushType};
-use slatedb::{CompactorBuilder, Db, GarbageCollectorBuilder};
+use slatedb::compactor::{
+    CompactionScheduler, CompactionSchedulerSupplier, CompactionSpec, CompactorStateView,
+};
+use slatedb::config::{CompactorOptions, FlushOptions, FlushType};
+use slatedb::{CompactorBuilder, Db, GarbageCollectorBuilder, VersionedManifest};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -20,7 +23,7 @@ use super::renew::Renewal;
 use super::seeds::Seeds;
 use super::settings::Thoroughness;
 use super::store_day::StoreDay;
-use super::{DATABASE, settings};
+use super::{DATABASE, garbage, settings};
 
 /// Commits after which the records in memory become a table, so that opening after a crash has at most
 /// this many logs to read.
@@ -66,6 +69,8 @@ struct Shared {
     commits: Arc<AtomicU64>,
     /// One compactor at a time.
     merging: tokio::sync::Mutex<()>,
+    /// Whether nobody else's merge can be added to the database any more.
+    is_merger: AtomicBool,
     wake: Notify,
     closing: watch::Sender<bool>,
 }
@@ -103,6 +108,7 @@ impl Upkeep {
             table_bytes,
             commits,
             merging: tokio::sync::Mutex::new(()),
+            is_merger: AtomicBool::new(false),
             wake: Notify::new(),
             closing,
         });
@@ -269,30 +275,66 @@ impl Shared {
     /// for manifests after the one it knows, which are removed when they are old, and so does not learn of a writer that
     /// came long ago.
     async fn is_writer(&self) -> bool {
+        self.own_manifest().await.is_some()
+    }
+
+    /// The newest manifest, if this is the writer still.
+    async fn own_manifest(&self) -> Option<VersionedManifest> {
         let admin = AdminBuilder::new(DATABASE, self.store.clone()).build();
         match admin.read_manifest(None).await {
-            Ok(newest) => {
-                newest.is_some_and(|newest| newest.writer_epoch() == self.db.manifest().writer_epoch())
-            }
+            Ok(newest) => newest.filter(|newest| newest.writer_epoch() == self.db.manifest().writer_epoch()),
             Err(error) => {
                 tracing::debug!(%error, "whose the records are cannot be read");
-                false
+                None
             }
         }
+    }
+
+    /// Makes sure that a merge of an earlier session, whose machine may sleep, adds nothing any more: what it has written
+    /// is garbage by then. Says whether that is so.
+    async fn refuse_other_merges(&self) -> bool {
+        let _merging = self.merging.lock().await;
+        let Some(before) = self.own_manifest().await else { return false };
+        let compactor = CompactorBuilder::new(DATABASE, self.store.clone())
+            .with_options(settings::compactor(Thoroughness::Usual, self.table_bytes))
+            .with_scheduler_supplier(Arc::new(Idle))
+            .with_system_clock(self.clock.clone())
+            .with_seed(self.seeds.next())
+            .build();
+        let is_refused = async {
+            while self
+                .own_manifest()
+                .await
+                .is_some_and(|now| now.compactor_epoch() == before.compactor_epoch())
+            {
+                sleep(MERGE_CHECK).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = compactor.run() => {}
+            () = is_refused => {}
+            () = sleep(LAST_MERGE) => {}
+        }
+        if let Err(error) = compactor.stop().await {
+            tracing::debug!(%error, "the compactor did not stop cleanly");
+        }
+        let now = self.own_manifest().await;
+        let is_merger = now.is_some_and(|now| now.compactor_epoch() > before.compactor_epoch());
+        self.is_merger.store(is_merger, Ordering::Relaxed);
+        is_merger
     }
 
     /// Runs a compactor over `store` until there is nothing left to merge, or until `stop`.
     async fn merge(&self, how: Thoroughness, store: &Arc<dyn ObjectStore>, stop: impl Future<Output = ()>) {
         let _merging = self.merging.lock().await;
         tokio::pin!(stop);
-        let is_writer = tokio::select! {
+        let before = tokio::select! {
             biased;
-            is_writer = self.is_writer() => is_writer,
-            () = &mut stop => false,
+            own = self.own_manifest() => own,
+            () = &mut stop => None,
         };
-        if !is_writer {
-            return;
-        }
+        let Some(before) = before else { return };
         let compactor = CompactorBuilder::new(DATABASE, store.clone())
             .with_options(settings::compactor(how, self.table_bytes))
             .with_system_clock(self.clock.clone())
@@ -312,6 +354,9 @@ impl Shared {
         }
         if let Err(error) = compactor.stop().await {
             tracing::debug!(%error, "the compactor did not stop cleanly");
+        }
+        if self.db.manifest().compactor_epoch() > before.compactor_epoch() {
+            self.is_merger.store(true, Ordering::Relaxed);
         }
     }
 
@@ -393,6 +438,38 @@ impl Shared {
             .build()
             .run_gc_once()
             .await;
+        if let Err(error) = self.remove_tables(store).await {
+            tracing::debug!(%error, "tables that are part of nothing stay for now");
+        }
+    }
+
+    async fn remove_tables(&self, store: &Arc<dyn ObjectStore>) -> Result<(), slatedb::Error> {
+        let mut garbage = garbage::tables_of_nothing(store, self.plain_clock.now_ms()).await?;
+        if garbage.is_empty() {
+            return Ok(());
+        }
+        if !self.is_merger.load(Ordering::Relaxed) {
+            if !self.refuse_other_merges().await {
+                return Ok(());
+            }
+            garbage = garbage::tables_of_nothing(store, self.plain_clock.now_ms()).await?;
+        }
+        garbage::remove(store, garbage).await
+    }
+}
+
+/// Proposes no merge.
+struct Idle;
+
+impl CompactionSchedulerSupplier for Idle {
+    fn compaction_scheduler(&self, _: &CompactorOptions) -> Box<dyn CompactionScheduler + Send + Sync> {
+        Box::new(Self)
+    }
+}
+
+impl CompactionScheduler for Idle {
+    fn propose(&self, _: &CompactorStateView) -> Vec<CompactionSpec> {
+        Vec::new()
     }
 }
 

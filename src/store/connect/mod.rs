@@ -1,6 +1,7 @@
 //! Opens the clients of the providers: what all of them share, and who vouches for whom.
 
 mod azure;
+mod bounded;
 mod google;
 mod s3;
 mod straight;

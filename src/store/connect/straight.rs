@@ -13,6 +13,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, ClientBuilder, NoProxy, Proxy};
 
+use super::bounded::Bounded;
+
 const USER_AGENT: &str = concat!("coffer/", env!("CARGO_PKG_VERSION"));
 
 type SetTime = fn(ClientBuilder, Duration) -> ClientBuilder;
@@ -26,7 +28,7 @@ const TIMES: [(Key, SetTime); 6] = [
     (Key::Http2KeepAliveTimeout, ClientBuilder::http2_keep_alive_timeout),
 ];
 
-/// Makes such clients. They trust these certificates beside the system's.
+/// Makes such clients, whose answers end. They trust these certificates beside the system's.
 #[derive(Clone, Debug, Default)]
 pub(in crate::store) struct Straight {
     pub(super) certificates: Vec<Certificate>,
@@ -34,7 +36,7 @@ pub(in crate::store) struct Straight {
 
 impl HttpConnector for Straight {
     fn connect(&self, options: &ClientOptions) -> RawResult<HttpClient> {
-        Ok(HttpClient::new(self.client(options)?))
+        Ok(HttpClient::new(Bounded(self.client(options)?)))
     }
 }
 

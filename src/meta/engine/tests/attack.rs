@@ -107,3 +107,75 @@ async fn the_store_sees_neither_keys_nor_values_nor_the_engine() {
         }
     }
 }
+
+/// SlateDB names what it merges by numbers that come again. So notes of a merge that has been over for long fit a merge of
+/// today, and would put its old tables among the new ones.
+#[tokio::test(start_paused = true)]
+async fn b6_notes_of_merges_are_neither_kept_in_the_bucket_nor_taken_from_it() {
+    let bench = Bench::new();
+    let sealed = Bench::sealed(&bench.bucket());
+    let notes = Path::from(DATABASE).join("compactions");
+    let planted = notes.clone().join("00000000000000000007.compactions");
+    sealed.put(&planted, Bytes::from_static(b"not to be read").into()).await.expect("put");
+    let engine = bench.writer().await;
+    for n in 0..2000_u32 {
+        engine.write_durable(put((n % 400).to_be_bytes(), n.to_be_bytes())).await.expect("committed");
+    }
+    engine.tidy().await.expect("tidied");
+    assert_eq!(engine.tables().1, 1, "what was new is merged, whatever is planted");
+    let kept: Vec<_> = futures::TryStreamExt::try_collect(sealed.list(Some(&notes))).await.expect("lists");
+    let kept: Vec<_> = kept.into_iter().map(|object| object.location).collect();
+    assert_eq!(kept, [planted]);
+}
+
+/// A session is killed in the middle of merging. The next, which has nothing to merge, removes what that has left; but not
+/// before the first, should it only have slept, can add nothing of it to the database.
+#[tokio::test(start_paused = true)]
+async fn what_a_killed_merge_has_left_is_removed_when_it_can_be_added_no_more() {
+    let bench = Bench::new();
+    let engine = bench.writer().await;
+    for n in 0..600_u32 {
+        engine.write_durable(put(n.to_be_bytes(), [7; 100])).await.expect("committed");
+    }
+    engine.close().await.expect("closes");
+    let sealed = Bench::sealed(&bench.bucket());
+    let tables = Path::from(DATABASE).join("compacted");
+    let left = tables.clone().join("00000000010000000000000000.sst");
+    sealed.put(&left, Bytes::from_static(b"a table that nothing refers to").into()).await.expect("put");
+    let admin = slatedb::admin::AdminBuilder::new(DATABASE, Bench::sealed(&bench.bucket())).build();
+    let epoch = async || admin.read_manifest(None).await.expect("read").expect("there").compactor_epoch();
+    let before = epoch().await;
+
+    let engine = bench.writer().await;
+    engine.write_durable(put("key", "value")).await.expect("committed");
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(epoch().await > before, "another's merge is refused");
+    let kept: Vec<_> = futures::TryStreamExt::try_collect(sealed.list(Some(&tables))).await.expect("lists");
+    assert!(kept.iter().all(|object| object.location != left), "{kept:?}");
+    let live = engine.live_objects().await.expect("told");
+    let live = live.iter().filter(|object| object.contains("/compacted/")).count();
+    assert!(kept.len() <= live + 1, "{kept:?}: beside the newest that was merged, nothing stays");
+    assert_eq!(all(&engine).await.expect("scans").len(), 601);
+}
+
+/// A commit whose answer was lost and the fence of the next writer have one name, in two histories that differ in that
+/// alone. The successor's records lie above those of the lost commit, so that its chain of commits would be whole.
+#[tokio::test(start_paused = true)]
+async fn d2_a_log_of_another_history_among_those_of_this_one_is_damage() {
+    let bench = Bench::new();
+    let engine = bench.writer().await;
+    engine.write_durable(put("a", "of both")).await.expect("committed");
+    let before = copied(&bench).await;
+    engine.write_durable(put("b", "of the lost commit")).await.expect("committed");
+    let lost: Vec<_> = copied(&bench).await.into_iter().filter(|object| !before.contains(object)).collect();
+    assert_eq!(lost.len(), 1);
+
+    let other = restored(&before).await;
+    let successor = other.writer().await;
+    successor.write_durable(put("c", "of the successor")).await.expect("committed");
+    drop(successor);
+    assert!(other.raw.get(&lost[0].0).await.is_ok(), "the fence has the name of the lost commit");
+    other.raw.put(&lost[0].0, lost[0].1.clone().into()).await.expect("put");
+    let read = read_all(&other).await;
+    assert!(matches!(read, Err(EngineError::Damaged(_))), "{read:?}");
+}
