@@ -150,26 +150,35 @@ fn cached_records_weigh_what_they_take() {
 }
 
 fn changed_contents_weigh_what_they_take() {
-    for (what, files, blocks, bytes) in [
-        ("tiny files", 10_000, 1, 10),
-        ("small files", 5000, 1, 3000),
-        ("whole blocks", 10, 100, 65_536),
-        ("pieces of blocks", 10, 2000, 100),
+    for (what, files, blocks, bytes, is_over_older) in [
+        ("tiny files", 10_000, 1, 10, false),
+        ("small files", 5000, 1, 3000, false),
+        ("whole blocks", 10, 100, 65_536, true),
+        ("pieces of blocks", 10, 2000, 100, false),
+        ("pieces of older blocks", 10, 200, 100, true),
     ] {
         let before = live();
         let mut dirty = Dirty::default();
         for file in 0..files {
             for block in 0..blocks {
-                dirty.write(Ino(file), block * 65_536, &vec![7; bytes], 1 << 40);
+                let size = if is_over_older { 1 << 40 } else { block * 65_536 };
+                dirty.write(Ino(file), block * 65_536, &vec![7; bytes], size);
             }
         }
-        let measured = live() - before;
         let counted = dirty.held_bytes();
+        dirty.seal();
+        if is_over_older && bytes < 65_536 {
+            let older = vec![1; 65_536];
+            for (file, block) in (0..files).flat_map(|file| (0..blocks).map(move |block| (file, block))) {
+                dirty.complete_sealed(Ino(file), block, &older);
+            }
+            drop(older);
+        }
+        let measured = live() - before;
         println!("{what}: counted {counted}, measured {measured}");
         assert!(counted * 100 >= measured * 85, "{what}: {counted} are counted and {measured} taken");
         // A part is for the commit, which is still to come.
         assert!(counted <= measured * 2, "{what}: {counted} are counted and only {measured} taken");
-        dirty.seal();
         dirty.settle(&[], &[]);
         assert_eq!(dirty.held_bytes(), 0);
     }

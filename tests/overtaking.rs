@@ -93,6 +93,48 @@ async fn a_stream_is_committed_as_far_as_it_has_come() {
     after_a_crash.close().await.unwrap();
 }
 
+/// What is overwritten may name what was appended before: an index, a header.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_overwritten_and_grows_is_the_old_one_until_all_of_it_comes() {
+    let dammed = Dammed::new().await;
+    let opened = dammed.mount().await;
+    let ino = make(&opened.vfs, b"file", &[1; 2 * MIB]).await;
+    opened.vfs.sync_all().await.unwrap();
+    opened.vfs.write(ino, 0, &[2; MIB], true).await.unwrap();
+    for part in 2..20 {
+        opened.vfs.write(ino, part * MIB as u64, &[3; MIB], true).await.unwrap();
+    }
+    while opened.vfs.dirty_bytes() > 12 * MIB as u64 {
+        tokio::task::yield_now().await;
+    }
+    dammed.shut();
+    opened.vfs.write(ino, 20 * MIB as u64, &[3; 9 * MIB], true).await.unwrap();
+    let small = make(&opened.vfs, b"small", b"small").await;
+    opened.vfs.fsync(small, false).await.unwrap();
+
+    let after_a_crash = dammed.mount().await;
+    assert!(contents(&after_a_crash.vfs, b"file").await == [1; 2 * MIB]);
+    after_a_crash.close().await.unwrap();
+}
+
+/// A block of which a hundred bytes were written is sent as a whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_left_behind_by_what_is_to_be_sent_of_them_not_by_what_was_written() {
+    let dammed = Dammed::new().await;
+    let opened = dammed.mount().await;
+    let ino = make(&opened.vfs, b"file", &[1; 4 * MIB]).await;
+    opened.vfs.sync_all().await.unwrap();
+    dammed.shut();
+    for block in 0..64 {
+        opened.vfs.write(ino, block * BLOCK as u64, &[2; 100], true).await.unwrap();
+    }
+    let small = make(&opened.vfs, b"small", b"small").await;
+    opened.vfs.fsync(small, false).await.unwrap();
+    assert!(!opened.vfs.status().is_safe, "6,400 bytes have gone along as four megabytes");
+    dammed.open_gates();
+    opened.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_is_cut_and_written_anew_is_the_old_one_until_the_new_one_comes() {
     let dammed = Dammed::new().await;

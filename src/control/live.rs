@@ -1,11 +1,13 @@
 //! A mounted volume as the control socket sees it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use serde_json::{Map, Value, json};
-use tokio::sync::OnceCell;
+use tokio::task::JoinError;
 
 use super::protocol::{Failure, FailureKind};
 use super::server::limits_status;
@@ -22,7 +24,7 @@ pub struct Live {
     limits: Limits,
     started: Instant,
     more: Box<dyn Fn() -> Map<String, Value> + Send + Sync>,
-    finished: OnceCell<Result<(), Failure>>,
+    finished: OnceLock<Shared<BoxFuture<'static, Result<(), Failure>>>>,
 }
 
 impl Live {
@@ -34,7 +36,7 @@ impl Live {
         limits: Limits,
         more: impl Fn() -> Map<String, Value> + Send + Sync + 'static,
     ) -> Self {
-        let finished = OnceCell::new();
+        let finished = OnceLock::new();
         Self { vfs, mounted, entry, limits, started: Instant::now(), more: Box::new(more), finished }
     }
 }
@@ -113,15 +115,27 @@ impl Subject for Live {
         })
     }
 
+    /// Whoever asks first may go away: what was begun goes on, and who asks after that is told how it ended.
     async fn finish(&self) -> Result<(), Failure> {
-        let finish = async || {
-            let mut failure = self.vfs.shutdown().await.map_err(not_saved);
-            if let (Err(failure), Some(rescue)) = (&mut failure, self.vfs.status().rescue) {
-                failure.message = format!("another mount has taken this volume over; {}", rescue.clause());
-            }
-            failure
+        let begin = || {
+            let vfs = Arc::clone(&self.vfs);
+            let finishing = tokio::spawn(async move {
+                let mut failure = vfs.shutdown().await.map_err(not_saved);
+                if let (Err(failure), Some(rescue)) = (&mut failure, vfs.status().rescue) {
+                    failure.message =
+                        format!("another mount has taken this volume over; {}", rescue.clause());
+                }
+                failure
+            });
+            let ended = |ended: Result<_, JoinError>| {
+                let broken = |error: JoinError| {
+                    Err(Failure { kind: FailureKind::NotSaved, message: error.to_string() })
+                };
+                ended.unwrap_or_else(broken)
+            };
+            finishing.map(ended).boxed().shared()
         };
-        self.finished.get_or_init(finish).await.clone()
+        self.finished.get_or_init(begin).clone().await
     }
 }
 

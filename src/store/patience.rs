@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use object_store::{Error as RawError, Result as RawResult};
@@ -16,6 +17,8 @@ use crate::base::{Entropy, OsEntropy, SeededEntropy};
 pub(super) const ATTEMPT_TIME: Duration = Duration::from_secs(30);
 /// The slowest link that still carries an attempt to its end.
 const LINK_BYTES_PER_SEC: u64 = 32 * 1024;
+/// Large writes that may share a link.
+const SHARERS_MAX: u32 = 16;
 /// First pause between attempts.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest pause while the bucket cannot be reached.
@@ -168,8 +171,42 @@ pub(super) fn fault(what: &'static str) -> RawError {
     RawError::Generic { store: "bucket", source: what.into() }
 }
 
+/// Nothing came within so many seconds.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {0} s")]
+struct Stalled(u64);
+
 pub(super) fn stalled(limit: Duration) -> RawError {
-    RawError::Generic { store: "bucket", source: format!("no answer within {} s", limit.as_secs()).into() }
+    RawError::Generic { store: "bucket", source: Stalled(limit.as_secs()).into() }
+}
+
+/// Whether an attempt was given up because nothing came.
+pub(super) fn is_stall(error: &RawError) -> bool {
+    matches!(error, RawError::Generic { source, .. } if source.is::<Stalled>())
+}
+
+/// How long the attempts to write one object may take. What is slow may only be one of many on a slow line: after each
+/// attempt that was given up the next has twice the time, up to what all of them at once would need.
+#[derive(Debug)]
+pub(super) struct AttemptTimes(AtomicU32);
+
+impl AttemptTimes {
+    pub(super) const fn new() -> Self {
+        Self(AtomicU32::new(1))
+    }
+
+    /// For the next attempt to write so many bytes.
+    pub(super) fn of(&self, bytes: u64) -> Duration {
+        attempt_time(bytes.saturating_mul(self.0.load(Ordering::Relaxed).into()))
+    }
+
+    /// Notes how an attempt ended.
+    pub(super) fn note<T>(&self, result: &RawResult<T>) {
+        if result.as_ref().is_err_and(is_stall) {
+            let factor = self.0.load(Ordering::Relaxed);
+            self.0.store((factor * 2).min(SHARERS_MAX), Ordering::Relaxed);
+        }
+    }
 }
 
 /// Pauses that double from [`BACKOFF_MIN`]. Each is then shortened by up to half, so that clients do not

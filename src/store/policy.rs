@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::meter::Meter;
-use super::patience::{ATTEMPT_TIME, Core, Patience, attempt_time, fault, stalled};
+use super::patience::{ATTEMPT_TIME, AttemptTimes, Core, Patience, attempt_time, fault, stalled};
 
 /// Bodies up to this many bytes are taken whole within one attempt, so that a broken one is fetched again.
 const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -84,9 +84,16 @@ impl PatientStore {
         Ok(rest.is_empty())
     }
 
-    async fn put_once(&self, path: &Path, payload: &PutPayload, opts: &PutOptions) -> RawResult<PutResult> {
-        let limit = attempt_time(payload.content_length() as u64);
+    async fn put_once(
+        &self,
+        path: &Path,
+        payload: &PutPayload,
+        opts: &PutOptions,
+        times: &AttemptTimes,
+    ) -> RawResult<PutResult> {
+        let limit = times.of(payload.content_length() as u64);
         let result = self.core.attempt(limit, self.inner.put_opts(path, payload.clone(), opts.clone())).await;
+        times.note(&result);
         let Err(exists @ RawError::AlreadyExists { .. }) = result else {
             return result;
         };
@@ -112,7 +119,8 @@ impl fmt::Display for PatientStore {
 #[async_trait]
 impl ObjectStore for PatientStore {
     async fn put_opts(&self, path: &Path, payload: PutPayload, opts: PutOptions) -> RawResult<PutResult> {
-        self.core.write(|| self.put_once(path, &payload, &opts)).await
+        let times = AttemptTimes::new();
+        self.core.write(|| self.put_once(path, &payload, &opts, &times)).await
     }
 
     /// Not offered: a part of a multipart upload cannot be repeated, one PUT can.

@@ -10,9 +10,10 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload}
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use super::fault::FaultStore;
 use super::fault::scripted::{Fault, FaultyStore};
 use super::*;
-use crate::base::SeededEntropy;
+use crate::base::{ManualClock, SeededEntropy};
 
 fn create() -> PutOptions {
     PutOptions { mode: PutMode::Create, ..PutOptions::default() }
@@ -281,4 +282,18 @@ async fn a_large_read_whose_request_was_lost_is_asked_for_again() {
     store.fail_reads([Fault::Hang; 2]);
     let read = bucket.objects.get_range(&Path::from("a"), 0..8 << 20).await;
     assert_eq!(read.expect("the third request is answered"), "x");
+}
+
+/// Eight at a time share a line that would carry one of them in time.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_slow_and_not_lost_is_given_the_time_that_it_takes() {
+    let clock = Arc::new(ManualClock::new(0));
+    let plan = "bandwidth=15000".parse().expect("a plan");
+    let store = FaultStore::new(Arc::new(InMemory::new()), plan, clock);
+    let bucket = Bucket::with_options(Arc::new(store), "test", &StoreOptions::default());
+    let path = Path::from("a");
+    // Ten minutes of the line; an attempt has five.
+    let write = bucket.objects.put_opts(&path, PutPayload::from(vec![7; 8 << 20]), create());
+    let written = tokio::time::timeout(Duration::from_secs(24 * 3600), write).await;
+    written.expect("it is written within a day").expect("written");
 }

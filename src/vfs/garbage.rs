@@ -89,6 +89,11 @@ impl Waiting {
         due
     }
 
+    /// What was to be tried again at this time need not be.
+    fn remove(&mut self, id: SegmentId, due: Duration) {
+        self.by_time.remove(&(due, id));
+    }
+
     /// When the first of them is due.
     pub(super) fn next_due(&self) -> Option<Duration> {
         self.by_time.first_key_value().map(|((due, _), _)| *due)
@@ -144,11 +149,18 @@ impl Vfs {
 
     async fn collect_at_most(&self, limit: usize) {
         let now = self.clock.elapsed();
-        let due = self.state.lock().waiting.take_due(now, limit);
+        // Whoever asked may go away at any time: what is not deleted by then is tried again.
+        let again = now + RETRY;
+        let due = {
+            let mut state = self.state.lock();
+            let due = state.waiting.take_due(now, limit);
+            due.iter().for_each(|(id, wait)| state.waiting.add(*id, *wait, again));
+            due
+        };
         let deletes = stream::iter(due).for_each_concurrent(DELETES_MAX, |(id, wait)| async move {
-            if let Err(error) = self.collect(id, wait).await {
-                tracing::warn!(segment = %id, %error, "a dead segment stays for now");
-                self.state.lock().waiting.add(id, wait, now + RETRY);
+            match self.collect(id, wait).await {
+                Ok(()) => self.state.lock().waiting.remove(id, again),
+                Err(error) => tracing::warn!(segment = %id, %error, "a dead segment stays for now"),
             }
         });
         deletes.await;

@@ -283,16 +283,20 @@ fn grant_moves(layout: &mut Layout, ino: Ino, page: u64, edited: &mut PageEdit, 
     for block in edit.moves.iter().filter(|block| block.index / PAGE_BLOCKS == page) {
         let within = (block.index % PAGE_BLOCKS) as u32;
         if edited.runs.lookup(within) == Some(block.from) && block.from.piece == block.to.piece {
-            granted.push((within, block.to));
-            layout.moved.note(block.from, block.to);
-            if block.is_shared {
-                let key = Key::Reference(block.to.segment, ino, page);
-                layout.records.insert(key, Some(Record::Reference));
-            }
+            granted.push((within, block));
         }
     }
+    // A round that was taken up again may have copied a block twice.
     granted.sort_by_key(|(within, _)| *within);
     granted.dedup_by_key(|(within, _)| *within);
+    for (_, block) in &granted {
+        layout.moved.note(block.from, block.to);
+        if block.is_shared {
+            let key = Key::Reference(block.to.segment, ino, page);
+            layout.records.insert(key, Some(Record::Reference));
+        }
+    }
+    let granted: Vec<_> = granted.into_iter().map(|(within, block)| (within, block.to)).collect();
     edited.runs.replace(&granted, &mut layout.live);
     !granted.is_empty()
 }

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{BlockIndex, Ino};
+use crate::base::{BLOCK_LEN, BlockIndex, Ino};
 use crate::data::Unsent;
 use crate::meta::{Inode, Key, Record};
 
@@ -211,8 +211,13 @@ impl State {
             _ => return None,
         };
         let sent = BlockIndex(unsent.first).start().min(size);
-        let grows =
-            unsent.is_plain && committed <= sent && self.dirty.is_sealed_below(unsent.ino, unsent.first);
+        // What was overwritten may have been so after what comes later in the file: an index, a header.
+        let whole = committed / BLOCK_LEN;
+        let only_grows = whole == 0 || !self.dirty.is_sealed_below(unsent.ino, whole);
+        let grows = unsent.is_plain
+            && only_grows
+            && committed <= sent
+            && self.dirty.is_sealed_below(unsent.ino, unsent.first);
         (grows && sent > 0).then_some(sent)
     }
 }

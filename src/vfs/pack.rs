@@ -15,6 +15,7 @@ use crate::data::{
     Batch, DataError, FinishedSegment, ReadHint, SEGMENT_BLOCKS_MAX, SEGMENT_ROOM_BYTES, SegmentBuilder,
     room_of,
 };
+use crate::meta::MetaError;
 use crate::meta::engine::EngineError;
 
 use super::locate::{self, Located};
@@ -122,7 +123,7 @@ impl Vfs {
         tracing::error!(segment = %batch.segment, why, "a segment could not be made");
         let mut state = self.state.lock();
         for block in &batch.blocks {
-            state.lost.insert(block.ino, why.to_owned());
+            state.lose(block.ino, why.to_owned());
         }
         state.dirty.abandon(batch);
         drop(state);
@@ -265,18 +266,22 @@ impl Vfs {
                 Err(error) if !error.is_damage() => return Err(error),
                 Err(error) => {
                     // Whoever has taken over may have removed it, which is no damage.
-                    if self.engine.refresh().boxed().await == Err(EngineError::Fenced) {
-                        self.fence();
-                        return Err(VfsError::Fenced);
+                    match self.engine.refresh().boxed().await {
+                        Ok(()) => {}
+                        Err(EngineError::Fenced | EngineError::NewKey) => {
+                            self.fence();
+                            return Err(VfsError::Fenced);
+                        }
+                        Err(error) => return Err(MetaError::from(error).into()),
                     }
                     self.note_damage(Some(ino), &error);
                     // What lies under the block is lost already. Inventing it is worse than losing
                     // the write, of which the writer is told.
                     tracing::error!(%ino, index, %error, "a block cannot be completed; its new bytes are dropped");
                     let mut state = self.state.lock();
-                    // It may have been put off meanwhile.
+                    // It may have been put off meanwhile, and of a file that was removed nobody asks.
                     if state.dirty.drop_sealed(ino, index) {
-                        state.lost.insert(ino, error.to_string());
+                        state.lose(ino, error.to_string());
                     }
                 }
             }

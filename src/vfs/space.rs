@@ -10,7 +10,7 @@ use super::txn::{Halt, Txn};
 use super::{SeekFor, Vfs, VfsError};
 
 /// Blocks looked at under the lock at a time.
-const STEPS_MAX: u64 = 4096;
+const STEPS_MAX: u64 = 128;
 /// Modes of `fallocate(2)` that are understood.
 const KEEP_SIZE: i32 = libc::FALLOC_FL_KEEP_SIZE;
 const PUNCH_HOLE: i32 = libc::FALLOC_FL_PUNCH_HOLE;

@@ -258,6 +258,13 @@ impl State {
         self.files_delta -= 1;
     }
 
+    /// Notes that writes to a file were lost, unless it has been removed since.
+    pub(super) fn lose(&mut self, ino: Ino, why: String) {
+        if !matches!(self.overlay.look(&Key::Inode(ino)), Some(None)) {
+            self.lost.insert(ino, why);
+        }
+    }
+
     /// An error if writes were lost of which nobody has been told by an `fsync` yet.
     pub(super) fn nothing_lost(&self) -> Result<(), VfsError> {
         let Some(why) = self.lost.values().next().cloned() else { return Ok(()) };

@@ -42,16 +42,35 @@ pub(crate) struct MemBlock {
     /// [`Under::Zeros`].
     covered: RangeSet,
     under: Under,
+    /// How long what lies under it may be.
+    beneath: u32,
 }
 
 impl MemBlock {
     pub(crate) fn new(under: Under) -> Self {
-        Self { bytes: Vec::new(), covered: RangeSet::default(), under }
+        let beneath = match &under {
+            Under::Place(place) => place.piece.plain,
+            Under::Zeros | Under::Older => 0,
+        };
+        Self { bytes: Vec::new(), covered: RangeSet::default(), under, beneath }
+    }
+
+    /// Over older contents, which end at `end` in this block at the latest.
+    pub(crate) fn over(end: usize) -> Self {
+        Self { beneath: end as u32, ..Self::new(Under::Older) }
+    }
+
+    /// Bytes that it grows by when it is completed.
+    pub(crate) fn to_come(&self) -> usize {
+        match self.under {
+            Under::Zeros => 0,
+            Under::Older | Under::Place(_) => (self.beneath as usize).saturating_sub(self.bytes.len()),
+        }
     }
 
     /// A block whose contents are `bytes` and zeros after them.
     pub(crate) fn whole(bytes: Vec<u8>) -> Self {
-        Self { bytes, covered: RangeSet::default(), under: Under::Zeros }
+        Self { bytes, covered: RangeSet::default(), under: Under::Zeros, beneath: 0 }
     }
 
     /// Makes room for a block's first `end` bytes: for the rest as well, where it is all of them or grows beyond half.
@@ -144,6 +163,7 @@ impl MemBlock {
     /// What is not covered is what lies at `place`.
     pub(crate) fn rest_on(&mut self, place: BlockPlace) {
         self.under = Under::Place(place);
+        self.beneath = place.piece.plain;
     }
 
     /// Lays the covered bytes over `target`, which holds the block's bytes from `from` on and grows

@@ -132,12 +132,12 @@ impl Dirty {
         self.sums.plain
     }
 
-    /// Bytes that all of it takes in memory, with the tables that say whose contents they are and what a commit adds to
+    /// Bytes that all of it takes in memory once partly written blocks are completed, with the tables that say whose contents they are and what a commit adds to
     /// those.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         let files = self.open.files.len() + self.sealed.as_ref().map_or(0, |layer| layer.files.len());
-        self.sums.mem + files * FILE_BYTES + self.sums.count * CHANGED_BLOCK_BYTES
+        self.sums.mem + self.sums.to_come + files * FILE_BYTES + self.sums.count * CHANGED_BLOCK_BYTES
     }
 
     /// Whether there is nothing to commit.
@@ -189,10 +189,11 @@ impl Dirty {
         if let Some(old) = file.blocks.get(&index) {
             self.sums -= Sums::of(old);
         }
-        let slot = file
-            .blocks
-            .entry(index)
-            .or_insert_with(|| Block::Mem(MemBlock::new(if older { Under::Older } else { Under::Zeros })));
+        let fresh = || match older {
+            true => MemBlock::over(end_in_block(size, index)),
+            false => MemBlock::new(Under::Zeros),
+        };
+        let slot = file.blocks.entry(index).or_insert_with(|| Block::Mem(fresh()));
         let mut block = match std::mem::replace(slot, Block::Mem(MemBlock::new(Under::Zeros))) {
             Block::Mem(block) => block,
             Block::Sent { bytes, .. } => MemBlock::whole(bytes.to_vec()),

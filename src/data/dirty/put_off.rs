@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::sums::mem_len;
+use super::sums::{mem_len, to_come};
 use super::{Block, Dirty, MemBlock, Under};
 use crate::base::Ino;
 
@@ -11,7 +11,7 @@ use crate::base::Ino;
 pub struct Unsent {
     /// The file.
     pub ino: Ino,
-    /// Bytes of it that are not in the bucket.
+    /// Bytes that are to be sent of it.
     pub bytes: usize,
     /// The first block that is not in the bucket; every changed block before it is.
     pub first: u64,
@@ -31,7 +31,7 @@ impl Dirty {
             let mut waiting =
                 file.blocks.iter().filter(|(_, block)| !matches!(block, Block::Stored(_))).peekable();
             let first = *waiting.peek()?.0;
-            let bytes = waiting.map(|(_, block)| mem_len(block)).sum();
+            let bytes = waiting.map(|(_, block)| mem_len(block) + to_come(block)).sum();
             let is_anew = file.emptied;
             let is_plain = !file.freed && file.shared.is_empty() && (is_anew || file.void.is_empty());
             Some(Unsent { ino: *ino, bytes, first, is_plain, is_anew })

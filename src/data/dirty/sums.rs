@@ -12,6 +12,8 @@ pub(crate) struct Sums {
     pub(crate) count: usize,
     /// Bytes of contents that they hold in memory.
     pub(crate) mem: usize,
+    /// Bytes more that they will hold once they are completed by what lies under them.
+    pub(crate) to_come: usize,
     /// Bytes of contents that they are about to add to what the volume stores.
     pub(crate) plain: u64,
 }
@@ -28,7 +30,7 @@ impl Sums {
             },
             Block::Sent { .. } => 0,
         };
-        Self { count: 1, mem, plain: (mem as u64).max(beneath.into()) }
+        Self { count: 1, mem, to_come: to_come(block), plain: (mem as u64).max(beneath.into()) }
     }
 }
 
@@ -41,11 +43,24 @@ pub(crate) fn mem_len(block: &Block) -> usize {
     }
 }
 
+/// Bytes more that a block will hold once it is completed.
+pub(crate) fn to_come(block: &Block) -> usize {
+    match block {
+        Block::Mem(mem) => mem.to_come(),
+        Block::Sent { .. } | Block::Stored(_) => 0,
+    }
+}
+
 impl Add for Sums {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self { count: self.count + other.count, mem: self.mem + other.mem, plain: self.plain + other.plain }
+        Self {
+            count: self.count + other.count,
+            mem: self.mem + other.mem,
+            to_come: self.to_come + other.to_come,
+            plain: self.plain + other.plain,
+        }
     }
 }
 
@@ -59,6 +74,7 @@ impl SubAssign for Sums {
     fn sub_assign(&mut self, other: Self) {
         self.count -= other.count;
         self.mem -= other.mem;
+        self.to_come -= other.to_come;
         self.plain -= other.plain;
     }
 }

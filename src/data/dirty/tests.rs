@@ -261,7 +261,9 @@ impl Harness {
             }
             Step::PutOff(from) => {
                 let waits = self.dirty.sealed_waits_for();
-                assert!(waits.iter().all(|unsent| unsent.ino == INO && unsent.bytes <= self.dirty.bytes()));
+                assert!(
+                    waits.iter().all(|unsent| unsent.ino == INO && unsent.bytes <= self.dirty.held_bytes())
+                );
                 let is_plain = waits.first().is_some_and(|unsent| unsent.is_plain);
                 self.dirty.put_off(INO, if is_plain { from } else { 0 });
             }
@@ -314,4 +316,22 @@ proptest! {
         let last = harness.bucket.committed.last_key_value().map_or(0, |(index, _)| *index as usize + 1);
         prop_assert!(last <= harness.model.len().div_ceil(BLOCK_BYTES), "blocks lie beyond the end");
     }
+}
+
+#[test]
+fn a_block_is_counted_with_what_it_grows_by_when_it_is_completed() {
+    let mut dirty = Dirty::default();
+    let size = 10 * BLOCK_BYTES as u64 + 100;
+    for index in 0..11 {
+        dirty.write(INO, index * BLOCK_LEN, &[7; 100], size);
+    }
+    let held = dirty.held_bytes();
+    assert!((10 * BLOCK_BYTES + 100..11 * BLOCK_BYTES).contains(&held), "{held}");
+    assert_eq!(dirty.bytes(), 1100);
+    dirty.seal();
+    for index in 0..11_u64 {
+        let older = size.saturating_sub(index * BLOCK_LEN).min(BLOCK_LEN) as usize;
+        dirty.complete_sealed(INO, index, &vec![1; older]);
+    }
+    assert_eq!(dirty.held_bytes(), held);
 }
