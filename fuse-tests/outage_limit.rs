@@ -185,3 +185,41 @@ fn writers_wait_at_the_limit_while_the_server_is_away_and_can_be_ended() {
     let volume = Volume::on(&server.borrow());
     fill_up(&volume, || server.borrow_mut().kill(), || server.borrow_mut().start_again());
 }
+
+/// Names are kept in memory until the bucket is back, and there is a limit to that, too.
+#[test]
+fn who_makes_names_waits_in_an_outage_and_can_be_killed() {
+    let volume = Volume::local();
+    let (bucket, hidden) = (volume.bucket(), volume.bucket().with_extension("away"));
+    let mount = volume.mount_spec().args(&["--memory", "64MiB"]).mount();
+    // Who makes a name holds its directory in the kernel.
+    let (there, other) = (mount.path("there"), mount.path("other"));
+    [&there, &other].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    mount.sync();
+    fs::rename(&bucket, &hidden).unwrap();
+    let script = "i=0; while :; do : > \"$0/f$i\"; i=$((i+1)); done";
+    let mut maker = volume.program("sh", ["-c", script, there.to_str().unwrap()]).spawn().unwrap();
+    let (mut made, mut looks) = (Value::Null, 0);
+    wait_until("the names fill the memory", PATIENCE, || {
+        let now = mount.status()["mounts"][0]["volume"]["files"].clone();
+        looks = if made == now { looks + 1 } else { 0 };
+        made = now;
+        made.as_u64().unwrap() > 1000 && looks > 5
+    });
+    let waits_in = |child: &Child, calls: &[i64]| {
+        let call = fs::read_to_string(format!("/proc/{}/syscall", child.id())).unwrap_or_default();
+        let number = call.split(' ').next().and_then(|number| number.parse().ok());
+        number.is_some_and(|number: i64| calls.contains(&number))
+    };
+    let mut mkdir = volume.program("mkdir", [other.join("new").to_str().unwrap()]).spawn().unwrap();
+    wait_until("mkdir waits", PATIENCE, || waits_in(&mkdir, &[libc::SYS_mkdir, libc::SYS_mkdirat]));
+    for child in [&mut mkdir, &mut maker] {
+        kill_process(Pid::from_child(child), Signal::KILL).unwrap();
+        let (status, late) = wait_within(child, PATIENCE);
+        assert!(!late && status.signal() == Some(Signal::KILL.as_raw()), "{status}");
+    }
+    fs::rename(&hidden, &bucket).unwrap();
+    mount.sync();
+    assert!(!other.join("new").exists(), "what was killed before it began is done");
+    mount.unmount();
+}

@@ -70,18 +70,23 @@ impl Bridge {
         self.call(request, reply, operation, |_, reply, ()| reply.ok());
     }
 
-    /// Several steps that belong together: what has begun goes on to its end.
+    /// Several steps that belong together: what has begun goes on to its end. It begins when there is room for it.
     pub(super) fn steps<R, T, F>(
         &self,
+        (pid, frees): (u32, bool),
         reply: R,
-        operation: impl FnOnce(Shared) -> F,
+        operation: impl FnOnce(Shared) -> F + Send + 'static,
         answer: impl FnOnce(&Core, R, T) + Send + 'static,
     ) where
         R: Reply,
         T: Send + 'static,
         F: Future<Output = Result<T, Refusal>> + Send + 'static,
     {
-        self.0.serve(reply, Patience::ToTheEnd, operation, answer);
+        let room = || {
+            let vfs = Arc::clone(&self.0.core.vfs);
+            async move { vfs.room(frees).await }
+        };
+        self.0.serve_after((reply, pid), room, operation, answer);
     }
 
     /// The next entries of a follower's listing.
@@ -110,8 +115,9 @@ impl Bridge {
     ) {
         let (dir, name) = (ino(dir), owned(name));
         self.steps(
+            (caller.pid, false),
             reply,
-            |core| async move { births::make(&core, caller, dir, &name, perm, &kind).await },
+            move |core| async move { births::make(&core, caller, dir, &name, perm, &kind).await },
             |core, reply, attr| core.entry(reply, &attr),
         );
     }

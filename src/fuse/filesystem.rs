@@ -89,8 +89,9 @@ impl Filesystem for Bridge {
             ctime: ctime.map(time_from_kernel),
         };
         self.steps(
+            (request.pid(), size.is_some()),
             reply,
-            |core| async move { permission::set_attr(&core.vfs, &caller, ino(node), &set).await },
+            move |core| async move { permission::set_attr(&core.vfs, &caller, ino(node), &set).await },
             |core, reply, attr| reply.attr(&Core::attr_ttl(&attr, core.ttl_done()), &core.tell(&attr)),
         );
     }
@@ -195,6 +196,7 @@ impl Filesystem for Bridge {
         let caller = caller(request, umask);
         let (dir, name) = (ino(dir), owned(name));
         self.steps(
+            (request.pid(), false),
             reply,
             move |core| async move {
                 births::create(&core, caller, dir, &name, perm(mode), OpenFlags(flags)).await
@@ -361,8 +363,9 @@ impl Filesystem for Bridge {
         };
         let (caller, name, value) = (caller(request, 0), owned(name), value.to_vec());
         self.steps(
+            (request.pid(), false),
             reply,
-            |core| async move { xattrs::set(&core, &caller, ino(node), &name, &value, mode).await },
+            move |core| async move { xattrs::set(&core, &caller, ino(node), &name, &value, mode).await },
             |_, reply, ()| reply.ok(),
         );
     }
@@ -386,11 +389,12 @@ impl Filesystem for Bridge {
         );
     }
 
-    fn removexattr(&self, _: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = owned(name);
         self.steps(
+            (request.pid(), false),
             reply,
-            |core| async move { xattrs::remove(&core, ino(node), &name).await },
+            move |core| async move { xattrs::remove(&core, ino(node), &name).await },
             |_, reply, ()| reply.ok(),
         );
     }

@@ -120,14 +120,54 @@ impl<C: Send + Sync + 'static> Desk<C> {
         self.runtime.spawn(async move {
             let result = match patience {
                 Patience::ToTheEnd => future.await.map_err(Into::into),
-                Patience::UntilKilled(pid) => tokio::select! {
-                    biased;
-                    result = future => result.map_err(Into::into),
-                    () = killed(pid) => Err(Refusal(Errno::EINTR)),
-                },
+                Patience::UntilKilled(pid) => unless_killed(pid, future).await,
             };
             settle(&*core, reply, result, answer);
         });
+    }
+
+    /// As [`Self::serve`] to the end, but only once `first`, which changes nothing, is done: until then a killed caller is
+    /// let go.
+    pub(super) fn serve_after<R, T, E, F, P>(
+        &self,
+        (reply, pid): (R, u32),
+        first: impl Fn() -> P,
+        operation: impl FnOnce(Arc<C>) -> F + Send + 'static,
+        answer: impl FnOnce(&C, R, T) + Send + 'static,
+    ) where
+        R: Reply,
+        T: Send + 'static,
+        E: Into<Refusal> + Send + 'static,
+        F: Future<Output = Result<T, Refusal>> + Send + 'static,
+        P: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        match self.try_now(first()) {
+            Some(Ok(())) => self.serve(reply, Patience::ToTheEnd, operation, answer),
+            Some(Err(error)) => settle(&*self.core, reply, Err(error), answer),
+            None => {
+                let (core, first) = (Arc::clone(&self.core), first());
+                self.runtime.spawn(async move {
+                    let result = match unless_killed(pid, first).await {
+                        Ok(()) => operation(Arc::clone(&core)).await,
+                        Err(error) => Err(error),
+                    };
+                    settle(&*core, reply, result, answer);
+                });
+            }
+        }
+    }
+}
+
+/// What `future` yields, or `EINTR` once the caller has been killed. An operation that never rests must not take the turns of
+/// who looks for that.
+async fn unless_killed<T, E: Into<Refusal>>(
+    pid: u32,
+    future: impl Future<Output = Result<T, E>>,
+) -> Result<T, Refusal> {
+    tokio::select! {
+        biased;
+        result = future => result.map_err(Into::into),
+        () = tokio::task::unconstrained(killed(pid)) => Err(Refusal(Errno::EINTR)),
     }
 }
 

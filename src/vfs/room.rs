@@ -18,6 +18,17 @@ pub(super) enum Need {
 const MARGIN_SHARE: usize = 16;
 
 impl Vfs {
+    /// Waits until there is room for a change of names or attributes, or, if it frees something, as much as that needs.
+    ///
+    /// # Errors
+    /// Why there will be none.
+    pub async fn room(&self, frees: bool) -> Result<(), VfsError> {
+        match self.options.read_only {
+            true => Ok(()),
+            false => self.wait_for_room(if frees { Need::Removal } else { Need::Records }).await,
+        }
+    }
+
     /// Waits until there is room in the limits of what is not in the bucket yet.
     pub(super) async fn wait_for_room(&self, need: Need) -> Result<(), VfsError> {
         let (bytes, is_removal) = match need {
