@@ -3,8 +3,8 @@
 use fuser::{Errno, FopenFlags, OpenFlags};
 
 use super::convert::Refusal;
-use super::core::{Core, writes, writes_only};
-use super::permission::{self, Birth};
+use super::core::{Core, writes};
+use super::permission::Birth;
 use crate::base::{FileKind, Ino};
 use crate::vfs::{Attr, Caller, Handle, SeekFor, VfsError};
 
@@ -73,8 +73,7 @@ pub(super) async fn create(
 /// follower, because a read that finds some of its pages there and asks for the others would be of two commits.
 /// NOFLUSH because closing a file promises nothing here.
 ///
-/// The kernel empties it by a request of its own if that is asked for, but for a new name. Capabilities the kernel takes away itself
-/// before a cached write, but not before a direct one: a file that has any is not opened for direct writes.
+/// The kernel empties it by a request of its own if that is asked for, but for a new name.
 pub(super) async fn open(
     core: &Core,
     node: Ino,
@@ -86,8 +85,7 @@ pub(super) async fn open(
         let handle = opened.await.map_err(|error| core.about_inode(error))?;
         return Ok((handle, FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_DIRECT_IO));
     }
-    let has_capabilities = writes_only(flags) && permission::has_capabilities(&core.vfs, node).await?;
-    let how = core.opens.begin(node, flags, !has_capabilities);
+    let how = core.opens.begin(node, flags);
     let handle = match opened.await {
         Ok(handle) => handle,
         Err(error) => {

@@ -62,11 +62,11 @@ impl Counts {
 
 impl Opens {
     /// Decides how a file is to be opened, and counts it. Follow with [`Self::opened`] or [`Self::not_opened`].
-    pub(super) fn begin(&self, ino: Ino, flags: OpenFlags, may_write_direct: bool) -> How {
+    pub(super) fn begin(&self, ino: Ino, flags: OpenFlags) -> How {
         let mut state = self.0.lock();
         let counts = state.files.entry(ino).or_default();
         let how = if writes_only(flags) {
-            if may_write_direct && counts.cached == 0 { How::DirectWriting } else { How::Cached }
+            if counts.cached == 0 { How::DirectWriting } else { How::Cached }
         } else if counts.direct_writing == 0 {
             How::Cached
         } else if writes(flags) {
@@ -164,7 +164,7 @@ mod tests {
     const FILE: Ino = Ino(7);
 
     fn open(opens: &Opens, handle: u64, flags: i32) -> How {
-        let how = opens.begin(FILE, OpenFlags(flags), true);
+        let how = opens.begin(FILE, OpenFlags(flags));
         opens.opened(handle, FILE, how);
         how
     }
@@ -184,7 +184,7 @@ mod tests {
             opens.closed(handle);
         }
         assert_eq!(open(&opens, 7, libc::O_WRONLY), How::DirectWriting);
-        opens.not_opened(FILE, opens.begin(FILE, OpenFlags(libc::O_RDWR), true));
+        opens.not_opened(FILE, opens.begin(FILE, OpenFlags(libc::O_RDWR)));
         opens.closed(7);
         assert!(opens.0.lock().files.is_empty() && opens.0.lock().handles.is_empty());
     }

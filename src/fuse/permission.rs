@@ -13,7 +13,6 @@ use crate::vfs::{Attr, Caller, SetAttr, Vfs, VfsError, XattrMode};
 
 /// Directories remembered at most, in either set; both are refilled from the `vfs`.
 const REMEMBERED_MAX: usize = 64 * 1024;
-const CAPABILITY: &[u8] = b"security.capability";
 const SET_UID: u16 = 0o4000;
 const SET_GID: u16 = 0o2000;
 const GROUP_EXECUTE: u16 = 0o010;
@@ -220,11 +219,6 @@ const fn sets_nothing(set: &SetAttr) -> bool {
 const fn without_set_ids(perm: u16) -> u16 {
     let perm = perm & !SET_UID;
     if perm & GROUP_EXECUTE == 0 { perm } else { perm & !SET_GID }
-}
-
-/// Whether a file gives capabilities to the program it holds.
-pub(super) async fn has_capabilities(vfs: &Vfs, ino: Ino) -> Result<bool, VfsError> {
-    Ok(attribute(vfs, ino, CAPABILITY).await?.is_some())
 }
 
 /// Removes a list, if it is there, and with it what is remembered of a default one.
