@@ -103,6 +103,9 @@ impl Core {
         negotiate(config, self.writer);
         let kill = config.capabilities().contains(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
         self.kernel_says_kill.store(kill, Ordering::Release);
+        if !config.capabilities().contains(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP) {
+            self.opens.map_cached_only();
+        }
     }
 
     pub(super) fn set_notifier(&self, notifier: Notifier) {

@@ -25,6 +25,8 @@ struct State {
     listed: HashMap<Ino, u32>,
     /// Files in whose pages may be what a program wrote through a map and nobody has been told.
     mapped: HashSet<Ino>,
+    /// The kernel shares no maps of a file that is open past its pages.
+    maps_cached_only: bool,
 }
 
 /// How a file is open.
@@ -61,13 +63,20 @@ impl Counts {
 }
 
 impl Opens {
+    /// Before Linux 6.6 a shared map of what is open past the kernel's pages fails: there readers are left their maps, and may
+    /// read zeros at the end of what another appends.
+    pub(super) fn map_cached_only(&self) {
+        self.0.lock().maps_cached_only = true;
+    }
+
     /// Decides how a file is to be opened, and counts it. Follow with [`Self::opened`] or [`Self::not_opened`].
     pub(super) fn begin(&self, ino: Ino, flags: OpenFlags) -> How {
         let mut state = self.0.lock();
+        let maps_cached_only = state.maps_cached_only;
         let counts = state.files.entry(ino).or_default();
         let how = if writes_only(flags) {
             if counts.cached == 0 { How::DirectWriting } else { How::Cached }
-        } else if counts.direct_writing == 0 {
+        } else if counts.direct_writing == 0 || maps_cached_only {
             How::Cached
         } else if writes(flags) {
             How::DirectWriting

@@ -175,7 +175,7 @@ impl Vfs {
                 change.nlink = change.nlink.checked_add(1).ok_or(VfsError::TooManyLinks)?;
             }
             grew(change, txn);
-            let ino = txn.bear(inode.clone());
+            let ino = txn.bear(inode.clone())?;
             txn.put_inode(dir, parent);
             txn.put_entry(dir, &name, ino, kind);
             txn.refer(ino);

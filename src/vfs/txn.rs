@@ -160,10 +160,16 @@ impl<'a> Txn<'a> {
     }
 
     /// Adds an inode under a number never used before.
-    pub(super) fn bear(&mut self, inode: Inode) -> Ino {
-        let ino = Ino(self.state.next_ino.saturating_add(self.born.len() as u64));
-        self.born.push((ino, inode));
-        ino
+    ///
+    /// # Errors
+    /// [`VfsError::NoSpace`] if there is none, as nobody makes so many files but who writes the last number down.
+    pub(super) fn bear(&mut self, inode: Inode) -> Result<Ino, VfsError> {
+        let ino = self.state.next_ino.saturating_add(self.born.len() as u64);
+        if ino == u64::MAX {
+            return Err(VfsError::NoSpace);
+        }
+        self.born.push((Ino(ino), inode));
+        Ok(Ino(ino))
     }
 
     /// Bytes that are about to be added to what is stored of `ino`, if anything of it changes.

@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -39,6 +39,8 @@ const FIRST_MANIFEST: &str = "00000000000000000001.manifest";
 ///   what is merged by numbers that are used again and again, and no commit tells one time's notes from another's: by old
 ///   ones, beside a manifest of their time and all logs since, a merge would bring back old records. A merge that a
 ///   session did not end begins anew in the next.
+/// - A listing that lags behind would have SlateDB take an old manifest for the newest, which ends it where that is one of an
+///   earlier writer: the newest that was read or written here is listed in any case.
 /// - SlateDB repeats whatever fails. A damaged object stays damaged, and one that is sealed with a newer key stays so: it
 ///   is told that. And so is one that is listed again and again and never there.
 #[derive(Debug)]
@@ -49,6 +51,8 @@ pub(super) struct Seam {
     may_create: bool,
     written: Arc<Written>,
     listed: Arc<Listed>,
+    /// The highest number of a manifest that was read or written.
+    newest: Arc<AtomicU64>,
     day: Arc<StoreDay>,
     /// Set when an object was sealed with a newer key than those at hand: SlateDB's readers keep what they met to themselves.
     newer_key: Arc<AtomicBool>,
@@ -61,8 +65,9 @@ impl Seam {
         written: Arc<Written>,
         newer_key: Arc<AtomicBool>,
     ) -> Self {
-        let (listed, day) = (Arc::default(), Arc::default());
-        Self { inner, notes: Arc::new(InMemory::new()), may_create, written, listed, day, newer_key }
+        let (listed, newest, day) = (Arc::default(), Arc::default(), Arc::default());
+        let notes = Arc::new(InMemory::new());
+        Self { inner, notes, may_create, written, listed, newest, day, newer_key }
     }
 
     /// Where an object, or all below a prefix, is kept.
@@ -73,6 +78,40 @@ impl Seam {
     /// What day it is by what is listed.
     pub(super) fn day(&self) -> Arc<StoreDay> {
         Arc::clone(&self.day)
+    }
+
+    /// A manifest has been read or written.
+    fn met(&self, path: &Path) {
+        if let Some(number) = manifest_number(path) {
+            self.newest.fetch_max(number, Ordering::Relaxed);
+        }
+    }
+
+    /// `listing`, and after it the newest manifest that is known, if it lacks that.
+    fn with_newest(
+        &self,
+        prefix: Option<&Path>,
+        listing: BoxStream<'static, RawResult<ObjectMeta>>,
+    ) -> BoxStream<'static, RawResult<ObjectMeta>> {
+        if prefix.is_none_or(|prefix| *prefix != manifests()) {
+            return listing;
+        }
+        let (newest, highest) = (Arc::clone(&self.newest), Arc::new(AtomicU64::new(0)));
+        let seen = Arc::clone(&highest);
+        let note = move |entry: &RawResult<ObjectMeta>| {
+            let number = entry.as_ref().ok().and_then(|object| manifest_number(&object.location));
+            seen.fetch_max(number.unwrap_or(0), Ordering::Relaxed);
+        };
+        let lacking = stream::once(async move {
+            let known = newest.load(Ordering::Relaxed);
+            (known > highest.load(Ordering::Relaxed)).then(|| {
+                let last_modified = chrono::DateTime::from(std::time::SystemTime::now());
+                let location = manifests().join(format!("{known:020}.manifest"));
+                Ok(ObjectMeta { location, last_modified, size: 0, e_tag: None, version: None })
+            })
+        });
+        let lacking = lacking.filter_map(|entry| async { entry });
+        listing.inspect(note).chain(lacking).boxed()
     }
 
     fn noted(
@@ -100,6 +139,17 @@ impl fmt::Display for Seam {
 fn is_note(path: &Path) -> bool {
     let mut parts = path.parts().map(|part| part.as_ref().to_owned());
     parts.next().as_deref() == Some(DATABASE) && parts.next().as_deref() == Some(NOTES)
+}
+
+/// The directory of manifests.
+fn manifests() -> Path {
+    Path::from(DATABASE).join("manifest")
+}
+
+/// The number of a manifest.
+fn manifest_number(path: &Path) -> Option<u64> {
+    let name = path.filename()?.strip_suffix(".manifest")?;
+    name.parse().ok()
 }
 
 fn is_boundary(path: &Path) -> bool {
@@ -131,6 +181,7 @@ impl ObjectStore for Seam {
         }
         let put = self.home(Some(path)).put_opts(path, payload, opts).await.map_err(final_if_refused)?;
         self.written.note(path);
+        self.met(path);
         Ok(put)
     }
 
@@ -160,6 +211,7 @@ impl ObjectStore for Seam {
             }
             Ok(got) => {
                 self.listed.is_there(path);
+                self.met(path);
                 Ok(got)
             }
         }
@@ -180,7 +232,7 @@ impl ObjectStore for Seam {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, RawResult<ObjectMeta>> {
-        self.noted(self.home(prefix).list(prefix))
+        self.with_newest(prefix, self.noted(self.home(prefix).list(prefix)))
     }
 
     fn list_with_offset(
@@ -188,7 +240,7 @@ impl ObjectStore for Seam {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, RawResult<ObjectMeta>> {
-        self.noted(self.home(prefix).list_with_offset(prefix, offset))
+        self.with_newest(prefix, self.noted(self.home(prefix).list_with_offset(prefix, offset)))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> RawResult<ListResult> {
@@ -197,5 +249,31 @@ impl ObjectStore for Seam {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> RawResult<()> {
         self.home(Some(from)).copy_opts(from, to, options).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::TryStreamExt;
+    use object_store::ObjectStoreExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listing_that_lags_behind_has_the_newest_manifest_that_is_known() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let seam = Seam::new(Arc::clone(&store), true, Arc::default(), Arc::default());
+        let manifest = |number: u64| manifests().join(format!("{number:020}.manifest"));
+        let listed = async || {
+            let entries: Vec<_> = seam.list(Some(&manifests())).try_collect().await.expect("listed");
+            entries.into_iter().map(|entry| entry.location).collect::<Vec<_>>()
+        };
+        for number in 1..=3 {
+            seam.put(&manifest(number), PutPayload::from_static(b"a manifest")).await.expect("put");
+        }
+        assert_eq!(listed().await, [manifest(1), manifest(2), manifest(3)]);
+        store.delete(&manifest(2)).await.expect("removed");
+        store.delete(&manifest(3)).await.expect("removed");
+        assert_eq!(listed().await, [manifest(1), manifest(3)]);
     }
 }

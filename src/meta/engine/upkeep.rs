@@ -36,6 +36,8 @@ const EARLY_COLLECTION: Duration = Duration::from_secs(10);
 const LAST_COLLECTION: Duration = Duration::from_secs(60);
 /// While a merge runs it is looked at this often.
 const MERGE_CHECK: Duration = Duration::from_secs(1);
+/// While other merges are being refused it is looked this often whether they are.
+const FENCE_CHECK: Duration = Duration::from_millis(100);
 /// Closing waits this long for a merge that makes room for the last table.
 const LAST_MERGE: Duration = Duration::from_secs(60);
 /// Merging everything is given up after this long, and begun again by the next quiet time.
@@ -307,7 +309,7 @@ impl Shared {
                 .await
                 .is_some_and(|now| now.compactor_epoch() == before.compactor_epoch())
             {
-                sleep(MERGE_CHECK).await;
+                sleep(FENCE_CHECK).await;
             }
         };
         tokio::select! {
