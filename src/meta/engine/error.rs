@@ -92,6 +92,15 @@ impl EngineError {
     }
 }
 
+/// An error of our own among SlateDB's.
+pub(super) fn refused(what: &str, why: Option<RawError>) -> slatedb::Error {
+    let error = slatedb::Error::unavailable(what.to_owned());
+    match why {
+        Some(why) => error.with_source(Box::new(why)),
+        None => error,
+    }
+}
+
 fn is_missing_object(error: &slatedb::Error) -> bool {
     find(error, |e: &RawError| matches!(e, RawError::NotFound { .. }).then_some(())).is_some()
 }

@@ -12,9 +12,10 @@ use object_store::{Error as RawError, ObjectStore};
 use slatedb::admin::AdminBuilder;
 use ulid::Ulid;
 
+use super::DATABASE;
+use super::error::refused;
 use super::renew::tables;
 use super::settings::GARBAGE_AGE;
-use super::{DATABASE, refused};
 
 /// Tables that are old enough, by their names and the time of day `now_ms`, and in no manifest that is kept. Another session's
 /// merge may have written one and not have added it yet: that none does any more is for the caller to see to.

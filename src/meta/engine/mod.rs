@@ -18,6 +18,7 @@ mod store_day;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod view;
 mod writer;
 
 use std::future::Future;
@@ -37,6 +38,7 @@ use slatedb::{Db, DbCacheManagerOps, DbIterator, WriteBatch};
 pub use error::EngineError;
 pub use paced::Pace;
 pub use seeds::Seeds;
+pub use view::{Base, View};
 
 use cache::BlockCache;
 use follower::Follower;
@@ -99,23 +101,6 @@ impl Default for EngineOptions {
             pace: Pace::default(),
         }
     }
-}
-
-/// A state of the database that a reader looks at. Reads between two equal views saw one state; a state may have
-/// several views.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct View {
-    handle: u64,
-    pauses: u64,
-    sequence: u64,
-}
-
-/// What a reader's state was built on: the database as it was opened, and the manifest. On the same base one state differs
-/// from another by the logs that came since, and by nothing else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Base {
-    handle: u64,
-    manifest: u64,
 }
 
 /// An ordered map from keys to values with atomic, durable batches. Clones share it.
@@ -479,15 +464,6 @@ async fn within<T>(
             Ok(result) => result.map_err(|error| EngineError::from_slate(&error)),
             Err(_) => Err(EngineError::from_silence(options.meter.as_ref())),
         },
-    }
-}
-
-/// An error of our own among SlateDB's.
-fn refused(what: &str, why: Option<object_store::Error>) -> slatedb::Error {
-    let error = slatedb::Error::unavailable(what.to_owned());
-    match why {
-        Some(why) => error.with_source(Box::new(why)),
-        None => error,
     }
 }
 

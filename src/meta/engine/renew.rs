@@ -17,8 +17,9 @@ use slatedb::{Db, VersionedManifest};
 use tokio::time::sleep;
 
 use super::clock::EngineClock;
+use super::error::refused;
 use super::settings::Thoroughness;
-use super::{DATABASE, refused, settings};
+use super::{DATABASE, settings};
 
 /// While tables are merged it is looked this often whether that is done.
 const CHECK: Duration = Duration::from_secs(1);
