@@ -12,7 +12,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error as RawError, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as RawResult,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as RawResult,
 };
 use slatedb_common::retry::NonRetryable;
 
@@ -25,6 +25,8 @@ use crate::vault::VaultError;
 
 /// The directory of SlateDB's notes of merges.
 const NOTES: &str = "compactions";
+/// Of one merge.
+const NOTES_KEPT: u64 = 16;
 /// Objects deleted with one request, where the provider has such a request.
 const DELETED_AT_ONCE: usize = 1000;
 /// The first manifest of a database.
@@ -78,6 +80,16 @@ impl Seam {
     /// What day it is by what is listed.
     pub(super) fn day(&self) -> Arc<StoreDay> {
         Arc::clone(&self.day)
+    }
+
+    /// Each note of a merge tells all of it, and the newest counts: older ones would only take memory.
+    async fn forget_older_note(&self, path: &Path) {
+        let number = path.filename().and_then(|name| name.strip_suffix(".compactions")?.parse::<u64>().ok());
+        if let Some(older) = number.and_then(|number| number.checked_sub(NOTES_KEPT)) {
+            let older = Path::from(DATABASE).join(NOTES).join(format!("{older:020}.compactions"));
+            // One that is not there is none.
+            let _ = self.notes.delete(&older).await;
+        }
     }
 
     /// A manifest has been read or written.
@@ -182,6 +194,7 @@ impl ObjectStore for Seam {
         let put = self.home(Some(path)).put_opts(path, payload, opts).await.map_err(final_if_refused)?;
         self.written.note(path);
         self.met(path);
+        self.forget_older_note(path).await;
         Ok(put)
     }
 
@@ -255,9 +268,21 @@ impl ObjectStore for Seam {
 #[cfg(test)]
 mod tests {
     use futures::TryStreamExt;
-    use object_store::ObjectStoreExt;
 
     use super::*;
+
+    #[tokio::test]
+    async fn notes_of_merges_take_no_more_memory_the_longer_a_merge_lasts() {
+        let seam = Seam::new(Arc::new(InMemory::new()), true, Arc::default(), Arc::default());
+        let notes = Path::from(DATABASE).join(NOTES);
+        for number in 1..=1000_u64 {
+            let note = notes.clone().join(format!("{number:020}.compactions"));
+            seam.put(&note, PutPayload::from_static(b"all that is merged")).await.expect("put");
+        }
+        let kept: Vec<_> = seam.list(Some(&notes)).try_collect().await.expect("listed");
+        assert_eq!(kept.len() as u64, NOTES_KEPT);
+        assert!(kept.iter().any(|note| note.location.as_ref().ends_with("1000.compactions")));
+    }
 
     #[tokio::test]
     async fn a_listing_that_lags_behind_has_the_newest_manifest_that_is_known() {
