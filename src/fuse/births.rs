@@ -80,20 +80,13 @@ pub(super) async fn open(
     flags: OpenFlags,
     truncate: bool,
 ) -> Result<(Handle, FopenFlags), Refusal> {
-    let opened = core.vfs.open(node, writes(flags), truncate);
+    let opened = core.vfs.open(node, writes(flags), truncate).await;
+    let handle = opened.map_err(|error| core.about_inode(error))?;
     if !core.writer {
-        let handle = opened.await.map_err(|error| core.about_inode(error))?;
         return Ok((handle, FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_DIRECT_IO));
     }
-    let how = core.opens.begin(node, flags);
-    let handle = match opened.await {
-        Ok(handle) => handle,
-        Err(error) => {
-            core.opens.not_opened(node, how);
-            return Err(core.about_inode(error));
-        }
-    };
-    core.opens.opened(handle.0, node, how);
+    // Last, and without waiting: whose caller is killed before is not counted.
+    let how = core.opens.open(handle.0, node, flags);
     let mut flags_of = FopenFlags::FOPEN_NOFLUSH;
     if how.is_direct() {
         flags_of |= FopenFlags::FOPEN_DIRECT_IO;

@@ -69,8 +69,8 @@ impl Opens {
         self.0.lock().maps_cached_only = true;
     }
 
-    /// Decides how a file is to be opened, and counts it. Follow with [`Self::opened`] or [`Self::not_opened`].
-    pub(super) fn begin(&self, ino: Ino, flags: OpenFlags) -> How {
+    /// Decides how a file is opened, and counts it until it is [`Self::closed`].
+    pub(super) fn open(&self, handle: u64, ino: Ino, flags: OpenFlags) -> How {
         let mut state = self.0.lock();
         let maps_cached_only = state.maps_cached_only;
         let counts = state.files.entry(ino).or_default();
@@ -89,17 +89,8 @@ impl Opens {
         if writes(flags) && !writes_only(flags) {
             state.mapped.insert(ino);
         }
+        state.handles.insert(handle, (ino, how));
         how
-    }
-
-    /// The file was opened as it was begun.
-    pub(super) fn opened(&self, handle: u64, ino: Ino, how: How) {
-        self.0.lock().handles.insert(handle, (ino, how));
-    }
-
-    /// The file could not be opened.
-    pub(super) fn not_opened(&self, ino: Ino, how: How) {
-        self.0.lock().leave(ino, how);
     }
 
     /// The file is closed.
@@ -173,9 +164,7 @@ mod tests {
     const FILE: Ino = Ino(7);
 
     fn open(opens: &Opens, handle: u64, flags: i32) -> How {
-        let how = opens.begin(FILE, OpenFlags(flags));
-        opens.opened(handle, FILE, how);
-        how
+        opens.open(handle, FILE, OpenFlags(flags))
     }
 
     #[test]
@@ -193,7 +182,6 @@ mod tests {
             opens.closed(handle);
         }
         assert_eq!(open(&opens, 7, libc::O_WRONLY), How::DirectWriting);
-        opens.not_opened(FILE, opens.begin(FILE, OpenFlags(libc::O_RDWR)));
         opens.closed(7);
         assert!(opens.0.lock().files.is_empty() && opens.0.lock().handles.is_empty());
     }
