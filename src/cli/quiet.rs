@@ -40,10 +40,10 @@ impl Line {
         // line after it.
         let is_fenced =
             self.message.contains("error=Fenced") || self.message.starts_with("failed to flush WAL");
-        // Whoever asked for the block is given the error, and tells it with what it was for.
-        let is_passed_on = ["error getting block from cache", "WAL replay saw out-of-order seqs"]
-            .iter()
-            .any(|words| self.message.starts_with(words));
+        // Whoever asked for the block is given the error, and tells it with what it was for. So is a merge that met damage.
+        let passed_on =
+            ["error getting block from cache", "WAL replay saw out-of-order seqs", "compaction job failed"];
+        let is_passed_on = passed_on.iter().any(|words| self.message.starts_with(words));
         // Whoever made the request has been interrupted, or the mount is gone: the kernel does not know the request any more.
         let is_late = self.message.starts_with("Failed to send FUSE reply")
             && ["(os error 2)", "(os error 19)"].iter().any(|errno| self.message.ends_with(errno));
@@ -96,6 +96,7 @@ mod tests {
             tracing::error!(target: "slatedb::dispatcher", "background task failed [name=a, error={:?}]", "Fenced");
             tracing::error!(target: "slatedb::dispatcher", "background task failed [name=a, error=Fenced, panic=None]");
             tracing::error!(target: "slatedb::db_cache", "error getting block from cache [block_type=filter error=E]");
+            tracing::error!(target: "slatedb::compaction_worker", "compaction job failed [id=1, error=E]");
             let late = "Failed to send FUSE reply: No such file or directory (os error 2)";
             tracing::error!(target: "log", { log.target = "fuser::reply" }, "{late}");
             tracing::error!(target: "log", { log.target = "other" }, "{late} of another");

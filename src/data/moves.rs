@@ -79,6 +79,11 @@ impl Moved {
         self.0.insert(from, to);
     }
 
+    /// Adds all of `other`.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// Moves that were granted; references to one block count once.
     #[must_use]
     pub fn len(&self) -> usize {

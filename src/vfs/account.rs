@@ -68,11 +68,14 @@ impl Vfs {
                     accounted.recorded.push(id);
                     (Segment { len: new.len, live: 0, born: number, seal: new.seal }, None)
                 }
-                None => match self.read_txn(|txn| txn.committed(Key::Segment(id))).await? {
-                    Some(Record::Segment(segment)) => (segment, Some(weigh(&segment))),
-                    // Blocks that were lost with their segment's record: they are let go, and that is all.
+                None => match self.read_txn(|txn| txn.committed(Key::Segment(id))).await {
+                    Ok(Some(Record::Segment(segment))) => (segment, Some(weigh(&segment))),
+                    Err(error) if !error.is_damage() => return Err(error),
+                    // Blocks that were lost with their segment's record: they are let go, and that is all. One that cannot be
+                    // read now counts more than is in use, until a repair.
                     _ if change <= 0 => continue,
-                    _ => return Err(MetaError::Missing(Key::Segment(id)).into()),
+                    Err(error) => return Err(error),
+                    Ok(_) => return Err(MetaError::Missing(Key::Segment(id)).into()),
                 },
             };
             let segment = Segment { live: old.live.saturating_add_signed(change), ..old };

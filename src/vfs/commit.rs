@@ -119,7 +119,7 @@ impl Vfs {
         let (mut pause, mut tries) = (PAUSE, 0);
         let begun = self.clock.elapsed();
         loop {
-            match self.commit_sealed(is_urgent, decided).await {
+            match self.commit_sealed(is_urgent, tries + 1 >= TRIES_MAX, decided).await {
                 Ok(()) => {
                     self.commit_times.add(self.clock.elapsed().saturating_sub(begun));
                     return Ok(());
@@ -168,13 +168,18 @@ impl Vfs {
         Ok(true)
     }
 
-    async fn commit_sealed(&self, is_urgent: bool, decided: &mut Option<Batch>) -> Result<(), VfsError> {
+    async fn commit_sealed(
+        &self,
+        is_urgent: bool,
+        is_last_try: bool,
+        decided: &mut Option<Batch>,
+    ) -> Result<(), VfsError> {
         // What has been decided once is written again as it is: the engine may show records of a
         // write that failed, and nothing must be decided upon those.
         let begun = self.clock.elapsed();
         let batch = match decided {
             Some(batch) => batch,
-            None => decided.insert(self.decide(is_urgent).await?),
+            None => decided.insert(self.decide(is_urgent, is_last_try).await?),
         };
         let is_decided = self.clock.elapsed();
         let mut rows = Vec::with_capacity(batch.written.len());
@@ -193,7 +198,7 @@ impl Vfs {
     }
 
     /// Brings the sealed group's blocks into the bucket and works out its records.
-    async fn decide(&self, is_urgent: bool) -> Result<Batch, VfsError> {
+    async fn decide(&self, is_urgent: bool, is_last_try: bool) -> Result<Batch, VfsError> {
         let mut inline = self.pack_sealed(is_urgent).await?;
         let (mut edits, segments) = {
             let state = self.state.lock();
@@ -202,21 +207,22 @@ impl Vfs {
             segments.extend(state.sealed_moves.segments());
             (with_moves(state.dirty.sealed_edits(), &state.sealed_moves), segments)
         };
-        let mut repack = Vec::new();
-        let mut riders = Vec::with_capacity(inline.len());
-        for (ino, index, bytes) in inline {
-            if let Ok(at) = edits.binary_search_by_key(&ino, |(ino, _)| *ino)
+        for (ino, index, bytes) in &inline {
+            if let Ok(at) = edits.binary_search_by_key(ino, |(ino, _)| *ino)
                 && let Some((_, edit)) = edits.get_mut(at)
             {
-                edit.inline.push((index, bytes.len() as u32));
+                edit.inline.push((*index, bytes.len() as u32));
             }
+        }
+        let mut layout = self.lay_out(edits, is_last_try).boxed().await?;
+        let mut repack = Vec::new();
+        inline.retain(|(ino, index, _)| !layout.left_out.holds(*ino, *index));
+        for (ino, index, bytes) in inline {
             if bytes.len() > self.options.inline_file_bytes {
                 repack.push((ino, index));
             }
-            riders.push((Key::Inline(ino, index), Some(Record::Inline(bytes))));
+            layout.records.insert(Key::Inline(ino, index), Some(Record::Inline(bytes)));
         }
-        let mut layout = self.lay_out(edits).boxed().await?;
-        layout.records.extend(riders);
         self.assemble(layout, segments, repack).await
     }
 
@@ -236,6 +242,8 @@ impl Vfs {
         };
         let mut records = std::mem::take(&mut layout.records);
         records.extend(changes);
+        layout.left_out.take_from(&mut records);
+        let files_delta = files_delta + layout.left_out.unfreed_count();
         for (ino, body) in &layout.bodies {
             let key = Key::Inode(*ino);
             let inode = match records.get(&key) {
@@ -289,6 +297,7 @@ impl Vfs {
             });
         }
         state.overlay.settle(batch.written);
+        self.leave_out(&mut state, &batch.layout.left_out);
         state.catch_up();
         state.dirty.settle(&batch.repack, &batch.segments.recorded);
         state.idle.retain(|id| !batch.segments.settled.contains(id));
@@ -323,6 +332,7 @@ impl Vfs {
             self.signals.dirtied.notify_one();
         }
         drop(state);
+        self.note_left_out(&batch.layout.left_out);
         if let Some(tell) = &self.options.on_commit {
             tell(Committed { number, hash, counter });
         }

@@ -40,7 +40,8 @@ pub struct Damaged {
 impl Damage {
     /// Notes it, and says what there is to tell: nothing of an object that is known, or where there are too many.
     fn note(&mut self, met: Damaged) -> Option<Noted> {
-        if self.objects.iter().any(|known| known.object == met.object) {
+        if let Some(known) = self.objects.iter_mut().find(|known| known.object == met.object) {
+            known.file = known.file.or(met.file);
             return None;
         }
         if self.objects.len() >= OBJECTS_MAX {
@@ -125,7 +126,8 @@ mod tests {
     fn an_object_is_told_once_and_of_too_many_there_is_a_number() {
         let mut damage = Damage::default();
         assert_eq!(damage.note(met("d/a")), Some(Noted::New(met("d/a"))));
-        assert_eq!(damage.note(met("d/a")), None);
+        assert_eq!(damage.note(Damaged { file: Some(7), ..met("d/a") }), None);
+        assert_eq!(damage.objects[0].file, Some(7), "for which file it is may show later");
         for number in 1..OBJECTS_MAX {
             assert!(damage.note(met(&format!("d/{number}"))).is_some());
         }

@@ -8,6 +8,7 @@ use crate::base::{FileKind, Ino, LiveDelta, PAGE_BLOCKS, RunList, Tag};
 use crate::data::{FileEdit, Moved};
 use crate::meta::{Body, Inode, Key, Page, Record};
 
+use super::left_out::LeftOut;
 use super::locate;
 use super::{Vfs, VfsError};
 
@@ -27,6 +28,20 @@ pub(super) struct Layout {
     pub(super) allocated: i64,
     /// Moves that were granted.
     pub(super) moved: Moved,
+    /// What cannot be done, because it would change what cannot be read.
+    pub(super) left_out: LeftOut,
+}
+
+impl Layout {
+    /// Adds what becomes of another file.
+    fn add(&mut self, other: Self) {
+        self.records.extend(other.records);
+        self.bodies.extend(other.bodies);
+        self.live.merge(&other.live);
+        self.allocated += other.allocated;
+        self.moved.extend(other.moved);
+        self.left_out.add(other.left_out);
+    }
 }
 
 /// Where a file's contents are after a commit.
@@ -46,28 +61,54 @@ struct PageEdit {
 
 impl Vfs {
     /// Works out the records for `edits`. Depends on nothing that can change while a group is
-    /// sealed.
-    pub(super) async fn lay_out(&self, edits: Vec<(Ino, FileEdit)>) -> Result<Layout, VfsError> {
+    /// sealed. What would change records that are damaged is left out if `is_last_try`, else an error.
+    pub(super) async fn lay_out(
+        &self,
+        edits: Vec<(Ino, FileEdit)>,
+        is_last_try: bool,
+    ) -> Result<Layout, VfsError> {
         let mut layout = Layout::default();
         for (ino, edit) in edits {
-            let is_new = self.state.lock().overlay.is_sealed_fresh(&Key::Inode(ino));
-            let inode = match is_new {
-                true => None,
-                false => self.read_txn(|txn| locate::committed_inode(txn, ino)).await?,
-            };
-            if edit.is_freed {
-                if let Some(inode) = inode {
-                    self.clear(&mut layout, ino, &inode, 0..u64::MAX).await?;
-                    layout.allocated -= signed(inode.allocated);
-                    if inode.xattrs > 0 {
-                        self.clear_xattrs(&mut layout, ino).await?;
-                    }
+            let mut own = Layout::default();
+            match self.lay_out_edit(&mut own, ino, &edit, is_last_try).await {
+                Ok(()) => layout.add(own),
+                Err(error) if !is_last_try || !error.is_damage() => return Err(error),
+                // Its blocks stay where they are.
+                Err(_) if only_moves(&edit) => {}
+                Err(error) if edit.is_freed => layout.left_out.keep_removed(ino, error),
+                Err(error) => {
+                    let committed = self.read_txn(|txn| locate::committed_inode(txn, ino)).await;
+                    let size = committed.ok().flatten().map(|inode| inode.size);
+                    layout.left_out.keep_file(ino, size, error);
                 }
-            } else {
-                self.lay_out_file(&mut layout, ino, inode.as_deref(), &edit).await?;
             }
         }
         Ok(layout)
+    }
+
+    async fn lay_out_edit(
+        &self,
+        layout: &mut Layout,
+        ino: Ino,
+        edit: &FileEdit,
+        is_last_try: bool,
+    ) -> Result<(), VfsError> {
+        let is_new = self.state.lock().overlay.is_sealed_fresh(&Key::Inode(ino));
+        let inode = match is_new {
+            true => None,
+            false => self.read_txn(|txn| locate::committed_inode(txn, ino)).await?,
+        };
+        if !edit.is_freed {
+            return self.lay_out_file(layout, ino, inode.as_deref(), edit, is_last_try).await;
+        }
+        if let Some(inode) = inode {
+            self.clear(layout, ino, &inode, 0..u64::MAX).await?;
+            layout.allocated -= signed(inode.allocated);
+            if inode.xattrs > 0 {
+                self.clear_xattrs(layout, ino).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn lay_out_file(
@@ -76,6 +117,7 @@ impl Vfs {
         ino: Ino,
         inode: Option<&Inode>,
         edit: &FileEdit,
+        is_last_try: bool,
     ) -> Result<(), VfsError> {
         let (old_body, old_allocated) = match inode {
             Some(inode) if inode.kind == FileKind::Regular => (inode.body.clone(), inode.allocated),
@@ -96,10 +138,18 @@ impl Vfs {
         }
         let mut gained: u64 = 0;
         for page in touched_pages(edit) {
-            let mut edited = self.open_page(layout, ino, &body, page).await?;
             let first = page * PAGE_BLOCKS;
             let within = |index: u64| (index - first) as u32;
             let is_here = |index: &u64| (first..first + PAGE_BLOCKS).contains(index);
+            let mut edited = match self.open_page_to_write(layout, ino, &body, page, edit).await {
+                Ok(edited) => edited,
+                Err(error) if !is_last_try || !error.is_damage() => return Err(error),
+                Err(_) if !writes_to(edit, is_here) => continue,
+                Err(error) => {
+                    layout.left_out.keep_page(ino, page, error);
+                    continue;
+                }
+            };
             for (index, bytes) in edit.inline.iter().filter(|(index, _)| is_here(index)) {
                 let block = within(*index);
                 freed += plain_bytes(&edited, block..block + 1);
@@ -128,8 +178,7 @@ impl Vfs {
                 }
             }
             let has_moved = grant_moves(layout, ino, page, &mut edited, edit);
-            let is_changed = has_moved || !stored.is_empty() || edit.inline.iter().any(|(i, _)| is_here(i));
-            if is_changed {
+            if has_moved || writes_to(edit, is_here) {
                 close_page(layout, ino, &mut body, page, edited);
             }
         }
@@ -229,12 +278,30 @@ impl Vfs {
         }
     }
 
+    /// As [`Vfs::open_page`], if all segments can be read of which blocks come to be shared there.
+    async fn open_page_to_write(
+        &self,
+        layout: &Layout,
+        ino: Ino,
+        body: &Body,
+        page: u64,
+        edit: &FileEdit,
+    ) -> Result<PageEdit, VfsError> {
+        for (index, place) in &edit.stored {
+            if index / PAGE_BLOCKS == page && edit.shared.binary_search(index).is_ok() {
+                self.read_txn(|txn| locate::segment(txn, place.segment)).await?;
+            }
+        }
+        self.open_page(layout, ino, body, page).await
+    }
+
+    /// How long an inline block is. What is not known of a damaged one is counted as nothing.
     async fn inline_len(&self, ino: Ino, index: u64) -> Result<u32, VfsError> {
-        let record = self.read_txn(|txn| txn.committed(Key::Inline(ino, index))).await?;
-        Ok(match record {
-            Some(Record::Inline(bytes)) => bytes.len() as u32,
-            _ => 0,
-        })
+        match self.read_txn(|txn| txn.committed(Key::Inline(ino, index))).await {
+            Ok(Some(Record::Inline(bytes))) => Ok(bytes.len() as u32),
+            Err(error) if !error.is_damage() => Err(error),
+            _ => Ok(0),
+        }
     }
 
     /// Drops all contents of a file.
@@ -354,6 +421,14 @@ fn touched_pages(edit: &FileEdit) -> Vec<u64> {
     pages.sort_unstable();
     pages.dedup();
     pages
+}
+
+fn only_moves(edit: &FileEdit) -> bool {
+    !edit.is_freed && edit.void.is_empty() && edit.stored.is_empty() && edit.inline.is_empty()
+}
+
+fn writes_to(edit: &FileEdit, is_here: impl Fn(&u64) -> bool) -> bool {
+    edit.stored.iter().any(|(index, _)| is_here(index)) || edit.inline.iter().any(|(index, _)| is_here(index))
 }
 
 /// Plaintext bytes of the blocks of `range` that are stored.

@@ -15,6 +15,7 @@ mod follow;
 mod garbage;
 mod keep;
 mod layout;
+mod left_out;
 mod leftovers;
 mod links;
 mod locate;

@@ -306,15 +306,24 @@ impl Vfs {
     /// Takes blocks that an urgent commit left in records back, to be packed with the rest.
     async fn repack(&self) -> Result<(), VfsError> {
         let blocks = self.state.lock().dirty.take_repack();
-        for (ino, index) in blocks {
+        for (at, (ino, index)) in blocks.iter().copied().enumerate() {
             let located = self
                 .read_txn(|txn| match locate::committed_inode(txn, ino)? {
                     Some(inode) => locate::committed(txn, ino, &inode, index),
                     None => Ok(Located::Hole),
                 })
-                .await?;
-            if let Located::Bytes(bytes) = located {
-                self.state.lock().dirty.repack_sealed(ino, index, bytes.to_vec());
+                .await;
+            match located {
+                Ok(Located::Bytes(bytes)) => {
+                    self.state.lock().dirty.repack_sealed(ino, index, bytes.to_vec());
+                }
+                Ok(_) => {}
+                // It stays where it cannot be read.
+                Err(error) if error.is_damage() => self.note_damage(Some(ino), &error),
+                Err(error) => {
+                    self.state.lock().dirty.put_back_repack(blocks.into_iter().skip(at));
+                    return Err(error);
+                }
             }
         }
         Ok(())

@@ -33,21 +33,38 @@ impl Vfs {
         if let Some((key, record)) = also {
             self.state.lock().overlay.put(key, Some(record));
         }
-        for (key, _) in self.all_of(Key::Orphan(Ino(0)), Key::Orphan(Ino(u64::MAX))).await? {
-            if let Key::Orphan(ino) = key {
-                self.apply(|txn| {
-                    match txn.inode(ino) {
-                        Ok(_) => txn.put(Key::Inode(ino), None),
-                        Err(Halt::Fail(VfsError::NoEntry)) => {}
-                        Err(halt) => return Err(halt),
-                    }
-                    txn.put(Key::Orphan(ino), None);
-                    Ok(())
-                })
-                .await?;
+        self.free_orphans().await?;
+        self.commit(true, true).await
+    }
+
+    /// Frees files that were unlinked but open; those of which the records cannot be read stay for a later mount.
+    async fn free_orphans(&self) -> Result<(), VfsError> {
+        let orphans = match self.all_of(Key::Orphan(Ino(0)), Key::Orphan(Ino(u64::MAX))).await {
+            Err(error) if error.is_damage() => {
+                tracing::warn!(%error, "which unlinked files are to be freed cannot be read; they stay");
+                return Ok(());
+            }
+            orphans => orphans?,
+        };
+        for ino in orphans.into_iter().filter_map(|(key, _)| orphan(key)) {
+            let freed = self.apply(|txn| {
+                match txn.inode(ino) {
+                    Ok(_) => txn.put(Key::Inode(ino), None),
+                    Err(Halt::Fail(VfsError::NoEntry)) => {}
+                    Err(halt) => return Err(halt),
+                }
+                txn.put(Key::Orphan(ino), None);
+                Ok(())
+            });
+            match freed.await {
+                Err(error) if error.is_damage() => {
+                    tracing::warn!(%ino, %error, "an unlinked file cannot be freed; it stays for a later mount");
+                    self.note_damage(Some(ino), &error);
+                }
+                freed => freed?,
             }
         }
-        self.commit(true, true).await
+        Ok(())
     }
 
     /// Sees to it that segments are deleted that are dead or, if `had_crashed`, were never committed,
@@ -128,5 +145,12 @@ impl Vfs {
                 return Ok(());
             }
         }
+    }
+}
+
+const fn orphan(key: Key) -> Option<Ino> {
+    match key {
+        Key::Orphan(ino) => Some(ino),
+        _ => None,
     }
 }

@@ -206,6 +206,11 @@ impl Dirty {
         std::mem::take(&mut self.repack).into_iter().collect()
     }
 
+    /// Puts back what [`Dirty::take_repack`] gave and could not be read.
+    pub fn put_back_repack(&mut self, blocks: impl IntoIterator<Item = (Ino, u64)>) {
+        self.repack.extend(blocks);
+    }
+
     /// Puts the bytes of a committed block into the sealed layer, so that this commit packs it;
     /// unless this layer changes the block anyway.
     pub fn repack_sealed(&mut self, ino: Ino, index: u64, bytes: Vec<u8>) {

@@ -11,9 +11,11 @@ mod listed;
 mod paced;
 mod past;
 mod renew;
+mod schedulers;
 mod seam;
 mod seeds;
 mod settings;
+mod spoiled;
 mod store_day;
 #[cfg(test)]
 mod tests;

@@ -24,7 +24,7 @@ use super::store_day::StoreDay;
 use crate::vault::VaultError;
 
 /// The directory of SlateDB's notes of merges.
-const NOTES: &str = "compactions";
+pub(super) const NOTES: &str = "compactions";
 /// Of one merge.
 const NOTES_KEPT: u64 = 16;
 /// Objects deleted with one request, where the provider has such a request.

@@ -5,6 +5,7 @@ mod cost;
 mod ending;
 mod follow;
 mod renew;
+mod spoiled;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -8,10 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use object_store::ObjectStore;
 use slatedb::admin::AdminBuilder;
-use slatedb::compactor::{
-    CompactionScheduler, CompactionSchedulerSupplier, CompactionSpec, CompactorStateView,
-};
-use slatedb::config::{CompactorOptions, FlushOptions, FlushType};
+use slatedb::config::{FlushOptions, FlushType};
 use slatedb::{CompactorBuilder, Db, GarbageCollectorBuilder, VersionedManifest};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -20,8 +17,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::clock::EngineClock;
 use super::paced::{Pace, Paced};
 use super::renew::Renewal;
+use super::schedulers::Idle;
 use super::seeds::Seeds;
 use super::settings::Thoroughness;
+use super::spoiled::{Spoiled, forget_merges};
 use super::store_day::StoreDay;
 use super::{DATABASE, garbage, settings};
 
@@ -71,6 +70,8 @@ struct Shared {
     commits: Arc<AtomicU64>,
     /// One compactor at a time.
     merging: tokio::sync::Mutex<()>,
+    /// Tables that are not merged, because they cannot be read.
+    spoiled: Spoiled,
     /// Whether nobody else's merge can be added to the database any more.
     is_merger: AtomicBool,
     wake: Notify,
@@ -110,6 +111,7 @@ impl Upkeep {
             table_bytes,
             commits,
             merging: tokio::sync::Mutex::new(()),
+            spoiled: Spoiled::default(),
             is_merger: AtomicBool::new(false),
             wake: Notify::new(),
             closing,
@@ -163,10 +165,19 @@ impl Upkeep {
         renewal.run().await
     }
 
+    /// Whether there is room for one more table, or will be.
+    pub(super) fn takes_tables(&self) -> bool {
+        let shared = &self.shared;
+        shared.newest_tables() + 1 < settings::NEWEST_TABLES_MAX
+            || !shared.spoiled.is_newest(&shared.db.manifest())
+    }
+
     /// What must be done before the last flush: room for one more table, and now and then the garbage.
     pub(super) async fn before_close(&self) {
         let shared = &self.shared;
-        if shared.newest_tables() + 1 >= settings::NEWEST_TABLES_MAX {
+        if shared.newest_tables() + 1 >= settings::NEWEST_TABLES_MAX
+            && shared.is_mergeable(Thoroughness::Usual)
+        {
             shared.merge(Thoroughness::Usual, &shared.store, sleep(LAST_MERGE)).await;
         }
         if shared.is_collector() {
@@ -245,7 +256,7 @@ impl Shared {
                     () = self.flush() => {}
                 }
             }
-            if has_many_new_tables(&self.db) {
+            if self.is_mergeable(Thoroughness::Usual) {
                 // Neither works on what the other has in hand.
                 let is_interrupted = collecting.take().is_some();
                 self.merge(Thoroughness::Usual, &self.store, is_closing(&mut closing)).await;
@@ -337,8 +348,9 @@ impl Shared {
             () = &mut stop => None,
         };
         let Some(before) = before else { return };
-        let compactor = CompactorBuilder::new(DATABASE, store.clone())
+        let compactor = CompactorBuilder::new(DATABASE, self.spoiled.watch(store))
             .with_options(settings::compactor(how, self.table_bytes))
+            .with_scheduler_supplier(Arc::new(self.spoiled.clone()))
             .with_system_clock(self.clock.clone())
             .with_seed(self.seeds.next())
             .build();
@@ -348,14 +360,18 @@ impl Shared {
                 tracing::warn!(%error, "merging tables failed; it will be tried again");
             }
         };
-        tokio::select! {
+        let is_spoiled = tokio::select! {
             biased;
-            () = work => {}
-            () = self.merged(how) => {}
-            () = &mut stop => {}
-        }
+            () = self.spoiled.met() => true,
+            () = work => false,
+            () = self.merged(how) => false,
+            () = &mut stop => false,
+        };
         if let Err(error) = compactor.stop().await {
             tracing::debug!(%error, "the compactor did not stop cleanly");
+        }
+        if is_spoiled && let Err(error) = forget_merges(&self.store).await {
+            tracing::warn!(%error, "a merge that cannot be made is still noted");
         }
         if self.db.manifest().compactor_epoch() > before.compactor_epoch() {
             self.is_merger.store(true, Ordering::Relaxed);
@@ -366,8 +382,10 @@ impl Shared {
     fn is_mergeable(&self, how: Thoroughness) -> bool {
         let manifest = self.db.manifest();
         match how {
-            Thoroughness::Usual => has_many_new_tables(&self.db),
-            Thoroughness::Everything => manifest.l0().len() > 1 || manifest.compacted().len() > 1,
+            Thoroughness::Usual => has_many_new_tables(&self.db) && !self.spoiled.is_newest(&manifest),
+            Thoroughness::Everything => {
+                (manifest.l0().len() > 1 || manifest.compacted().len() > 1) && !self.spoiled.is_in(&manifest)
+            }
         }
     }
 
@@ -423,7 +441,7 @@ impl Shared {
                 }
             };
             self.merge(Thoroughness::Everything, &self.paced, stop).await;
-        } else if has_many_new_tables(&self.db) {
+        } else if self.is_mergeable(Thoroughness::Usual) {
             self.merge(Thoroughness::Usual, &self.store, is_closing(&mut closing)).await;
         }
     }
@@ -457,21 +475,6 @@ impl Shared {
             garbage = garbage::tables_of_nothing(store, self.plain_clock.now_ms()).await?;
         }
         garbage::remove(store, garbage).await
-    }
-}
-
-/// Proposes no merge.
-struct Idle;
-
-impl CompactionSchedulerSupplier for Idle {
-    fn compaction_scheduler(&self, _: &CompactorOptions) -> Box<dyn CompactionScheduler + Send + Sync> {
-        Box::new(Self)
-    }
-}
-
-impl CompactionScheduler for Idle {
-    fn propose(&self, _: &CompactorStateView) -> Vec<CompactionSpec> {
-        Vec::new()
     }
 }
 

@@ -20,6 +20,10 @@ use crate::base::Clock;
 /// has been taken over.
 const LOOK_FIRST_AFTER_MS: i64 = 60 * 60 * 1000;
 
+/// Why nothing is written any more, rather than waited for.
+const SPOILED: &str =
+    "there is no room for more tables, and one that cannot be read keeps them from being merged";
+
 /// A database opened for writing.
 pub(super) struct Writer {
     pub(super) db: Arc<Db>,
@@ -67,6 +71,9 @@ impl Writer {
 
     pub(super) async fn write(&self, batch: WriteBatch) -> Result<(), slatedb::Error> {
         let _turn = self.turn.lock().await;
+        if !self.upkeep.takes_tables() {
+            return Err(slatedb::Error::data(SPOILED.to_owned()));
+        }
         let now_ms = day_ms(&*self.clock);
         if now_ms.saturating_sub(self.last_write_ms.load(Ordering::Relaxed)) > LOOK_FIRST_AFTER_MS {
             self.db.refresh_manifest().await?;
@@ -99,7 +106,8 @@ impl Writer {
         if is_open {
             self.upkeep.before_close().await;
         }
-        let flush_type = Some(FlushType::MemTable);
+        // Without room for a table the logs stay.
+        let flush_type = Some(if self.upkeep.takes_tables() { FlushType::MemTable } else { FlushType::Wal });
         let closed = self.db.close_with_options(CloseOptions::default().with_flush_type(flush_type)).await;
         // SlateDB closes a fenced database without complaint.
         if self.db.status().close_reason == Some(CloseReason::Fenced) {
