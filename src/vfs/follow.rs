@@ -1,5 +1,6 @@
 //! A reader follows the writer: when it is used, and in whole commits only.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 
-use crate::meta::engine::{Base, EngineError, View};
+use crate::meta::engine::{Base, Engine, EngineError, Judge, View};
 use crate::meta::{Key, MetaError, Record, Superblock, decode, links};
 
 use super::state::Phase;
@@ -165,18 +166,14 @@ impl Vfs {
 
     /// The superblock of the newest commit, which follows from the commit `before`.
     async fn newest_superblock(&self, before: (u64, [u8; 32])) -> Result<(Superblock, View, Base), VfsError> {
-        let key = Key::Super;
         loop {
             let (view, base) = (self.engine.view(), self.engine.base());
-            let bytes = self.engine.get(&key.encode()).await.map_err(MetaError::from)?;
-            let Record::Super(newest) = decode(&key, &bytes.ok_or(MetaError::Missing(key))?)? else {
-                return Err(MetaError::Missing(key).into());
-            };
+            let newest = superblock_in(&self.engine).await?;
             let has_same_base = *self.follow.base.lock() == base;
-            let led = self.leads_on(before, &newest, has_same_base).await;
+            let led = self.leads_on(&self.engine, before, &newest, has_same_base).await;
             if (self.engine.view(), self.engine.base()) == (view, base) {
                 led?;
-                return Ok(((*newest).clone(), view, base));
+                return Ok((newest, view, base));
             }
         }
     }
@@ -185,11 +182,12 @@ impl Vfs {
     /// walked over. Beneath another may lie another history, with the logs of this one above: then all of it.
     async fn leads_on(
         &self,
+        engine: &Engine,
         before: (u64, [u8; 32]),
         newest: &Superblock,
         has_same_base: bool,
     ) -> Result<(), MetaError> {
-        let (engine, ring) = (&self.engine, self.ring());
+        let ring = self.ring();
         if newest.commit < before.0 {
             let why = "it is older than what was read before";
             return Err(MetaError::Inconsistent { key: Key::Super, why });
@@ -205,6 +203,27 @@ impl Vfs {
                 Err(MetaError::Inconsistent { key: Key::Commit(before.0), why })
             }
         }
+    }
+
+    /// Judges what this writer is shown of its past: whether that is the history that it has written.
+    pub(super) async fn judge(&self, shown: &Engine) -> Result<(), EngineError> {
+        let before = {
+            let state = self.state.lock();
+            (state.superblock.commit, state.superblock.head)
+        };
+        let judged = async {
+            let newest = superblock_in(shown).await?;
+            self.leads_on(shown, before, &newest, false).await
+        };
+        judged.await.map_err(|error| match error {
+            MetaError::Engine(error) => error,
+            error => {
+                tracing::error!(%error, "the bucket shows another history than this mount has written");
+                EngineError::Damaged(format!(
+                    "the bucket shows another history than this mount has written: {error}"
+                ))
+            }
+        })
     }
 
     /// Follows out of turn, because what is known cannot be read any more; but not before all that others
@@ -234,6 +253,30 @@ impl Vfs {
     /// The commit that a reader is at. A writer is at none: its own commits change nothing of what it sees.
     pub(super) fn seen_commit(&self) -> Option<u64> {
         self.options.read_only.then(|| self.state.lock().superblock.commit)
+    }
+}
+
+/// Who says whether an engine shows the history that `vfs` has written.
+pub(super) fn judge(vfs: &Arc<Vfs>) -> Judge {
+    let vfs = Arc::downgrade(vfs);
+    Arc::new(move |shown| {
+        let vfs = vfs.upgrade();
+        async move {
+            match vfs {
+                Some(vfs) => vfs.judge(&shown).await,
+                None => Ok(()),
+            }
+        }
+        .boxed()
+    })
+}
+
+async fn superblock_in(engine: &Engine) -> Result<Superblock, MetaError> {
+    let key = Key::Super;
+    let bytes = engine.get(&key.encode()).await?.ok_or(MetaError::Missing(key))?;
+    match decode(&key, &bytes)? {
+        Record::Super(superblock) => Ok((*superblock).clone()),
+        _ => Err(MetaError::Missing(key)),
     }
 }
 

@@ -380,7 +380,7 @@ impl Vfs {
         state.counter = options.counter;
         let progress = Progress::of(&state);
         let follow = Follow::starting_with((engine.view(), engine.base()), clock.elapsed());
-        Arc::new_cyclic(|me| Self {
+        let vfs = Arc::new_cyclic(|me: &Weak<Self>| Self {
             me: me.clone(),
             state: Mutex::new(state),
             engine,
@@ -414,7 +414,11 @@ impl Vfs {
             commit_times: Histogram::default(),
             fsync_times: Histogram::default(),
             options,
-        })
+        });
+        if phase == Phase::Writable {
+            vfs.engine.judged_by(follow::judge(&vfs));
+        }
+        vfs
     }
 }
 

@@ -1,5 +1,6 @@
 //! Makes and opens volumes: from a bucket and factors to a filesystem.
 
+mod alone;
 mod budget;
 mod create;
 mod error;

@@ -17,6 +17,7 @@ use crate::store::Bucket;
 use crate::vault::{MetaStore, Vault};
 use crate::vfs::{OnCommit, OnFenced, Vfs, VfsOptions};
 
+use super::alone::opened_alone;
 use super::fresh::{self, Offer, Verdict};
 use super::local::LocalState;
 use super::pin::Pin;
@@ -272,7 +273,8 @@ impl Opening {
         vfs_options.device = self.memory.device;
         reader.close().await?;
         refuse_if_held(&seen, &self.memory, self.options.takeover)?;
-        let engine = self.engine(EngineMode::Writer).await?;
+        let engine =
+            opened_alone(&seen, &self.memory, async || self.engine(EngineMode::Writer).await).await?;
         let found = superblock(&engine).await?;
         check_features(&found)?;
         // What the writer was shown need not be what the reader was shown.

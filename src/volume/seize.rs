@@ -11,6 +11,7 @@ use crate::meta::{Acceptance, Holder, Key, Record, Superblock, decode};
 use crate::store::Bucket;
 use crate::vault::Vault;
 
+use super::alone::opened_alone;
 use super::fresh::{Offer, Verdict, sign};
 use super::open::{OpenOptions, check_features, refuse_if_held, take_lock};
 use super::pin::Pin;
@@ -85,7 +86,7 @@ pub async fn seize(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> 
         false => reader.logs_are_whole().await?,
     }
     reader.close().await?;
-    let engine = open_engine(EngineMode::Writer).await?;
+    let engine = opened_alone(&seen, &memory, async || open_engine(EngineMode::Writer).await).await?;
     // What the writer is shown need not be what the reader was shown.
     let found = standing(&engine).await?;
     let offer = Offer { engine: &engine, ring: &ring, header: &header, superblock: &found };

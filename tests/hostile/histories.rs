@@ -179,6 +179,32 @@ fn d2_a_reader_that_follows_is_never_given_two_histories_woven_into_one() {
     assert!(refused > 0, "the store showed nothing of the other history: the test shows nothing");
 }
 
+/// The same of a writer at work: the store puts manifests of the other side, with their tables, beside its own.
+#[test]
+fn d2_a_writer_at_work_is_never_given_two_histories_woven_into_one() {
+    let world = World::new();
+    let mut refused = 0;
+    for commits in 1..=6u8 {
+        let first = Hostile::of(world.objects.clone());
+        let second = runtime().block_on(ends_after(&world.objects, 2002, commits));
+        runtime().block_on(async {
+            let writer = open(&first, options(None, 2001)).await.unwrap();
+            put(&writer.vfs, Ino::ROOT, "mine", &[7; 300]).await;
+            writer.vfs.sync_all().await.unwrap();
+            let before = tree(&writer.vfs).await;
+            let ones = first.objects();
+            for (name, bytes) in second.objects().iter().filter(|(name, _)| !ones.contains_key(*name)) {
+                first.plant(name, bytes.clone());
+            }
+            refused += usize::from(writer.vfs.follow().await.is_err());
+            let seen = tree(&writer.vfs).await;
+            agrees(&seen, &before).unwrap_or_else(|error| panic!("{commits} commits beside: {error}"));
+            drop(writer.close().await);
+        });
+    }
+    assert!(refused > 0, "the store showed nothing of the other history: the test shows nothing");
+}
+
 /// A client that makes so many commits from `objects`, and unmounts: its records are in tables.
 async fn ends_after(objects: &Objects, seed: u64, commits: u8) -> Arc<Hostile> {
     let store = Hostile::of(objects.clone());

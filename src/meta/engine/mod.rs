@@ -7,10 +7,13 @@ mod error;
 mod follower;
 mod gap;
 mod garbage;
+mod judged;
 mod listed;
+mod own;
 mod paced;
 mod past;
 mod renew;
+mod scan;
 mod schedulers;
 mod seam;
 mod seeds;
@@ -24,27 +27,28 @@ mod view;
 mod writer;
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::FutureExt;
-use futures::future::{BoxFuture, join_all};
+use futures::future::join_all;
 use object_store::ObjectStore;
 use slatedb::admin::AdminBuilder;
-use slatedb::config::{CheckpointOptions, CheckpointScope, ReadOptions, ScanOptions};
+use slatedb::config::{CheckpointOptions, CheckpointScope, ReadOptions};
 use slatedb::db_cache::DbCache;
-use slatedb::{Db, DbCacheManagerOps, DbIterator, WriteBatch};
+use slatedb::{DbCacheManagerOps, WriteBatch};
 
 pub use error::EngineError;
+pub use judged::Judge;
 pub use paced::Pace;
 pub use seeds::Seeds;
 pub use view::{Base, View};
 
 use cache::BlockCache;
 use follower::Follower;
-use past::{PastStore, Written};
+use past::Written;
+use scan::{Source, scan};
 use seam::Seam;
 use writer::Writer;
 
@@ -56,11 +60,6 @@ const DATABASE: &str = "db";
 /// A record of ours in every batch. Its timestamp tells the next session how far the clock had come. No
 /// other key may start with a NUL.
 const PULSE: &[u8] = b"\0";
-/// Records of a scan are assumed to be about this long when deciding how much to read at once.
-const SCAN_RECORD_BYTES: usize = 128;
-/// Most that a scan reads ahead.
-const SCAN_AHEAD_BYTES_MAX: usize = 256 * 1024;
-
 /// How the engine is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineMode {
@@ -118,14 +117,37 @@ struct Inner {
     /// Something was sealed with a newer key than those at hand.
     newer_key: Arc<AtomicBool>,
     /// What a fenced writer goes on reading from.
-    past: tokio::sync::OnceCell<Option<Follower>>,
+    past: tokio::sync::OnceCell<Option<Arc<Follower>>>,
     is_fenced: AtomicBool,
+    judge: OnceLock<Judge>,
     cached: Gauge,
+}
+
+impl Inner {
+    fn of(
+        access: Access,
+        store: Arc<dyn ObjectStore>,
+        options: EngineOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            access,
+            store,
+            options,
+            clock,
+            written: Arc::default(),
+            newer_key: Arc::default(),
+            past: tokio::sync::OnceCell::new(),
+            is_fenced: AtomicBool::new(false),
+            judge: OnceLock::new(),
+            cached: Gauge::default(),
+        }
+    }
 }
 
 enum Access {
     Write(Writer),
-    Read(Follower),
+    Read(Arc<Follower>),
 }
 
 impl Engine {
@@ -156,15 +178,16 @@ impl Engine {
                 EngineMode::Writer => {
                     Access::Write(Writer::open(at, cache, clock, seeds, (table_bytes, pace), day).await?)
                 }
-                EngineMode::Reader => Access::Read(Follower::open(at, cache, clock, seeds, None).await?),
+                EngineMode::Reader => {
+                    Access::Read(Follower::open(at, cache, clock, seeds, None).await?.into())
+                }
                 EngineMode::Checkpoint(id) => {
-                    Access::Read(Follower::open(at, cache, clock, seeds, Some(id)).await?)
+                    Access::Read(Follower::open(at, cache, clock, seeds, Some(id)).await?.into())
                 }
             })
         };
         let access = within(&options, true, opening).await?;
-        let (past, is_fenced) = (tokio::sync::OnceCell::new(), AtomicBool::new(false));
-        let inner = Inner { access, store, options, clock, written, newer_key, past, is_fenced, cached };
+        let inner = Inner { written, newer_key, cached, ..Inner::of(access, store, options, clock) };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -257,29 +280,6 @@ impl Engine {
         self.0.is_fenced.load(Ordering::Relaxed)
     }
 
-    /// The database as this fenced writer left it, to the last write that it acknowledged and no further. Boxed, so that
-    /// those who read do not carry its state on their stacks.
-    fn past<'a>(&'a self, writer: &'a Writer) -> BoxFuture<'a, Result<&'a Follower, EngineError>> {
-        self.0.is_fenced.store(true, Ordering::Relaxed);
-        let open = async {
-            let store = Arc::new(PastStore::new(self.0.store.clone(), Arc::clone(&self.0.written)));
-            let cache: Arc<dyn DbCache> =
-                Arc::new(BlockCache::new(self.0.options.cache_bytes, Gauge::default()));
-            let (clock, seeds) = (self.0.clock.clone(), self.0.options.seeds.clone());
-            match self.read(Follower::open(store, cache, clock, seeds, None)).await {
-                Ok(past) if past.sequence() == writer.sequence() => Ok(Some(past)),
-                Err(error @ (EngineError::Denied(_) | EngineError::Unavailable(_))) => Err(error),
-                // It is gone, and stays so.
-                found => {
-                    let error = found.err();
-                    tracing::warn!(?error, "what this mount had last committed cannot be read any more");
-                    Ok(None)
-                }
-            }
-        };
-        async move { self.0.past.get_or_try_init(|| open).await?.as_ref().ok_or(EngineError::Fenced) }.boxed()
-    }
-
     /// Writes all of `records` at once, `None` removing one, and returns when they are in the bucket: one
     /// PUT. An outage is waited out. If the future is dropped before, the records may be written or not,
     /// but never in part.
@@ -343,6 +343,18 @@ impl Engine {
                     false => Ok(()),
                 }
             }
+        }
+    }
+
+    /// Makes sure that no merge of the writer before this one, which may be asleep, adds anything any more.
+    ///
+    /// # Errors
+    /// [`EngineError::Damaged`] if one has just done so: the database is to be opened again. That it did not come to be made
+    /// sure of is [`EngineError::Unavailable`].
+    pub async fn refuse_other_merges(&self) -> Result<(), EngineError> {
+        match &self.0.access {
+            Access::Write(writer) => self.read(writer.refuse_other_merges()).await,
+            Access::Read(_) => Ok(()),
         }
     }
 
@@ -467,33 +479,4 @@ async fn within<T>(
             Err(_) => Err(EngineError::from_silence(options.meter.as_ref())),
         },
     }
-}
-
-enum Source<'a> {
-    Writer(&'a Db),
-    Reader(&'a slatedb::DbReader),
-}
-
-async fn scan(
-    source: Source<'_>,
-    from: &[u8],
-    to: &[u8],
-    limit: usize,
-) -> Result<Vec<(Bytes, Bytes)>, slatedb::Error> {
-    let ahead = limit.saturating_mul(SCAN_RECORD_BYTES).min(SCAN_AHEAD_BYTES_MAX);
-    let options = ScanOptions::new().with_read_ahead_bytes(ahead.max(1)).with_cache_blocks(true);
-    let range = from.to_vec()..to.to_vec();
-    let mut records: DbIterator = match source {
-        Source::Writer(db) => db.scan_with_options(range, &options).await?,
-        Source::Reader(db) => db.scan_with_options(range, &options).await?,
-    };
-    let mut found = Vec::new();
-    while found.len() < limit
-        && let Some(record) = records.next().await?
-    {
-        if record.key != PULSE {
-            found.push((record.key, record.value));
-        }
-    }
-    Ok(found)
 }

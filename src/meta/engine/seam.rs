@@ -6,22 +6,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error as RawError, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as RawResult,
+    CopyOptions, Error as RawError, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Result as RawResult,
 };
 use slatedb_common::retry::NonRetryable;
 
 use super::DATABASE;
 use super::error::{NothingHere, find};
 use super::listed::Listed;
+use super::own::Own;
 use super::past::Written;
 use super::store_day::StoreDay;
-use crate::vault::VaultError;
+use crate::vault::{Damage, VaultError};
 
 /// The directory of SlateDB's notes of merges.
 pub(super) const NOTES: &str = "compactions";
@@ -43,6 +46,7 @@ const FIRST_MANIFEST: &str = "00000000000000000001.manifest";
 ///   session did not end begins anew in the next.
 /// - A listing that lags behind would have SlateDB take an old manifest for the newest, which ends it where that is one of an
 ///   earlier writer: the newest that was read or written here is listed in any case.
+/// - A writer is given no manifest from its own time but its own and a successor's (see `own`).
 /// - SlateDB repeats whatever fails. A damaged object stays damaged, and one that is sealed with a newer key stays so: it
 ///   is told that. And so is one that is listed again and again and never there.
 #[derive(Debug)]
@@ -52,6 +56,7 @@ pub(super) struct Seam {
     notes: Arc<dyn ObjectStore>,
     may_create: bool,
     written: Arc<Written>,
+    own: Own,
     listed: Arc<Listed>,
     /// The highest number of a manifest that was read or written.
     newest: Arc<AtomicU64>,
@@ -69,7 +74,7 @@ impl Seam {
     ) -> Self {
         let (listed, newest, day) = (Arc::default(), Arc::default(), Arc::default());
         let notes = Arc::new(InMemory::new());
-        Self { inner, notes, may_create, written, listed, newest, day, newer_key }
+        Self { inner, notes, may_create, written, own: Own::default(), listed, newest, day, newer_key }
     }
 
     /// Where an object, or all below a prefix, is kept.
@@ -90,6 +95,23 @@ impl Seam {
             // One that is not there is none.
             let _ = self.notes.delete(&older).await;
         }
+    }
+
+    /// As it was got, if it may be: a manifest from this writer's time must be its own.
+    async fn judged(&self, path: &Path, got: GetResult) -> RawResult<GetResult> {
+        let Some(number) = manifest_number(path).filter(|number| self.own.concerns(*number)) else {
+            return Ok(got);
+        };
+        let (meta, range) = (got.meta.clone(), got.range.clone());
+        let (attributes, extensions) = (got.attributes.clone(), got.extensions.clone());
+        let bytes = got.bytes().await?;
+        if !self.own.may_be_read(number, path, &bytes).await {
+            let what = "it is of another history than this mount has written".to_owned();
+            let damage = Damage { object: path.to_string(), what };
+            return Err(never_retried(Box::new(VaultError::Damaged(damage))));
+        }
+        let payload = GetResultPayload::Stream(stream::once(async { Ok(bytes) }).boxed());
+        Ok(GetResult { payload, meta, range, attributes, extensions })
     }
 
     /// A manifest has been read or written.
@@ -191,7 +213,14 @@ impl ObjectStore for Seam {
         if !self.may_create && path.filename() == Some(FIRST_MANIFEST) {
             return Err(never_retried(Box::new(NothingHere)));
         }
+        let manifest = manifest_number(path).map(|number| (number, Bytes::from(payload.clone())));
+        if let Some((number, bytes)) = &manifest {
+            self.own.sends(*number, bytes);
+        }
         let put = self.home(Some(path)).put_opts(path, payload, opts).await.map_err(final_if_refused)?;
+        if let Some((number, bytes)) = &manifest {
+            self.own.has_sent(*number, path, bytes).await;
+        }
         self.written.note(path);
         self.met(path);
         self.forget_older_note(path).await;
@@ -225,7 +254,7 @@ impl ObjectStore for Seam {
             Ok(got) => {
                 self.listed.is_there(path);
                 self.met(path);
-                Ok(got)
+                self.judged(path, got).await
             }
         }
     }

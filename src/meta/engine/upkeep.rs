@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::clock::EngineClock;
+use super::error::refused;
 use super::paced::{Pace, Paced};
 use super::renew::Renewal;
 use super::schedulers::Idle;
@@ -135,6 +136,14 @@ impl Upkeep {
         {
             tracing::warn!(%error, "the upkeep of the records ended badly");
         }
+    }
+
+    /// Makes sure that no other session's merge adds anything any more.
+    pub(super) async fn refuse_other_merges(&self) -> Result<(), slatedb::Error> {
+        let is_merger = self.shared.refuse_other_merges().await;
+        // What has been added before shows here.
+        self.shared.db.refresh_manifest().await?;
+        if is_merger { Ok(()) } else { Err(refused("other merges cannot be refused at the moment", None)) }
     }
 
     /// Merges everything and removes what is garbage by now.

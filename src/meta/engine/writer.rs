@@ -95,6 +95,10 @@ impl Writer {
         self.upkeep.renew().await
     }
 
+    pub(super) async fn refuse_other_merges(&self) -> Result<(), slatedb::Error> {
+        self.upkeep.refuse_other_merges().await
+    }
+
     pub(super) async fn tidy(&self) {
         self.upkeep.tidy().await;
     }

@@ -179,3 +179,103 @@ async fn d2_a_log_of_another_history_among_those_of_this_one_is_damage() {
     let read = read_all(&other).await;
     assert!(matches!(read, Err(EngineError::Damaged(_))), "{read:?}");
 }
+
+/// A judge that counts how often it is asked, and refuses if it is to.
+fn judge(is_refusing: bool) -> (Judge, Arc<std::sync::atomic::AtomicUsize>) {
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let judge: Judge = Arc::new(move |shown| {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Box::pin(async move {
+            all(&shown).await?;
+            if is_refusing { Err(EngineError::Damaged("another history".to_owned())) } else { Ok(()) }
+        })
+    });
+    (judge, asked)
+}
+
+/// Puts into `bench` what only `other` has.
+async fn plant(bench: &Bench, other: &Bench) {
+    let mine: BTreeMap<Path, Bytes> = copied(bench).await.into_iter().collect();
+    for (path, bytes) in copied(other).await {
+        if !mine.contains_key(&path) {
+            bench.raw.put(&path, bytes.into()).await.expect("planted");
+        }
+    }
+}
+
+/// Two writers that a store has split, both the fourth of the same database; one of them has merged its tables.
+#[tokio::test(start_paused = true)]
+async fn d2_a_writer_is_given_no_manifest_of_another_history() {
+    let (bench, _) = furnished().await;
+    let second = restored(&copied(&bench).await).await;
+    let engine = bench.writer().await;
+    engine.write_durable(put("mine", "mine")).await.expect("committed");
+    let expected = all(&engine).await.expect("scans");
+    let other = second.writer().await;
+    for number in 0..40_u8 {
+        other.write_durable(put([b'k', number], "theirs")).await.expect("committed");
+    }
+    other.tidy().await.expect("merged");
+    other.close().await.expect("closes");
+
+    plant(&bench, &second).await;
+    let refreshed = engine.refresh().await;
+    assert!(matches!(refreshed, Err(EngineError::Damaged(_))), "{refreshed:?}");
+    match all(&engine).await {
+        Ok(seen) => assert_eq!(seen, expected),
+        Err(error) => assert!(matches!(error, EngineError::Damaged(_)), "{error}"),
+    }
+}
+
+/// A machine that was asleep in a merge ends it after its successor has opened.
+#[tokio::test(start_paused = true)]
+async fn a_merge_that_ends_after_its_writer_was_taken_over_is_taken_in_by_opening_again() {
+    let (bench, mut expected) = furnished().await;
+    let engine = bench.writer().await;
+    let written = (Arc::default(), Arc::default());
+    let sleeper: Arc<dyn ObjectStore> =
+        Arc::new(Seam::new(Bench::sealed(&bench.bucket()), true, written.0, written.1));
+    let options = settings::compactor(settings::Thoroughness::Everything, 1 << 20);
+    let compactor = slatedb::CompactorBuilder::new(DATABASE, sleeper).with_options(options).build();
+    let newest =
+        async || AdminBuilder::new(DATABASE, engine.0.store.clone()).build().read_manifest(None).await;
+    let (before, mut merged) = (newest().await.expect("read").expect("one").id(), false);
+    while !merged {
+        tokio::select! {
+            ended = compactor.run() => ended.expect("merged"),
+            () = tokio::time::sleep(Duration::from_secs(30)) => {}
+        }
+        merged = bench.objects().await.len() as u64 > before;
+    }
+    compactor.stop().await.expect("stopped");
+    assert!(matches!(engine.refuse_other_merges().await, Err(EngineError::Damaged(_))));
+    drop(engine);
+
+    let engine = bench.writer().await;
+    engine.refuse_other_merges().await.expect("nobody else merges");
+    engine.write_durable(put("mine", "mine")).await.expect("committed");
+    expected.push((b"mine".to_vec(), b"mine".to_vec()));
+    assert_eq!(all(&engine).await.expect("scans"), expected);
+    engine.close().await.expect("closes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn d2_a_fenced_writer_is_given_no_past_that_is_refused() {
+    for is_refusing in [false, true] {
+        let (bench, _) = furnished().await;
+        let engine = bench.writer().await;
+        let (judge, asked) = judge(is_refusing);
+        engine.judged_by(judge);
+        engine.write_durable(put("mine", "mine")).await.expect("committed");
+        let successor = bench.writer().await;
+        successor.write_durable(put("mine", "theirs")).await.expect("committed");
+        assert!(matches!(engine.write_durable(put("more", "more")).await, Err(EngineError::Fenced)));
+        let seen = engine.get(b"mine").await;
+        assert!(asked.load(std::sync::atomic::Ordering::Relaxed) > 0);
+        match is_refusing {
+            true => assert!(matches!(seen, Err(EngineError::Fenced)), "{seen:?}"),
+            false => assert_eq!(seen.expect("read").as_deref(), Some(&b"mine"[..])),
+        }
+    }
+}
