@@ -85,6 +85,40 @@ async fn each_damaged_segment_is_told_once_with_its_name_and_file() {
     second.close().await.unwrap();
 }
 
+/// Something between answers for a bucket that is sound, for a moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_over_contents_that_are_damaged_for_a_moment_only_is_not_lost() {
+    let world = World::new().await;
+    let (first, _) = world.open(OpenOptions::default()).await;
+    let ino = put(&first.vfs, b"1", 1).await;
+    first.close().await.unwrap();
+    let [segment] = segments(&world).await.try_into().unwrap();
+    let sound = world.0.get(&segment).await.unwrap().bytes().await.unwrap();
+    for (is_missing, at) in [(false, 100), (true, 100_000)] {
+        let (opened, _) = world.open(OpenOptions::default()).await;
+        let vfs = &opened.vfs;
+        match is_missing {
+            true => world.0.delete(&segment).await.unwrap(),
+            false => {
+                let altered: Vec<u8> = sound.iter().map(|byte| byte ^ 1).collect();
+                drop(world.0.put(&segment, PutPayload::from(altered)).await.unwrap());
+            }
+        }
+        vfs.write(ino, at, b"new bytes", true).await.unwrap();
+        let syncing = tokio::spawn({
+            let vfs = Arc::clone(vfs);
+            async move { vfs.fsync(ino, false).await }
+        });
+        while vfs.status().damage.count == 0 {
+            tokio::task::yield_now().await;
+        }
+        world.0.put(&segment, PutPayload::from_bytes(sound.clone())).await.unwrap();
+        syncing.await.unwrap().expect("it is as it was");
+        assert_eq!(&vfs.read(Handle(0), ino, at - 2, 13).await.unwrap()[..], b"\x01\x01new bytes\x01\x01");
+        opened.close().await.unwrap();
+    }
+}
+
 /// A copy of the bucket in which the object at `emptied` has no bytes.
 async fn without_bytes_of(world: &World, emptied: &Path) -> World {
     let copy = InMemory::new();

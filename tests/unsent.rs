@@ -7,6 +7,7 @@ mod in_memory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use coffer::base::{FileKind, Ino};
 use coffer::vfs::{Handle, RenameMode, SetAttr, Vfs, VfsError, XattrMode};
@@ -14,6 +15,7 @@ use coffer::volume::unsent::{Item, SavedFile, Shelf};
 use coffer::volume::{OpenOptions, Opened, VolumeError};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
+use object_store::memory::InMemory;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 
@@ -379,4 +381,41 @@ async fn no_difference_is_missing_whatever_was_done() {
         }
         second.close().await.unwrap();
     }
+}
+
+/// Copies objects that are not there.
+async fn copy_missing(from: &World, to: &World) {
+    for meta in from.0.list(None).try_collect::<Vec<_>>().await.unwrap() {
+        if to.0.head(&meta.location).await.is_err() {
+            let bytes = from.0.get(&meta.location).await.unwrap().bytes().await.unwrap();
+            to.0.put(&meta.location, bytes.into()).await.unwrap();
+        }
+    }
+}
+
+/// The store shows a manifest of another history: from then on nothing can be committed. What was written is not lost with
+/// the mount.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_committed_at_all_is_kept_when_the_mount_ends() {
+    let world = World::new().await;
+    let other = World(Arc::new(InMemory::new()));
+    copy_missing(&world, &other).await;
+    let state = tempfile::tempdir().unwrap();
+    let (mount, _) = world.open(with_state(state.path())).await;
+    let (beside, _) = other.open(OpenOptions::default()).await;
+    put(&beside.vfs, Ino::ROOT, "theirs", b"of another history").await;
+    beside.close().await.unwrap();
+    copy_missing(&other, &world).await;
+    put(&mount.vfs, Ino::ROOT, "mine", b"written here").await;
+    mount.vfs.follow().await.expect_err("it is another's");
+    mount.vfs.sync_all().await.expect_err("it cannot be committed");
+    let volume = mount.volume;
+    mount.close().await.expect_err("and so is not in the bucket");
+
+    let (reading, _) = other.open(OpenOptions::default()).await;
+    let kept = Kept::read(&Shelf::of(state.path(), volume), &reading);
+    let [(file, contents, missing)] = &kept.files[..] else { panic!("{kept:?}") };
+    assert_eq!((file.paths[0].as_slice(), contents.as_slice()), (&b"mine"[..], &b"written here"[..]));
+    assert!(missing.is_empty());
+    reading.close().await.unwrap();
 }

@@ -122,8 +122,12 @@ impl Subject for Live {
             let finishing = tokio::spawn(async move {
                 let mut failure = vfs.shutdown().await.map_err(not_saved);
                 if let (Err(failure), Some(rescue)) = (&mut failure, vfs.status().rescue) {
-                    failure.message =
-                        format!("another mount has taken this volume over; {}", rescue.clause());
+                    failure.message = match failure.kind {
+                        FailureKind::TakenOver => {
+                            format!("another mount has taken this volume over; {}", rescue.clause())
+                        }
+                        _ => format!("{}; {}", failure.message, rescue.clause()),
+                    };
                 }
                 failure
             });

@@ -168,7 +168,9 @@ impl Trouble {
 
 const NO_BUCKET: [&str; 4] =
     ["NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist", "ContainerBeingDeleted"];
-const DENIED: [&str; 9] = [
+const DENIED: [&str; 11] = [
+    "AccessDenied",
+    "AllAccessDisabled",
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
     "ExpiredToken",
@@ -190,8 +192,19 @@ const REJECTED: [&str; 6] = [
     "Requested range was invalid",
     "Range started at",
 ];
-/// Statuses that pass: request timeout, too early, too many requests.
-const PASSING_STATUS: [&str; 3] = ["status code: 408", "status code: 425", "status code: 429"];
+/// Statuses that pass: request timeout, too early, too many requests. And what is answered with 400 where a body has not
+/// come whole, or too late.
+const PASSING: [&str; 7] = [
+    "status code: 408",
+    "status code: 425",
+    "status code: 429",
+    "RequestTimeout",
+    "IncompleteBody",
+    "BadDigest",
+    "XAmzContentSHA256Mismatch",
+];
+/// What servers say that stand before a store: they know nothing of its objects.
+const PAGE_NOT_FOUND: [&str; 4] = ["404 page not found", "<html", "<HTML", "<!DOCTYPE"];
 
 /// How providers say that a request is not of this hour.
 const SKEWED: [&str; 3] = ["RequestTimeTooSkewed", "RequestExpired", "Request date header too old"];
@@ -200,6 +213,7 @@ const SKEWED: [&str; 3] = ["RequestTimeTooSkewed", "RequestExpired", "Request da
 pub(crate) fn classify(error: &RawError) -> Trouble {
     match error {
         RawError::NotFound { .. } if mentions(error, &NO_BUCKET) => Trouble::NoBucket,
+        RawError::NotFound { .. } if mentions(error, &PAGE_NOT_FOUND) => Trouble::Transient,
         RawError::NotFound { .. } => Trouble::Missing,
         RawError::AlreadyExists { .. } | RawError::Precondition { .. } | RawError::NotModified { .. } => {
             Trouble::Exists
@@ -230,7 +244,7 @@ fn classify_unnamed(error: &RawError) -> Trouble {
         Trouble::NoBucket
     } else if mentions(error, &DENIED) {
         Trouble::Denied
-    } else if mentions(error, &PASSING_STATUS) {
+    } else if mentions(error, &PASSING) {
         Trouble::Transient
     } else if mentions(error, &REJECTED) {
         Trouble::Rejected
@@ -316,11 +330,21 @@ mod tests {
                 RawError::NotFound { path: path(), source: "<Code>NoSuchBucket</Code>".into() },
                 Trouble::NoBucket,
             ),
+            (
+                RawError::NotFound { path: path(), source: "404 Not Found: 404 page not found".into() },
+                Trouble::Transient,
+            ),
+            (
+                RawError::NotFound { path: path(), source: "<html><h1>404 Not Found</h1></html>".into() },
+                Trouble::Transient,
+            ),
             (RawError::AlreadyExists { path: path(), source: "x".into() }, Trouble::Exists),
             (RawError::PermissionDenied { path: path(), source: "x".into() }, Trouble::Denied),
             (RawError::Unauthenticated { path: path(), source: "x".into() }, Trouble::Denied),
             (generic("non-2xx status code: 400 InvalidAccessKeyId"), Trouble::Denied),
             (generic("non-2xx status code: 400 Bad Request"), Trouble::Rejected),
+            (generic("non-2xx status code: 400 <Code>RequestTimeout</Code>"), Trouble::Transient),
+            (generic("could not be deleted: Access Denied (code: AccessDenied)"), Trouble::Denied),
             (generic("non-2xx status code: 429 Too Many Requests"), Trouble::Transient),
             (generic("non-2xx status code: 503 Slow Down"), Trouble::Transient),
             (generic("error sending request"), Trouble::Transient),

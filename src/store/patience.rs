@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use object_store::{Error as RawError, Result as RawResult};
@@ -66,6 +66,8 @@ pub(super) struct Core {
     pub(super) patience: Patience,
     /// Reads and writes that may be under way at once: reads never wait behind stalled writes.
     pub(super) slots: [Arc<Semaphore>; 2],
+    /// Whether a read has been answered as one that may ask.
+    pub(super) is_let_in: Arc<AtomicBool>,
 }
 
 impl Core {
@@ -111,11 +113,17 @@ impl Core {
                 request().await
             };
             let error = match self.limited(attempt_time(bytes).min(left), with_slot).await {
-                Ok(value) => return Ok(value),
+                Ok(value) => {
+                    self.is_let_in.store(true, Ordering::Relaxed);
+                    return Ok(value);
+                }
                 Err(error) => error,
             };
-            if classify(&error) != Trouble::Transient {
-                return Err(error);
+            match classify(&error) {
+                Trouble::Transient => {}
+                // Who was let in before may be so again: the clock is put right after waking, credentials are renewed.
+                Trouble::Denied | Trouble::NoBucket if self.is_let_in.load(Ordering::Relaxed) => {}
+                _ => return Err(error),
             }
             let pause = self.patience.pauses.shorten(backoff.next(BACKOFF_MAX));
             if Instant::now() + pause >= deadline {
@@ -142,12 +150,13 @@ impl Core {
                 self.meter.failed(OutageKind::Denied, detail(&error));
             }
             let pause_max = match trouble {
-                Trouble::Missing | Trouble::Exists | Trouble::Unfit | Trouble::Final => return Err(error),
-                Trouble::Transient => BACKOFF_MAX,
-                Trouble::Denied | Trouble::NoBucket | Trouble::Rejected if deadline.is_some() => {
-                    return Err(error);
+                Trouble::Exists | Trouble::Unfit => return Err(error),
+                // That something is not there is no answer to a write.
+                Trouble::Transient | Trouble::Missing => BACKOFF_MAX,
+                _ if deadline.is_some() => return Err(error),
+                Trouble::Denied | Trouble::NoBucket | Trouble::Rejected | Trouble::Final => {
+                    BACKOFF_DENIED_MAX
                 }
-                Trouble::Denied | Trouble::NoBucket | Trouble::Rejected => BACKOFF_DENIED_MAX,
             };
             let pause = self.patience.pauses.shorten(backoff.next(pause_max));
             if deadline.is_some_and(|deadline| Instant::now() + pause >= deadline) {

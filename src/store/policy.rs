@@ -1,12 +1,13 @@
 //! Decides how long a request is tried: writes for as long as it takes, reads until a deadline.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error as RawError, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
@@ -16,6 +17,7 @@ use object_store::{
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::error::{Trouble, classify};
 use super::meter::Meter;
 use super::patience::{ATTEMPT_TIME, AttemptTimes, Core, Patience, attempt_time, fault, stalled};
 
@@ -43,7 +45,7 @@ impl PatientStore {
         patience: Patience,
         slots: [Arc<Semaphore>; 2],
     ) -> Self {
-        Self { inner, core: Core { meter, patience, slots } }
+        Self { inner, core: Core { meter, patience, slots, is_let_in: Arc::default() } }
     }
 
     async fn get_whole(&self, path: &Path, options: GetOptions) -> RawResult<GetResult> {
@@ -98,7 +100,7 @@ impl PatientStore {
             return result;
         };
         if !matches!(opts.mode, PutMode::Create) {
-            return Err(exists);
+            return Err(fault("the store says that an object is there that was to be replaced"));
         }
         match self.holds(path, payload).await {
             Ok(true) => Ok(PutResult { e_tag: None, version: None, extensions: Default::default() }),
@@ -188,18 +190,22 @@ impl ObjectStore for PatientStore {
 async fn delete_chunk(inner: &Arc<dyn ObjectStore>, core: &Core, chunk: &[Path]) -> RawResult<()> {
     let owned = chunk.to_vec();
     let paths = stream::iter(owned).map(Ok).boxed();
-    core.attempt(ATTEMPT_TIME * 4, async {
+    let deleting = async {
         let mut results = inner.delete_stream(paths);
         let mut failure = None;
         while let Some(result) = results.next().await {
             match result {
-                Ok(_) | Err(RawError::NotFound { .. }) => {}
+                Ok(_) => {}
+                Err(error) if classify(&error) == Trouble::Missing => {}
                 Err(error) => failure = Some(error),
             }
         }
         failure.map_or(Ok(()), Err)
-    })
-    .await
+    };
+    // An answer that tells of objects nobody asked about ends in a panic of the client.
+    let deleting = AssertUnwindSafe(deleting).catch_unwind();
+    let odd = |_| Err(fault("the store answers a deletion with something else"));
+    core.attempt(ATTEMPT_TIME * 4, deleting.map(|deleted| deleted.unwrap_or_else(odd))).await
 }
 
 /// Starts a listing again as long as it has given nothing; what was given cannot be taken back.

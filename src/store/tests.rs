@@ -64,6 +64,42 @@ async fn a_denied_write_loses_nothing_and_is_told_apart_from_an_outage() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn that_an_object_is_not_there_is_no_answer_to_writing_it() {
+    let (store, bucket) = faulty();
+    store.fail_writes([Fault::NotFound; 5]);
+    bucket.objects.put_opts(&Path::from("a"), payload(b"x"), create()).await.expect("written in the end");
+    assert_eq!(bucket.meter().snapshot().puts, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_was_let_in_waits_where_it_is_refused_and_another_is_told_at_once() {
+    let (store, bucket) = faulty();
+    let path = Path::from("a");
+    store.inner.put(&path, payload(b"x")).await.expect("put");
+    store.fail_reads([Fault::Deny]);
+    bucket.objects.get(&path).await.expect_err("refused from the beginning");
+    bucket.objects.get(&path).await.expect("let in");
+    // A clock that is wrong after waking, say.
+    store.fail_reads([Fault::Deny; 3]);
+    bucket.objects.get(&path).await.expect("let in again");
+    store.fail_reads([Fault::Deny; 100]);
+    let begun = tokio::time::Instant::now();
+    bucket.objects.get(&path).await.expect_err("refused for good");
+    let waited = begun.elapsed();
+    assert!(waited > Duration::from_secs(30) && waited <= Duration::from_secs(60), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_a_deletion_that_the_client_panics_at_is_a_fault_like_another() {
+    let (store, bucket) = faulty();
+    let path = Path::from("a");
+    store.inner.put(&path, payload(b"x")).await.expect("put");
+    store.fail_writes([Fault::Panic]);
+    bucket.objects.delete(&path).await.expect("deleted in the end");
+    assert!(store.inner.get(&path).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_person_waiting_is_told_at_once_that_access_is_denied() {
     let (store, bucket) = faulty();
     store.fail_writes([Fault::Deny]);

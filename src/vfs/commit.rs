@@ -25,6 +25,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Attempts after which a fault that waiting does not cure is told to those who wait.
 const TRIES_MAX: u32 = 5;
+/// Attempts after which damage is believed: about twelve seconds. A server between may have answered for a bucket that is
+/// sound.
+const DAMAGE_TRIES: u32 = 7;
 
 /// What a commit has decided, to be written and then to become the past.
 #[derive(Debug)]
@@ -119,7 +122,7 @@ impl Vfs {
         let (mut pause, mut tries) = (PAUSE, 0);
         let begun = self.clock.elapsed();
         loop {
-            match self.commit_sealed(is_urgent, tries + 1 >= TRIES_MAX, decided).await {
+            match self.commit_sealed(is_urgent, tries + 1 >= DAMAGE_TRIES, decided).await {
                 Ok(()) => {
                     self.commit_times.add(self.clock.elapsed().saturating_sub(begun));
                     return Ok(());
@@ -131,7 +134,7 @@ impl Vfs {
                     self.fence();
                     return Err(VfsError::Fenced);
                 }
-                Err(error) if !error.is_passing() && tries + 1 >= TRIES_MAX => {
+                Err(error) if !error.is_passing() && tries + 1 >= tries_max(&error) => {
                     tracing::error!(%error, "nothing can be committed");
                     self.state.lock().stuck = Some(error.clone());
                     self.tell_progress();
@@ -199,7 +202,7 @@ impl Vfs {
 
     /// Brings the sealed group's blocks into the bucket and works out its records.
     async fn decide(&self, is_urgent: bool, is_last_try: bool) -> Result<Batch, VfsError> {
-        let mut inline = self.pack_sealed(is_urgent).await?;
+        let mut inline = self.pack_sealed(is_urgent, is_last_try).await?;
         let (mut edits, segments) = {
             let state = self.state.lock();
             inline.retain(|(ino, index, _)| state.dirty.is_sealed(*ino, *index));
@@ -357,6 +360,10 @@ impl Vfs {
         self.tell_progress();
         self.begin_rescue();
     }
+}
+
+const fn tries_max(error: &VfsError) -> u32 {
+    if error.is_damage() { DAMAGE_TRIES } else { TRIES_MAX }
 }
 
 /// The edits of a group, each with the moves of its file.

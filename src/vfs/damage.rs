@@ -85,7 +85,7 @@ impl Vfs {
 }
 
 /// Which object it is, and what does not fit; `None` if the error is no damage.
-fn described(error: &VfsError) -> Option<(String, String)> {
+pub(super) fn described(error: &VfsError) -> Option<(String, String)> {
     if !error.is_damage() {
         return None;
     }

@@ -1,8 +1,11 @@
 //! Housekeeping of a mount: deletes what is due, cleans what is worth it, folds old commits, a little
 //! at a time and only after something has changed. An idle mount is left in peace.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures::FutureExt;
 
 use crate::base::SegmentId;
 use crate::meta::{Key, Record};
@@ -50,7 +53,11 @@ impl Vfs {
                 if vfs.state.lock().phase != Phase::Writable {
                     return;
                 }
-                let next = match vfs.tend(&mut folded_at).await {
+                let tended = AssertUnwindSafe(vfs.tend(&mut folded_at)).catch_unwind().await;
+                let next = match tended.unwrap_or_else(|_| {
+                    tracing::error!("housekeeping ended in an unforeseen way; it goes on later");
+                    Ok(Next::After(RETRY))
+                }) {
                     Ok(next) => next,
                     Err(VfsError::Fenced | VfsError::ShutDown | VfsError::ReadOnly) => return,
                     Err(error) => {

@@ -72,7 +72,7 @@ impl Vfs {
             let mut own = Layout::default();
             match self.lay_out_edit(&mut own, ino, &edit, is_last_try).await {
                 Ok(()) => layout.add(own),
-                Err(error) if !is_last_try || !error.is_damage() => return Err(error),
+                Err(error) if !self.is_certain(&error, is_last_try) => return Err(error),
                 // Its blocks stay where they are.
                 Err(_) if only_moves(&edit) => {}
                 Err(error) if edit.is_freed => layout.left_out.keep_removed(ino, error),
@@ -143,7 +143,7 @@ impl Vfs {
             let is_here = |index: &u64| (first..first + PAGE_BLOCKS).contains(index);
             let mut edited = match self.open_page_to_write(layout, ino, &body, page, edit).await {
                 Ok(edited) => edited,
-                Err(error) if !is_last_try || !error.is_damage() => return Err(error),
+                Err(error) if !self.is_certain(&error, is_last_try) => return Err(error),
                 Err(_) if !writes_to(edit, is_here) => continue,
                 Err(error) => {
                     layout.left_out.keep_page(ino, page, error);

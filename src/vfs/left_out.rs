@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::base::{Ino, PAGE_BLOCKS};
 use crate::meta::{Key, Record};
 
+use super::damage::described;
 use super::state::State;
 use super::{Vfs, VfsError};
 
@@ -73,6 +74,18 @@ impl LeftOut {
 }
 
 impl Vfs {
+    /// Whether something is damaged, and that is certain: it has been met in each attempt until now, or in those of an
+    /// earlier commit.
+    pub(super) fn is_certain(&self, error: &VfsError, is_last_try: bool) -> bool {
+        let Some((object, _)) = described(error) else { return false };
+        let mut state = self.state.lock();
+        if is_last_try {
+            state.believed.insert(object);
+            return true;
+        }
+        state.believed.contains(&object)
+    }
+
     /// A commit is made that leaves `left` out: says so, and to the open group that it has.
     pub(super) fn leave_out(&self, state: &mut State, left: &LeftOut) {
         for (ino, error) in &left.unfreed {

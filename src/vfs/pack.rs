@@ -132,14 +132,18 @@ impl Vfs {
 
     /// Brings every block of the sealed group into the bucket. Small files, and everything if
     /// `is_urgent` and there is little of it, stay for the commit's records: those are returned.
-    pub(super) async fn pack_sealed(&self, is_urgent: bool) -> Result<Vec<Rider>, VfsError> {
+    pub(super) async fn pack_sealed(
+        &self,
+        is_urgent: bool,
+        is_last_try: bool,
+    ) -> Result<Vec<Rider>, VfsError> {
         // Where one `fsync` follows the other no commit is leisurely.
         if !is_urgent || self.state.lock().dirty.repack_count() >= REPACK_COUNT_MAX {
             self.repack().await?;
         }
         self.overtake(true);
         loop {
-            self.complete_sealed().await?;
+            self.complete_sealed(is_last_try).await?;
             let (inline, rest) = self.sort_sealed(is_urgent);
             let sending = async {
                 self.send_sealed(rest).await;
@@ -242,8 +246,9 @@ impl Vfs {
         }
     }
 
-    /// Fills blocks that were written in part from their older contents.
-    async fn complete_sealed(&self) -> Result<(), VfsError> {
+    /// Fills blocks that were written in part from their older contents. Where those are damaged, and that is certain, what
+    /// was written is dropped.
+    async fn complete_sealed(&self, is_last_try: bool) -> Result<(), VfsError> {
         let partial: Vec<(Ino, u64)> = {
             let state = self.state.lock();
             let unsent = state.dirty.sealed_unsent().into_iter();
@@ -275,6 +280,9 @@ impl Vfs {
                         Err(error) => return Err(MetaError::from(error).into()),
                     }
                     self.note_damage(Some(ino), &error);
+                    if !self.is_certain(&error, is_last_try) {
+                        return Err(error);
+                    }
                     // What lies under the block is lost already. Inventing it is worse than losing
                     // the write, of which the writer is told.
                     tracing::error!(%ino, index, %error, "a block cannot be completed; its new bytes are dropped");

@@ -120,8 +120,16 @@ impl Vfs {
             Phase::ReadOnly | Phase::ShutDown => Ok(()),
             Phase::Fenced => Err(VfsError::Fenced),
         };
-        // That another writer took over may have shown only now.
-        if self.state.lock().phase == Phase::Fenced {
+        // That another writer took over may have shown only now. And what cannot be committed at all is kept like what another
+        // writer has kept from being committed.
+        let is_unsent = {
+            let mut state = self.state.lock();
+            if state.phase == Phase::Writable {
+                state.phase = Phase::ShutDown;
+            }
+            state.phase == Phase::Fenced || (committed.is_err() && !state.is_clean())
+        };
+        if is_unsent {
             self.rescue().boxed().await;
         }
         // What a commit let go is deleted now rather than at the next mount, unless that takes long.

@@ -81,6 +81,8 @@ pub(super) struct State {
     pub(super) refs: Refs,
     /// Files of which a write could not be stored, and why.
     pub(super) lost: HashMap<Ino, String>,
+    /// Objects, or records, of which a commit has believed that they are damaged.
+    pub(super) believed: HashSet<String>,
     /// Why the last attempts to commit failed, if waiting does not cure that.
     pub(super) stuck: Option<VfsError>,
     /// Access times that no record holds yet.
@@ -143,6 +145,7 @@ impl State {
             superblock,
             refs: Refs::default(),
             lost: HashMap::new(),
+            believed: HashSet::new(),
             stuck: None,
             atimes: HashMap::new(),
             orphans: HashSet::new(),

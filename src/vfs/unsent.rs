@@ -129,14 +129,14 @@ impl Vfs {
         *self.rescue.lock() = Some(done);
     }
 
-    /// What was not sent. Only of a fenced filesystem, in which nothing changes any more.
+    /// What was not sent. Only of a filesystem in which nothing changes any more: one that is fenced, or has ended.
     ///
     /// # Errors
-    /// It is not fenced.
+    /// It is neither.
     pub async fn unsent(&self) -> Result<Unsent, VfsError> {
         let (inodes, entries, xattrs, next_ino) = {
             let state = self.state.lock();
-            if state.phase != Phase::Fenced {
+            if !matches!(state.phase, Phase::Fenced | Phase::ShutDown) {
                 return Err(VfsError::NotPermitted);
             }
             let all = |from, to| state.overlay.changes_between(&from, &to, usize::MAX);

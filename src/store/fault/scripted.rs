@@ -24,6 +24,10 @@ pub(crate) enum Fault {
     LoseAnswer,
     /// Refused: no permission.
     Deny,
+    /// Not there, by a server that stands before the store.
+    NotFound,
+    /// A panic of the client.
+    Panic,
     /// Never answered.
     Hang,
 }
@@ -68,6 +72,10 @@ async fn meet(fault: Option<Fault>, path: &Path) -> Result<bool> {
         Some(Fault::LoseAnswer) => Ok(false),
         Some(Fault::Fail) => Err(lost()),
         Some(Fault::Deny) => Err(denied(path)),
+        Some(Fault::NotFound) => {
+            Err(Error::NotFound { path: path.to_string(), source: "404 Not Found: no such route".into() })
+        }
+        Some(Fault::Panic) => panic!("the client does not understand the answer"),
         Some(Fault::Hang) => std::future::pending().await,
     }
 }

@@ -8,14 +8,13 @@
 //! Writing and deleting are left to it.
 
 mod read;
+mod root;
 pub(super) mod staged;
 mod turns;
 pub(super) mod walk;
 
 use std::fmt;
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path as FilePath, PathBuf};
+use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -30,42 +29,17 @@ use object_store::{
 
 use crate::base::behind;
 
+use root::Root;
 use turns::Turns;
 
 /// Objects that are written where it is in nobody's way.
 const LARGE: usize = 1024 * 1024;
 
-/// A directory by path and identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Root {
-    path: PathBuf,
-    device: u64,
-    ino: u64,
-}
-
-impl Root {
-    fn of(path: &FilePath) -> io::Result<Self> {
-        let metadata = std::fs::metadata(path)?;
-        Ok(Self { path: path.to_owned(), device: metadata.dev(), ino: metadata.ino() })
-    }
-
-    /// Fails unless the directory is where it was, and is the same.
-    fn check(&self) -> RawResult<()> {
-        let is_there = Self::of(&self.path).is_ok_and(|now| now == *self);
-        if is_there {
-            return Ok(());
-        }
-        // Not `NotFound`: the objects are not gone, the way to them is.
-        let source = io::Error::other(format!("the directory {} has gone away", self.path.display()));
-        Err(RawError::Generic { store: "local directory", source: Box::new(source) })
-    }
-}
-
 /// A store in a directory.
 #[derive(Debug)]
 pub(super) struct LocalStore {
     inner: Arc<LocalFileSystem>,
-    root: Root,
+    root: Arc<Root>,
     turns: Turns,
 }
 
@@ -73,10 +47,10 @@ impl LocalStore {
     /// The store in `directory`, which must be there. Its writes are on the disk when they return.
     pub(super) fn open(directory: &FilePath) -> RawResult<Self> {
         let inner = Arc::new(LocalFileSystem::new_with_prefix(directory)?.with_fsync(true));
-        let root = directory.canonicalize().and_then(|path| Root::of(&path));
+        let root = directory.canonicalize().and_then(|path| Root::at(&path));
         let root =
             root.map_err(|error| RawError::Generic { store: "local directory", source: Box::new(error) })?;
-        Ok(Self { inner, root, turns: Turns::default() })
+        Ok(Self { inner, root: Arc::new(root), turns: Turns::default() })
     }
 }
 
@@ -125,20 +99,20 @@ impl ObjectStore for LocalStore {
         &self,
         paths: BoxStream<'static, RawResult<Path>>,
     ) -> BoxStream<'static, RawResult<Path>> {
-        let root = self.root.clone();
+        let root = Arc::clone(&self.root);
         let paths = paths.and_then(move |path| futures::future::ready(root.check().map(|()| path)));
         self.inner.delete_stream(paths.boxed())
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, RawResult<ObjectMeta>> {
-        let root = self.root.clone();
+        let root = Arc::clone(&self.root);
         let last = stream::once(async move { root.check() });
         let last = last.filter_map(|checked| futures::future::ready(checked.err().map(Err)));
-        walk::list(&self.root.path, prefix).chain(last).boxed()
+        walk::list(self.root.path(), prefix).chain(last).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> RawResult<ListResult> {
-        let (root, prefix) = (self.root.path.clone(), prefix.cloned());
+        let (root, prefix) = (self.root.path().to_owned(), prefix.cloned());
         let listed = tokio::task::spawn_blocking(move || walk::list_one(&root, prefix.as_ref()));
         checked!(self, listed).map_err(|source| RawError::JoinError { source })?
     }
