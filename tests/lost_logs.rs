@@ -11,7 +11,7 @@ use coffer::maint::{self, Problem, Severity};
 use coffer::meta::MetaError;
 use coffer::meta::engine::{Engine, EngineError, EngineMode, EngineOptions};
 use coffer::store::Bucket;
-use coffer::vfs::VfsOptions;
+use coffer::vfs::{Handle, VfsOptions};
 use coffer::volume::{self, OpenOptions, Opened, TrustOptions, VolumeError};
 use damaged::{OddStore, World, factors, put, repair_options, sync, told};
 use object_store::ObjectStoreExt;
@@ -154,4 +154,82 @@ async fn a_log_that_a_late_listing_lacks_is_not_missing() {
         opened.unwrap_or_else(|error| panic!("{log} is there: {error}")).close().await.unwrap();
         assert!(world.tree().await.unwrap() == golden, "{log}");
     }
+}
+
+/// Bytes that ride in no record.
+const PART: usize = 1 << 20;
+const PAGE: u64 = 64 << 20;
+
+/// A repair that goes on without the logs that are missing.
+async fn repair_without(world: &World, salvage: bool) -> maint::Outcome {
+    let trust = TrustOptions { accept_rollback: true, ..TrustOptions::default() };
+    let options = OpenOptions { trust, ..OpenOptions::default() };
+    let mut seized = world.seize_with(&factors(), options).await.unwrap();
+    let repaired =
+        Box::pin(maint::repair(&mut seized, &repair_options(salvage), None, &|_| ())).await.unwrap();
+    seized.close().await.unwrap();
+    repaired
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_with_a_log_that_is_given_up_comes_back_from_its_segment_or_fails_and_reads_as_zeros_never()
+ {
+    let sound = World::new().await;
+    let opened = sound.mount(false).await;
+    let file = put(&opened.vfs, Ino::ROOT, b"sparse", &[]).await;
+    for part in 0..5u8 {
+        let offset = u64::from(part) * PAGE;
+        opened.vfs.write(file, offset, &vec![part + 1; PART], true).await.unwrap();
+        sync(&opened.vfs).await;
+    }
+    let sound = sound.fork().await;
+    drop(opened);
+    let logs = read_at_opening(&sound).await;
+    let mut back = 0;
+    for log in &logs[..logs.len() - 1] {
+        let world = sound.fork().await;
+        world.vault().await.meta_store(1 << 20).delete(log).await.unwrap();
+        repair_without(&world, false).await;
+        let Ok(opened) = open(&world, true, TrustOptions::default()).await else { continue };
+        let Ok(found) = opened.vfs.lookup(Ino::ROOT, b"sparse").await else { continue };
+        for part in 0..5u8 {
+            let offset = u64::from(part) * PAGE;
+            match opened.vfs.read(Handle(0), found.ino, offset, PART).await {
+                Ok(bytes) if bytes.is_empty() => assert!(found.size <= offset),
+                Ok(bytes) => {
+                    assert_eq!(bytes, vec![part + 1; PART], "{log}: part {part}");
+                    back += 1;
+                }
+                Err(error) => assert!(error.is_damage(), "{log}: {error}"),
+            }
+        }
+        opened.close().await.unwrap();
+    }
+    assert!(back >= 20, "{back} parts were read in all");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_with_contents_of_files_that_went_with_a_log_is_kept_for_a_salvage_whatever_is_cleaned() {
+    let sound = World::new().await;
+    let opened = sound.mount(false).await;
+    for number in 0..3u8 {
+        put(&opened.vfs, Ino::ROOT, &[b'n', b'0' + number], &vec![number + 1; PART]).await;
+        sync(&opened.vfs).await;
+    }
+    let sound = sound.fork().await;
+    drop(opened);
+    let logs = read_at_opening(&sound).await;
+    let world = sound.fork().await;
+    // Of the second file: the mount's beginning has two.
+    world.vault().await.meta_store(1 << 20).delete(&logs[logs.len() - 2]).await.unwrap();
+    let outcome = repair_without(&world, false).await;
+    assert!(outcome.kept_for_salvage, "{:?}", outcome.deeds);
+    let mount = world.mount(false).await;
+    mount.vfs.reclaim().await.unwrap();
+    mount.close().await.unwrap();
+    let outcome = repair_without(&world, true).await;
+    assert!(!outcome.kept_for_salvage, "{:?}", outcome.deeds);
+    let tree = world.tree().await.unwrap();
+    let is_there = |fill: u8| tree.values().flatten().any(|seen| seen.contents == vec![fill; PART]);
+    assert!((1..=3).all(is_there), "{:?}", tree.keys().collect::<Vec<_>>());
 }

@@ -11,7 +11,7 @@ use coffer::base::{BLOCK_LEN, FILE_BYTES_MAX, FileKind, Ino, PAGE_BLOCKS};
 use coffer::maint::{LostBecause, Problem, Severity};
 use coffer::meta::{Body, Key, Record, Segment, encode};
 use damaged::mended::{is_lost_for_good, mend, remove_all};
-use damaged::{CALLER, Tree, World, bumps, letter, told};
+use damaged::{CALLER, Tree, World, bumps, letter, put, sync, told};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -491,4 +491,41 @@ async fn a_repair_that_is_cut_off_anywhere_is_finished_by_the_next() {
             }
         }
     }
+}
+
+/// More than one commit of a repair has room for: each leaves two records.
+const ORPHANS: u32 = 5_100;
+
+/// Files that were unlinked and open, in segments that they share with files that are there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mount_after_a_repair_that_was_cut_off_among_unlinked_files_takes_nothing_from_others() {
+    let world = World::new().await;
+    let opened = world.mount(false).await;
+    for number in 0..ORPHANS {
+        let is_kept = number.is_multiple_of(100);
+        let name = format!("{}{number}", if is_kept { "kept" } else { "gone" });
+        let ino = put(&opened.vfs, Ino::ROOT, name.as_bytes(), &vec![number as u8; 1250]).await;
+        if !is_kept {
+            opened.vfs.lookup(Ino::ROOT, name.as_bytes()).await.unwrap();
+            opened.vfs.unlink(Ino::ROOT, name.as_bytes()).await.unwrap();
+            assert!(opened.vfs.getattr(ino).await.is_ok(), "it is still referred to");
+        }
+    }
+    sync(&opened.vfs).await;
+    let crashed = world.fork().await;
+    drop(opened);
+    let mut cuts = 0;
+    for puts in 0.. {
+        let copy = crashed.fork().await;
+        let was_cut = copy.repair_until(puts).await;
+        copy.mount(false).await.close().await.unwrap();
+        let report = copy.check(true).await;
+        let worst = report.worst();
+        assert!(worst <= Some(Severity::Harmless), "cut after {puts} writes: {}", told(&report));
+        if !was_cut {
+            break;
+        }
+        cuts += 1;
+    }
+    assert!(cuts > 3, "{cuts} cuts");
 }

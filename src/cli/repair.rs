@@ -75,6 +75,7 @@ pub fn run(args: &RepairArgs) -> CommandResult {
     options.trust.accept_rollback = args.accept_rollback;
     let how = RepairOptions {
         salvage: args.salvage,
+        accepts: args.accept_rollback,
         findings_max: maint::CheckOptions::default().findings_max,
         clock: Arc::new(SystemClock::default()),
     };
@@ -100,17 +101,19 @@ async fn prepare(examined: &Examined, how: &RepairOptions, args: &RepairArgs) ->
     ended(&work, plan.is_ok());
     let plan = plan.map_err(|e| explain::maint(&e))?;
     if args.dry_run {
+        show(&plan.by_leave, args.json).map_err(|e| stdout_error(&e))?;
         show(&plan.deeds, args.json).map_err(|e| stdout_error(&e))?;
         if plan.kept_for_salvage {
             eprintln!("{SALVAGE}");
         }
         foretell(&plan, args.json).map_err(|e| stdout_error(&e))?;
-        return match plan.deeds.is_empty() {
+        return match would(&plan) == 0 {
             true => end(&plan.found).map(|()| None),
             false => Err(CommandError::silent(Exit::NotRepaired)),
         };
     }
-    if !plan.deeds.is_empty() {
+    if would(&plan) > 0 {
+        show(&plan.by_leave, false).map_err(|e| stdout_error(&e))?;
         show(&plan.deeds, false).map_err(|e| stdout_error(&e))?;
         if !io::stdin().is_terminal() {
             return Err(CommandError::new(Exit::NotRepaired, "there is no terminal to ask on")
@@ -127,7 +130,7 @@ async fn prepare(examined: &Examined, how: &RepairOptions, args: &RepairArgs) ->
 fn foretell(plan: &Plan, as_json: bool) -> io::Result<()> {
     if as_json {
         let summary = json!({ "summary": {
-            "would": plan.deeds.len(),
+            "would": would(plan),
             "commit": plan.found.commit,
             "is_clean": plan.found.is_clean(),
             "salvage_may_find_more": plan.kept_for_salvage,
@@ -135,16 +138,23 @@ fn foretell(plan: &Plan, as_json: bool) -> io::Result<()> {
         }});
         writeln!(io::stdout().lock(), "{summary}")?;
     }
-    if plan.deeds.is_empty() && !plan.found.is_clean() {
+    let nothing = would(plan) == 0;
+    if nothing && !plan.found.is_clean() {
         eprintln!(
             "0 things would be done, because what is wrong cannot be put back; {}",
             summary(&plan.found, false)
         );
+    } else if nothing {
+        eprintln!("nothing is to be done");
     } else {
-        let would = show_count(plan.deeds.len() as u64, "thing", "things");
+        let would = show_count(would(plan) as u64, "thing", "things");
         eprintln!("{would} would be done; counts that follow from that are put right after");
     }
     Ok(())
+}
+
+const fn would(plan: &Plan) -> usize {
+    plan.by_leave.len() + plan.deeds.len()
 }
 
 fn is_agreed() -> CommandResult<bool> {

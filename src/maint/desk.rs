@@ -10,6 +10,7 @@ use crate::base::{Ino, Time};
 use crate::meta::engine::Engine;
 use crate::meta::{Commit, Inode, Key, Machine, MetaError, Record, Superblock, chain, decode, encode};
 use crate::vault::Vault;
+use crate::volume::VolumeError;
 
 /// Records of one commit, so that it stays far below what the engine holds in memory.
 const RECORDS_MAX: usize = 10_000;
@@ -27,7 +28,7 @@ pub(super) struct Desk {
     /// By which device and session commits are made.
     maker: Maker,
     /// How many commits the device has made with the last one of these.
-    pub(super) counter: u64,
+    counter: u64,
 }
 
 /// Who makes commits, by the numbers of device and session.
@@ -105,8 +106,13 @@ impl Desk {
     }
 
     /// Makes all changes, what is added before what goes: where this ends half-way, something is there
-    /// twice, and the next repair goes on from there. Gives the last commit.
-    pub(super) async fn commit(&mut self, now: Time) -> Result<(u64, [u8; 32]), MaintError> {
+    /// twice, and the next repair goes on from there. Each commit is given to `note`, with its number, its hash and how many
+    /// the device has made with it.
+    pub(super) async fn commit(
+        &mut self,
+        now: Time,
+        mut note: impl FnMut(u64, [u8; 32], u64) -> Result<(), VolumeError>,
+    ) -> Result<(), MaintError> {
         let changes = std::mem::take(&mut self.changes);
         let (added, gone): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, record)| record.is_some());
         let mut rows = Vec::with_capacity(added.len() + gone.len());
@@ -118,12 +124,13 @@ impl Desk {
         loop {
             let part: Vec<_> = rows.by_ref().take(RECORDS_MAX).collect();
             self.write(part, now).await?;
+            note(self.superblock.commit, self.superblock.head, self.counter)?;
             if rows.peek().is_none() {
                 break;
             }
         }
         self.is_super_changed = false;
-        Ok((self.superblock.commit, self.superblock.head))
+        Ok(())
     }
 
     /// The device's counter with its next commit; 0 for none.

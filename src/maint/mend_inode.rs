@@ -8,8 +8,8 @@ use super::finding::{Finding, Problem};
 use super::mend_segments::within;
 use super::mender::Mender;
 use super::rows::Rows;
-use crate::base::{BLOCK_LEN, FILE_BYTES_MAX, FileKind, Ino, LiveDelta, PAGE_BLOCKS, RunList, Tag};
-use crate::meta::{Body, Inode, Key, Page, Record, Segment};
+use crate::base::{BLOCK_LEN, FILE_BYTES_MAX, FileKind, Ino, PAGE_BLOCKS, RunList, Tag};
+use crate::meta::{Body, Inode, Key, Page, Record};
 
 /// How many of a file's stray records of blocks it takes back.
 enum TakenBack {
@@ -81,24 +81,13 @@ impl Mender<'_> {
         Ok(keys)
     }
 
-    /// Frees an orphan, its contents and attributes.
+    /// Frees an orphan, its contents and attributes. What segments count is put right when that is done: were it noted before
+    /// all of this is, a mount that frees the rest would count it twice, and let go what other files need.
     async fn free(&mut self, ino: Ino) -> Result<(), MaintError> {
-        let mut live = LiveDelta::new();
-        if let Some(Inode { body: Body::Run(run), .. }) = self.desk.inode(ino).await? {
-            live.lose(run.segment, run.sealed_bytes());
-        }
         for letter in *b"BEX" {
             for key in self.keys_of(ino, letter).await? {
-                if let Some(Record::Extents(page)) = self.desk.get(key).await? {
-                    page.runs.runs().iter().for_each(|run| live.lose(run.segment, run.sealed_bytes()));
-                }
                 self.desk.put(key, None);
             }
-        }
-        for (id, change) in live.iter() {
-            let Some(Record::Segment(segment)) = self.desk.get(Key::Segment(id)).await? else { continue };
-            let record = Segment { live: segment.live.saturating_add_signed(change), ..segment };
-            self.desk.put(Key::Segment(id), Some(Record::Segment(record)));
         }
         self.desk.put(Key::Inode(ino), None);
         self.desk.put(Key::Orphan(ino), None);

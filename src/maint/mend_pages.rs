@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::MaintError;
-use super::finding::Finding;
+use super::finding::{Finding, Problem};
 use super::mend_segments::within;
 use super::mender::Mender;
 use super::segments::LOST;
-use crate::base::{BLOCK_LEN, HEAD_BYTES, Ino, LiveDelta, PAGE_BLOCKS, Run, RunList};
+use crate::base::{BLOCK_LEN, BlockPlace, HEAD_BYTES, Ino, LiveDelta, PAGE_BLOCKS, Run, RunList, SegmentId};
 use crate::meta::{Key, Page, Record};
 
 /// Pages that are marked as lost one by one; beyond that a file is as good as a hole.
@@ -23,6 +23,15 @@ struct Evidence {
     doubtful: BTreeSet<u64>,
     /// A segment that may have blocks of it cannot be asked.
     is_blind: bool,
+}
+
+impl Evidence {
+    /// What the pages that were found hold.
+    fn plain_bytes(&self) -> u64 {
+        let pages = self.found.values();
+        let places = pages.flat_map(|runs| runs.iter_range(0..PAGE_BLOCKS as u32));
+        places.map(|(_, place)| u64::from(place.piece.plain)).sum()
+    }
 }
 
 impl Mender<'_> {
@@ -40,8 +49,12 @@ impl Mender<'_> {
         let there: BTreeSet<u64> = self.pages_of(ino).await?;
         let is_gap = |page: u64| page < count && !there.contains(&page);
         let mut evidence = self.evidence(ino, is_gap).await?;
+        let missing = inode.allocated.saturating_sub(counted).saturating_sub(evidence.plain_bytes());
+        let is_found = missing == 0 || self.ask_unrecorded(ino, is_gap, missing, &mut evidence).await?;
+        // Where commits are missing their pages may be, too, and with them all that tells of them.
+        let is_blind = (evidence.is_blind || self.lacks_commits()) && !is_found;
         // What was found once leaves no more than holes.
-        let is_blind = evidence.is_blind && self.settled.insert(ino) && count <= PAGES_MAX;
+        let is_blind = is_blind && self.settled.insert(ino) && count <= PAGES_MAX;
         let gaps = if is_blind { 0..count } else { 0..0 };
         let mut lost = std::mem::take(&mut evidence.doubtful);
         lost.extend(gaps.filter(|page| is_gap(*page) && !evidence.found.contains_key(page)));
@@ -108,6 +121,49 @@ impl Mender<'_> {
             }
         }
         Ok(evidence)
+    }
+
+    /// Asks segments without records, which were lost with the pages: where their blocks come to exactly the bytes that are
+    /// missing, they are what the pages said. Says whether that is so.
+    async fn ask_unrecorded(
+        &mut self,
+        ino: Ino,
+        is_gap: impl Fn(u64) -> bool,
+        missing: u64,
+        evidence: &mut Evidence,
+    ) -> Result<bool, MaintError> {
+        let mut blocks: BTreeMap<u64, BlockPlace> = BTreeMap::new();
+        let mut is_clear = true;
+        for (_, listed) in self.unrecorded().await? {
+            for block in listed.iter().filter(|block| block.ino == ino && is_gap(within(block.index.0).0)) {
+                is_clear &= blocks.insert(block.index.0, block.place).is_none();
+            }
+        }
+        let plain: u64 = blocks.values().map(|place| u64::from(place.piece.plain)).sum();
+        let mut live: BTreeMap<SegmentId, u64> = BTreeMap::new();
+        for place in blocks.values() {
+            *live.entry(place.segment).or_default() += u64::from(place.piece.sealed_bytes());
+        }
+        is_clear &= plain == missing;
+        for (id, live) in live {
+            is_clear = is_clear && self.restore_segment(id, live).await?;
+        }
+        for (index, place) in blocks {
+            let (page, block) = within(index);
+            if is_clear {
+                let runs = evidence.found.entry(page).or_default();
+                runs.put(Run::of(block, &place), &mut LiveDelta::new());
+            } else {
+                evidence.doubtful.insert(page);
+            }
+        }
+        Ok(is_clear)
+    }
+
+    /// Whether the history lacks commits.
+    fn lacks_commits(&self) -> bool {
+        let mut findings = self.survey.findings.kept.iter();
+        findings.any(|finding| matches!(finding.problem, Problem::CommitMissing { .. }))
     }
 
     /// Notes in a page that cannot be read the blocks that are records.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::MaintError;
-use super::finding::{Finding, Problem};
+use super::finding::{Finding, Problem, Subject};
 use super::mender::Mender;
 use crate::base::{Ino, PAGE_BLOCKS, SegmentId};
 use crate::data::DataError;
@@ -52,12 +52,7 @@ impl Mender<'_> {
                 self.desk.put(Key::Leftover(id), None);
                 self.tell(finding, "takes it off the list of what is to be deleted");
             }
-            // What was listed may belong to newer records than these: there is a day to find out.
-            Problem::Leftover { bytes, .. } if self.is_of_nobody(id, *bytes).await? => {
-                let leftover = Leftover { found: self.now };
-                self.desk.put(Key::Leftover(id), Some(Record::Leftover(leftover)));
-                self.tell(finding, "notes that it is to be deleted in a day");
-            }
+            Problem::Leftover { bytes, .. } => self.mend_leftover(finding, id, *bytes).await?,
             _ => {}
         }
         Ok(())
@@ -65,7 +60,7 @@ impl Mender<'_> {
 
     /// Makes the record of a segment from what its object says of itself. Only who has the volume's key
     /// can have made a head that opens under this name.
-    async fn restore_segment(&mut self, id: SegmentId, live: u64) -> Result<bool, MaintError> {
+    pub(super) async fn restore_segment(&mut self, id: SegmentId, live: u64) -> Result<bool, MaintError> {
         let vault = &self.desk.vault;
         let seal = match read_seal(vault, id).await {
             Ok(seal) if vault.segment_key(id, &seal).is_ok() => seal,
@@ -112,9 +107,46 @@ impl Mender<'_> {
             && !self.rebuilt.contains_key(&block.ino)
     }
 
-    async fn is_of_nobody(&self, id: SegmentId, bytes: u64) -> Result<bool, MaintError> {
-        let blocks = self.blocks_of(id, bytes).await?;
-        Ok(blocks.is_some_and(|blocks| !blocks.iter().any(|block| self.is_missed(block))))
+    /// A segment of which no record knows: what was listed may belong to newer records than these, and there is a day to find
+    /// out. One that files need which are gone is kept for a salvage.
+    async fn mend_leftover(
+        &mut self,
+        finding: &Finding,
+        id: SegmentId,
+        bytes: u64,
+    ) -> Result<(), MaintError> {
+        let Some(blocks) = self.blocks_of(id, bytes).await? else { return Ok(()) };
+        if blocks.iter().any(|block| self.gappy.contains(&block.ino)) {
+            // What is missing of that file comes first.
+            return Ok(());
+        }
+        let missed = blocks.iter().filter(|block| self.is_missed(block));
+        let missed: u64 = missed.map(|block| u64::from(block.place.piece.sealed_bytes())).sum();
+        if missed == 0 {
+            let leftover = Leftover { found: self.now };
+            self.desk.put(Key::Leftover(id), Some(Record::Leftover(leftover)));
+            self.tell(finding, "notes that it is to be deleted in a day");
+        } else if !self.salvages {
+            self.kept_for_salvage = true;
+            if self.restore_segment(id, missed).await? {
+                self.tell(finding, "keeps it for a salvage, as it has contents of files that are gone");
+            }
+        }
+        Ok(())
+    }
+
+    /// Segments of which no record knows, and what their footers list.
+    pub(super) async fn unrecorded(&self) -> Result<Vec<(SegmentId, Vec<FooterBlock>)>, MaintError> {
+        let mut found = Vec::new();
+        for finding in &self.survey.findings.kept {
+            if let (Subject::Segment(id), Problem::Leftover { bytes, .. }) =
+                (&finding.subject, &finding.problem)
+                && let Some(blocks) = self.blocks_of(*id, *bytes).await?
+            {
+                found.push((*id, blocks));
+            }
+        }
+        Ok(found)
     }
 
     /// Blocks of segments with more live bytes than files refer to, and of segments without a record,
@@ -124,7 +156,7 @@ impl Mender<'_> {
     ) -> Result<BTreeMap<Ino, BTreeMap<u64, FooterBlock>>, MaintError> {
         let mut found: BTreeMap<Ino, BTreeMap<u64, (u64, FooterBlock)>> = BTreeMap::new();
         for finding in &self.survey.findings.kept {
-            let super::finding::Subject::Segment(id) = finding.subject else { continue };
+            let Subject::Segment(id) = finding.subject else { continue };
             let (bytes, born) = match (&finding.problem, self.survey.segments.get(id)) {
                 (Problem::Leftover { bytes, .. }, _) => (*bytes, u64::MAX),
                 (Problem::LiveBytes { recorded, counted }, Some(known)) if recorded > counted => {

@@ -36,6 +36,8 @@ pub(super) struct Mender<'a> {
     pub(super) settled: HashSet<Ino>,
     /// Blocks of files that are gone were found and left.
     pub(super) kept_for_salvage: bool,
+    /// Files of whose pages some are missing.
+    pub(super) gappy: HashSet<Ino>,
 }
 
 impl Mender<'_> {

@@ -9,6 +9,7 @@ use super::desk::{Desk, Maker};
 use super::finding::{Finding, Problem, Subject};
 use super::mender::{Deed, Mender};
 use crate::base::{Clock, Ino};
+use crate::meta::engine::Engine;
 use crate::meta::{Holder, Key, Record, Superblock};
 use crate::volume::{Examined, Seized};
 
@@ -20,6 +21,8 @@ const ROUNDS_MAX: usize = 12;
 pub struct RepairOptions {
     /// Look into segments for contents of files whose records are gone.
     pub salvage: bool,
+    /// Whether the history is to be gone on from as it is, by the leave of an admin's key.
+    pub accepts: bool,
     /// Findings that are worked on in one round.
     pub findings_max: usize,
     /// Time.
@@ -29,6 +32,8 @@ pub struct RepairOptions {
 /// What a repair would do.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
+    /// What an admin's key gives leave for, which comes before all else and cannot be undone.
+    pub by_leave: Vec<Deed>,
     /// What it does at first. Counts that follow from that are put right after.
     pub deeds: Vec<Deed>,
     /// Contents of files that are gone may be found by a salvage, and stay until then.
@@ -63,12 +68,34 @@ struct Round {
 pub async fn plan(volume: &Examined, options: &RepairOptions, watch: Watch<'_>) -> Result<Plan, MaintError> {
     let engine = volume.engine.clone()?;
     let (vault, accepted) = (volume.vault.clone(), volume.accepted);
-    let source = Source { engine, vault, pin: None, accepted, is_alone: true };
+    let by_leave = if options.accepts { logs_to_give_up(&engine).await? } else { Vec::new() };
+    let source = Source { engine, vault, pin: volume.pin, accepted, is_alone: true };
     let round =
         Round { freed: HashSet::new(), settled: HashSet::new(), maker: Maker::default(), holder: None };
     let found = look(&source, options, watch).await?;
     let Mender { deeds, kept_for_salvage, .. } = Box::pin(decide(&found, options, round)).await?;
-    Ok(Plan { deeds, kept_for_salvage, found: found.into_report().await? })
+    let found = found.into_report().await?;
+    let has_gap = found.findings.iter().any(|finding| is_unaccepted_gap(&finding.problem));
+    let is_other = found.is_rollback() || found.is_fork() || has_gap || !by_leave.is_empty();
+    let accepts = options.accepts && is_other;
+    let place = "the volume".to_owned();
+    let what = "accepts the history as it is, by the admin's key".to_owned();
+    let by_leave = by_leave.into_iter().chain(accepts.then_some(Deed { place, what })).collect();
+    Ok(Plan { by_leave, deeds, kept_for_salvage, found })
+}
+
+const fn is_unaccepted_gap(problem: &Problem) -> bool {
+    matches!(
+        problem,
+        Problem::CommitMissing { is_accepted: false } | Problem::CommitBroken { is_accepted: false }
+    )
+}
+
+/// The first log that is missing before newer ones: there may be more.
+async fn logs_to_give_up(engine: &Engine) -> Result<Vec<Deed>, MaintError> {
+    let missing = engine.missing_log().await?;
+    let what = "gives it up, and whatever other logs are missing, with all that was committed in them";
+    Ok(missing.map(|place| Deed { place, what: what.to_owned() }).into_iter().collect())
 }
 
 /// Repairs a volume that is held, in commits like those of a mount. Given a `plan`, does nothing if that is
@@ -95,6 +122,8 @@ pub async fn repair(
         if number == 0
             && let Some(plan) = plan
             && plan.deeds != mender.deeds
+            // Behind a log that is given up there is more to be seen.
+            && !volume.has_given_up_logs
         {
             return Err(MaintError::Moving);
         }
@@ -102,8 +131,7 @@ pub async fn repair(
         if mender.desk.is_empty() {
             break;
         }
-        let (commit, hash) = mender.desk.commit(mender.now).await?;
-        volume.note(commit, hash, mender.desk.counter)?;
+        mender.desk.commit(mender.now, |commit, hash, counter| volume.note(commit, hash, counter)).await?;
         deeds.append(&mut mender.deeds);
         (freed, settled) = (mender.freed, mender.settled);
     }
@@ -126,8 +154,8 @@ async fn accept(
     let maker = (volume.holder.device, volume.holder.session);
     let mut desk = Desk::new(source.engine.clone(), source.vault.clone(), superblock, maker);
     desk.put(Key::Acceptance, Some(Record::Acceptance(Arc::new(acceptance.clone()))));
-    let (commit, hash) = desk.commit(now).await?;
-    volume.note_accepted(commit, hash, desk.counter, &acceptance)?;
+    desk.commit(now, |commit, hash, counter| volume.note_accepted(commit, hash, counter, &acceptance))
+        .await?;
     source.accepted = volume.accepted_upto().await?;
     let what = format!("accepts the history as it is at commit {}, by the admin's key", acceptance.commit);
     Ok(Some(Deed { place: "the volume".to_owned(), what }))
@@ -160,8 +188,7 @@ async fn let_go(
     let maker = (volume.holder.device, volume.holder.session);
     let free = Superblock { holder: None, ..superblock.clone() };
     let mut desk = Desk::new(source.engine.clone(), source.vault.clone(), free, maker);
-    let (commit, hash) = desk.commit(options.clock.now()).await?;
-    Ok(volume.note(commit, hash, desk.counter)?)
+    desk.commit(options.clock.now(), |commit, hash, counter| volume.note(commit, hash, counter)).await
 }
 
 async fn look<'a>(
@@ -195,6 +222,7 @@ async fn decide<'a>(
         freed: round.freed,
         settled: round.settled,
         kept_for_salvage: false,
+        gappy: found.findings.kept.iter().filter_map(gappy).collect(),
     };
     mender.decide().await?;
     // Counts are those of records as they are; where those change, they are counted again.
@@ -205,6 +233,14 @@ async fn decide<'a>(
         }
     }
     Ok(mender)
+}
+
+/// The file, if it is one of whose pages some are missing.
+const fn gappy(finding: &Finding) -> Option<Ino> {
+    match (&finding.subject, &finding.problem) {
+        (Subject::Inode(ino), Problem::PagesMissing { .. }) => Some(*ino),
+        _ => None,
+    }
 }
 
 impl Mender<'_> {

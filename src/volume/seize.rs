@@ -31,6 +31,8 @@ pub struct Seized {
     pub engine: Engine,
     /// What this process is as the volume's holder.
     pub holder: Holder,
+    /// Whether logs that were missing have been given up.
+    pub has_given_up_logs: bool,
     memory: Memory,
     pin: Pin,
     bucket: Bucket,
@@ -80,11 +82,11 @@ pub async fn seize(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> 
         // Who cannot sign learns it before anything is changed.
         sign(offer.to_sign(&pin, accepted, options.clock.now()), volume, &signer)?;
     }
-    match accepts {
+    let has_given_up_logs = match accepts {
         // A log that is lost is a gap in the history like another, and closed by the same leave.
-        true => reader.give_up_missing_logs().await?,
-        false => reader.logs_are_whole().await?,
-    }
+        true => reader.give_up_missing_logs().await? > 0,
+        false => reader.logs_are_whole().await.map(|()| false)?,
+    };
     reader.close().await?;
     let engine = opened_alone(&seen, &memory, async || open_engine(EngineMode::Writer).await).await?;
     // What the writer is shown need not be what the reader was shown.
@@ -102,6 +104,7 @@ pub async fn seize(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> 
         vault,
         engine,
         holder,
+        has_given_up_logs,
         memory,
         pin,
         bucket,

@@ -322,7 +322,7 @@ async fn look(vfs: &Vfs, ino: Ino) -> std::result::Result<Seen, String> {
 }
 
 pub fn repair_options(salvage: bool) -> RepairOptions {
-    RepairOptions { salvage, findings_max: 100_000, clock: Arc::new(SystemClock::default()) }
+    RepairOptions { salvage, accepts: false, findings_max: 100_000, clock: Arc::new(SystemClock::default()) }
 }
 
 /// What is more than a note.

@@ -117,7 +117,12 @@ async fn fill(vfs: &Vfs, free: u64) -> Result<(), String> {
 pub async fn repair(bucket: &Bucket, options: OpenOptions) -> maint::Outcome {
     let clock = Arc::clone(&options.clock);
     let mut seized = volume::seize(bucket.clone(), &factors(), options).await.unwrap();
-    let how = RepairOptions { salvage: false, findings_max: CheckOptions::default().findings_max, clock };
+    let how = RepairOptions {
+        salvage: false,
+        accepts: false,
+        findings_max: CheckOptions::default().findings_max,
+        clock,
+    };
     let outcome = Box::pin(maint::repair(&mut seized, &how, None, &|_| ())).await.unwrap();
     seized.close().await.unwrap();
     outcome

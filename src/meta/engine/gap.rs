@@ -41,20 +41,24 @@ impl Engine {
     }
 
     /// Puts an empty log in place of each that is missing there, so that those after it are read. What was in it is
-    /// lost then, also if the bucket has but withheld it.
+    /// lost then, also if the bucket has but withheld it. Gives how many that were.
     ///
     /// # Errors
     /// [`EngineError::Damaged`] if the bucket has the log by now, or the bucket does not answer in time.
-    pub async fn give_up_missing_logs(&self) -> Result<(), EngineError> {
+    pub async fn give_up_missing_logs(&self) -> Result<u64, EngineError> {
+        let mut count = 0;
         while let Some(missing) = self.first_missing_log().await? {
             let how = PutOptions::from(PutMode::Create);
             match self.0.store.put_opts(&missing, PutPayload::new(), how).await {
-                Ok(_) => tracing::warn!("{missing} is missing, and given up"),
+                Ok(_) => {
+                    tracing::warn!("{missing} is missing, and given up");
+                    count += 1;
+                }
                 Err(RawError::AlreadyExists { .. }) => return Err(told(&missing)),
                 Err(error) => return Err(EngineError::from_store(error)),
             }
         }
-        Ok(())
+        Ok(count)
     }
 
     async fn first_missing_log(&self) -> Result<Option<Path>, EngineError> {
