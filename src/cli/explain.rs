@@ -30,6 +30,8 @@ const OLD_KEY: &str = "what was not in use any more when the key was rotated wai
     anything else of that key was put there by somebody";
 const NEW_KEY: &str = "the key was rotated meanwhile: run the command again";
 
+/// How a state folder that was full comes to know what was committed.
+const UNNOTED: &str = "make room there, and open the volume once: `coffer ls URL`";
 const ELSEWHERE: &str = "everything up to now is in the bucket. The mount ends with that namespace (most often a container's), or when \
     its own process is ended: `coffer status` shows it";
 
@@ -362,6 +364,7 @@ pub fn control(error: &ControlError) -> CommandError {
                 .hint("close what uses it (`fuser -vm DIR` lists it), or take it away with --lazy"),
             FailureKind::Elsewhere => plain(Exit::NotUnmounted).hint(ELSEWHERE),
             FailureKind::TakenOver => plain(Exit::TakenOver).hint(TAKEN_OVER),
+            FailureKind::Unnoted => plain(Exit::StateDir).hint(UNNOTED),
             FailureKind::Lost | FailureKind::NotSaved | FailureKind::NotUnmounted => {
                 plain(Exit::NotUnmounted)
             }

@@ -69,6 +69,7 @@ pub struct Volume {
     pub(super) cache_misses: u64,
     pub(super) lost_files: u64,
     pub(super) damage: Damage,
+    pub(super) unnoted: Option<String>,
     pub(super) waiting: Amount,
     pub(super) dead_bytes: Option<u64>,
     pub(super) cleaned: Cleaned,

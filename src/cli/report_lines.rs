@@ -49,6 +49,10 @@ pub(super) fn lines(report: &Report) -> Vec<(&'static str, String)> {
         lines.push(("recover", format!("changes of {mounts} are kept here; {}", explain::TAKEN_OVER)));
     }
     lines.extend(damage(&volume.damage).map(|text| ("damaged", text)));
+    if let Some(why) = &volume.unnoted {
+        let what = "the newest commit could not be noted on this machine, so that an older state would not be noticed";
+        lines.push(("not noted", format!("{what}: {}", printable(why.as_bytes()))));
+    }
     lines.extend(cleaning(volume).map(|text| ("cleaning", text)));
     lines.push(("store", requests(store)));
     lines.extend(report.cost.as_ref().map(|cost| ("cost", price(cost))));

@@ -263,7 +263,7 @@ impl Keeper {
             }
         }
         if let Err(failure) = &finished
-            && failure.kind == FailureKind::TakenOver
+            && matches!(failure.kind, FailureKind::TakenOver | FailureKind::Unnoted)
         {
             return Err(explain::control(&ControlError::Failed(failure.clone())));
         }

@@ -104,6 +104,14 @@ impl Subject for Live {
     }
 
     async fn unmount(&self, detach: bool) -> Result<(), Failure> {
+        if let Some(rescue) = self.vfs.status().rescue.filter(|rescue| rescue.error.is_some() && !detach) {
+            let message = format!(
+                "another mount has taken this volume over, and {}; make room for it, or copy it from the mount, which \
+                 still shows it; --lazy lets it go",
+                rescue.clause()
+            );
+            return Err(Failure { kind: FailureKind::NotSaved, message });
+        }
         let how = if detach { Unmount::Detach } else { Unmount::WhenIdle };
         self.mounted.unmount(how).await.map_err(|error| {
             let kind = match error {
@@ -148,6 +156,7 @@ fn not_saved(error: VfsError) -> Failure {
     let kind = match error {
         VfsError::Fenced => FailureKind::TakenOver,
         VfsError::LostWrites { .. } => FailureKind::Lost,
+        VfsError::Unnoted(_) => FailureKind::Unnoted,
         _ => FailureKind::NotSaved,
     };
     Failure { kind, message: error.to_string() }

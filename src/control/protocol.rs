@@ -112,6 +112,8 @@ pub enum FailureKind {
     NotSaved,
     /// Everything is in the bucket but writes that could not be stored.
     Lost,
+    /// Everything is in the bucket, and this machine could not note that.
+    Unnoted,
     /// Another mount has taken the volume over.
     TakenOver,
     /// Cleaning failed.

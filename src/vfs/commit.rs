@@ -336,9 +336,7 @@ impl Vfs {
         }
         drop(state);
         self.note_left_out(&batch.layout.left_out);
-        if let Some(tell) = &self.options.on_commit {
-            tell(Committed { number, hash, counter });
-        }
+        self.note_commit(Committed { number, hash, counter });
         if is_clean {
             self.buffers.clear();
         }

@@ -82,6 +82,12 @@ pub enum VfsError {
         /// Why, for one of them.
         why: String,
     },
+    /// `EIO`: everything is in the bucket, and this machine could not note that it has seen it.
+    #[error(
+        "everything is in the bucket, but the last commit could not be noted on this machine ({0}): an older state of the \
+         volume would not be noticed here"
+    )]
+    Unnoted(String),
     /// `EIO`: the bucket takes longer than the caller shall wait. Nothing is lost, and it goes on.
     #[error("not in the bucket within {0:?}; saving goes on")]
     NotYet(std::time::Duration),
@@ -156,6 +162,7 @@ impl VfsError {
             | Self::Meta(_)
             | Self::LostWrite(_)
             | Self::LostWrites { .. }
+            | Self::Unnoted(_)
             | Self::NotYet(_)
             | Self::NotRenewed { .. }
             | Self::ShutDown => libc::EIO,

@@ -22,6 +22,7 @@ mod locate;
 mod memory;
 mod metadata;
 mod neighbours;
+mod noted;
 mod options;
 mod overtake;
 mod pace;

@@ -18,7 +18,7 @@ pub struct Committed {
 }
 
 /// Told of every commit.
-pub type OnCommit = Arc<dyn Fn(Committed) + Send + Sync>;
+pub type OnCommit = Arc<dyn Fn(Committed) -> Result<(), String> + Send + Sync>;
 
 /// A group's records are in memory so often while it is committed: the next group, the sealed one, its batch, the encoded
 /// batch, the engine's.

@@ -104,6 +104,9 @@ impl Vfs {
         if self.state.lock().phase == Phase::Writable {
             let _ = tokio::time::timeout(SWEEP_WAIT, self.signals.collecting.write()).await;
             self.give_up_moving();
+            // Who still has a file open there writes no more, so that there is an end to what is to be saved.
+            self.state.lock().is_ending = true;
+            self.signals.eased.notify_waiters();
         }
         let phase = {
             let mut state = self.state.lock();
@@ -114,7 +117,10 @@ impl Vfs {
         };
         let committed = match phase {
             Phase::Writable => match self.commit_all().await {
-                Ok(()) => self.state.lock().nothing_lost(),
+                Ok(()) => {
+                    let kept = self.state.lock().nothing_lost();
+                    kept.and_then(|()| self.note_again())
+                }
                 Err(error) => Err(error),
             },
             Phase::ReadOnly | Phase::ShutDown => Ok(()),

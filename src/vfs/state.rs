@@ -10,6 +10,7 @@ use crate::meta::{Holder, Key, Overlay, Superblock};
 use super::VfsError;
 use super::clean::Cleaned;
 use super::garbage::Waiting;
+use super::noted::Unnoted;
 use super::overtake::Overtaking;
 use super::queue::Queue;
 use super::refs::Refs;
@@ -81,6 +82,10 @@ pub(super) struct State {
     pub(super) refs: Refs,
     /// Files of which a write could not be stored, and why.
     pub(super) lost: HashMap<Ino, String>,
+    /// The newest commit, if it could not be noted on this machine.
+    pub(super) unnoted: Option<Unnoted>,
+    /// The mount has ended: nothing more is taken, and what there is is committed.
+    pub(super) is_ending: bool,
     /// Objects, or records, of which a commit has believed that they are damaged.
     pub(super) believed: HashSet<String>,
     /// Why the last attempts to commit failed, if waiting does not cure that.
@@ -145,6 +150,8 @@ impl State {
             superblock,
             refs: Refs::default(),
             lost: HashMap::new(),
+            unnoted: None,
+            is_ending: false,
             believed: HashSet::new(),
             stuck: None,
             atimes: HashMap::new(),
@@ -232,6 +239,7 @@ impl State {
     /// Fails unless changes are taken.
     pub(super) const fn check_writable(&self) -> Result<(), VfsError> {
         match self.phase {
+            Phase::Writable if self.is_ending => Err(VfsError::ShutDown),
             Phase::Writable => Ok(()),
             Phase::ReadOnly => Err(VfsError::ReadOnly),
             Phase::Fenced => Err(VfsError::Fenced),

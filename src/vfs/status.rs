@@ -62,6 +62,8 @@ pub struct Status {
     pub lost_files: u64,
     /// What has been met of damage in the bucket. It makes nothing unsafe that was written since.
     pub damage: Damage,
+    /// Why the newest commit could not be noted on this machine; it is tried again.
+    pub unnoted: Option<String>,
     /// Segments that are dead and wait to be deleted, and their bytes as far as they are known.
     pub waiting: Amount,
     /// Bytes of segments in use that nothing refers to; none where that is not known yet.
@@ -171,6 +173,7 @@ impl Vfs {
             put_off: state.overtaking.put_off_count(),
             lost_files: state.lost.len() as u64,
             damage,
+            unnoted: state.unnoted.as_ref().map(|unnoted| unnoted.why().to_owned()),
             waiting: state.waiting.amount(),
             dead_bytes: state.ledger.is_complete().then(|| state.ledger.totals().dead),
             cleaned: state.cleaned.clone(),

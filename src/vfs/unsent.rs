@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -21,6 +22,9 @@ use super::{Attr, Handle, SeekFor, Vfs, VfsError};
 
 /// Larger files of which parts were in the bucket are told by their changed blocks only.
 const WHOLE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Pause before it is tried again to save what was not sent.
+const RESCUE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Saves what a fenced filesystem had not sent.
 pub type OnFenced = Arc<dyn Fn(Arc<Vfs>) -> BoxFuture<'static, Rescue> + Send + Sync>;
@@ -109,13 +113,23 @@ struct EntryChange {
 }
 
 impl Vfs {
-    /// Saves what was not sent, beside everything else.
+    /// Saves what was not sent, beside everything else; again and again, if there is no room for it.
     pub(super) fn begin_rescue(&self) {
-        if self.options.on_fenced.is_some()
-            && let Some(this) = self.me.upgrade()
-        {
-            tokio::spawn(async move { this.rescue().await });
+        if self.options.on_fenced.is_none() {
+            return;
         }
+        let this = self.me.clone();
+        tokio::spawn(async move {
+            while let Some(this) = this.upgrade() {
+                this.rescue().await;
+                let is_kept = this.rescue.lock().as_ref().is_some_and(|done| done.error.is_none());
+                if is_kept || this.state.lock().phase != Phase::Fenced {
+                    return;
+                }
+                drop(this);
+                tokio::time::sleep(RESCUE_PAUSE).await;
+            }
+        });
     }
 
     /// Saves what was not sent, unless that has been done; after a failure it is tried again.

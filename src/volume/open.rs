@@ -341,9 +341,7 @@ fn noting(local: &Arc<LocalState>, ring: &Arc<KeyRing>, pin: Pin) -> OnCommit {
     let (local, ring) = (Arc::clone(local), Arc::clone(ring));
     Arc::new(move |made| {
         let pin = Pin { commit: made.number, hash: made.hash, counter: made.counter, ..pin };
-        if let Err(error) = local.note(&ring, pin) {
-            tracing::warn!(%error, "the commit could not be noted on this machine");
-        }
+        local.note(&ring, pin).map(drop).map_err(|error| error.to_string())
     })
 }
 

@@ -217,6 +217,7 @@ impl World {
         let committed = Arc::clone(&self.camera.committed);
         let told: OnCommit = Arc::new(move |made| {
             committed.fetch_max(made.number, Ordering::SeqCst);
+            Ok(())
         });
         vfs.on_commit = Some(told);
         let table_cache_bytes = if self.rng.random_bool(0.2) { 0 } else { 16 << 20 };

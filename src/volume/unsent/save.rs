@@ -44,6 +44,7 @@ pub(in crate::volume) async fn save(
         Err(error) => {
             tracing::error!(%error, files = rescue.files, "what was not sent could not be kept");
             rescue.is_saved = false;
+            rescue.bytes = rescue.bytes.max(vfs.dirty_bytes());
             rescue.error = Some(error.to_string());
         }
     }
