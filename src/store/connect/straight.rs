@@ -14,6 +14,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, ClientBuilder, NoProxy, Proxy};
 
 use super::bounded::Bounded;
+use super::near::Ways;
 
 const USER_AGENT: &str = concat!("coffer/", env!("CARGO_PKG_VERSION"));
 
@@ -36,20 +37,40 @@ pub(in crate::store) struct Straight {
 
 impl HttpConnector for Straight {
     fn connect(&self, options: &ClientOptions) -> RawResult<HttpClient> {
-        Ok(HttpClient::new(Bounded(self.client(options)?)))
+        let usual = self.client(options, Proxies::AsSet)?;
+        Ok(HttpClient::new(Bounded(Ways::new(usual, self.clone(), options.clone()))))
     }
 }
 
+/// Whether a client goes through proxies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proxies {
+    /// Through those of the settings, or of the variables that all programs share.
+    AsSet,
+    /// Through none.
+    Never,
+}
+
 impl Straight {
+    /// A client that goes through no proxy, whatever is set.
+    ///
+    /// # Errors
+    /// A setting cannot be understood.
+    pub(in crate::store) fn connect_nearby(&self, options: &ClientOptions) -> RawResult<HttpClient> {
+        Ok(HttpClient::new(Bounded(self.client(options, Proxies::Never)?)))
+    }
+
     /// A client by all settings that the object store knows for its own.
-    fn client(&self, options: &ClientOptions) -> RawResult<Client> {
+    pub(super) fn client(&self, options: &ClientOptions, proxies: Proxies) -> RawResult<Client> {
         let said = |key: Key| options.get_config_value(&key);
         let is = |key: Key| said(key).is_some_and(|text| is_true(&text));
         // Compression would change the lengths by which objects are measured.
         let mut builder = Client::builder().no_gzip().no_brotli().no_zstd().no_deflate();
         builder = builder.redirect(Policy::none()).https_only(!is(Key::AllowHttp));
         builder = builder.user_agent(said(Key::UserAgent).unwrap_or_else(|| USER_AGENT.to_owned()));
-        if let Some(proxy) = said(Key::ProxyUrl) {
+        if proxies == Proxies::Never {
+            builder = builder.no_proxy();
+        } else if let Some(proxy) = said(Key::ProxyUrl) {
             let mut proxy = Proxy::all(proxy).map_err(failed)?;
             if let Some(excluded) = said(Key::ProxyExcludes) {
                 proxy = proxy.no_proxy(NoProxy::from_string(&excluded));
