@@ -52,6 +52,7 @@ pub mod serve;
 pub mod signals;
 pub mod source;
 pub mod status;
+pub mod stderr;
 pub mod store_options;
 pub mod supervisor;
 pub mod sync;

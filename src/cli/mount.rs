@@ -11,6 +11,7 @@ use super::logging::{Log, LogArgs};
 use super::mount_options::MountOptions;
 use super::open::{BucketArgs, StateArgs, TrustArgs, obtain_factors, parse_fingerprint};
 use super::serve::{self, Plan};
+use super::stderr;
 use super::units::{parse_duration, parse_interval, parse_size, parse_timetable};
 use super::{budget, explain, runtime, supervisor, sys};
 use crate::control::Registry;
@@ -239,7 +240,7 @@ impl Front {
     pub fn ready(&mut self, message: &str) -> CommandResult {
         match self {
             Self::Terminal(_) => {
-                eprint!("{message}");
+                stderr::text(message);
                 supervisor::ready(message.trim_end());
                 Ok(())
             }

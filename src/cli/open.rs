@@ -9,6 +9,7 @@ use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::factors::UnlockArgs;
 use super::runtime::{self, Stop};
+use super::stderr;
 use super::store_options::ProviderArgs;
 use super::tree::Tree;
 use super::units::{parse_duration, parse_interval, parse_size};
@@ -312,7 +313,7 @@ impl Reading {
         let opening = volume::open(bucket.clone(), &factors, options);
         let opened = outage::told(&bucket, opening).await.map_err(|e| explain::volume(&e, &factors))?;
         drop(factors);
-        eprint!("{}", greeting(&opened, &trust));
+        stderr::text(greeting(&opened, &trust));
         let result = outage::told(&bucket, work(Tree { vfs: opened.vfs.clone() })).await;
         if let Err(error) = opened.close().await {
             tracing::debug!(%error, "closing after reading");

@@ -12,6 +12,7 @@ use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::open::{SourceArgs, obtain_factors};
 use super::progress::Progress;
+use super::stderr;
 use super::units::show_count;
 use super::{explain, runtime};
 use crate::base::SystemClock;
@@ -102,7 +103,7 @@ async fn prepare(examined: &Examined, how: &RepairOptions, args: &RepairArgs) ->
     if args.dry_run {
         show(&plan.deeds, args.json).map_err(|e| stdout_error(&e))?;
         if plan.kept_for_salvage {
-            eprintln!("{SALVAGE}");
+            stderr::line(SALVAGE);
         }
         foretell(&plan, args.json).map_err(|e| stdout_error(&e))?;
         return match plan.deeds.is_empty() {
@@ -136,19 +137,19 @@ fn foretell(plan: &Plan, as_json: bool) -> io::Result<()> {
         writeln!(io::stdout().lock(), "{summary}")?;
     }
     if plan.deeds.is_empty() && !plan.found.is_clean() {
-        eprintln!(
+        stderr::line(format_args!(
             "0 things would be done, because what is wrong cannot be put back; {}",
             summary(&plan.found, false)
-        );
+        ));
     } else {
         let would = show_count(plan.deeds.len() as u64, "thing", "things");
-        eprintln!("{would} would be done; counts that follow from that are put right after");
+        stderr::line(format_args!("{would} would be done; counts that follow from that are put right after"));
     }
     Ok(())
 }
 
 fn is_agreed() -> CommandResult<bool> {
-    eprint!("Do this? [y/N] ");
+    stderr::text("Do this? [y/N] ");
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line).map_err(|error| {
         CommandError::new(Exit::NotRepaired, format!("the answer could not be read: {error}"))
@@ -198,7 +199,7 @@ fn print(outcome: &Outcome, args: &RepairArgs) -> io::Result<()> {
     }
     out.flush()?;
     if outcome.kept_for_salvage {
-        eprintln!("{SALVAGE}");
+        stderr::line(SALVAGE);
     }
     Ok(())
 }
