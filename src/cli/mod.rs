@@ -8,6 +8,7 @@ pub mod client;
 pub mod code_file;
 pub mod completions;
 pub mod config;
+pub mod cover;
 pub mod cp;
 pub mod daemon;
 pub mod deep;

@@ -222,6 +222,19 @@ impl BucketArgs {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(&self, create: bool) -> CommandResult<Bucket> {
+        store::open(&self.absolute_url()?, &self.store_options(create)?).map_err(|e| explain::store(&e))
+    }
+
+    /// The files that let us into the bucket, each with what it is.
+    ///
+    /// # Errors
+    /// When the URL is no bucket's.
+    pub fn files(&self) -> CommandResult<Vec<(&'static str, PathBuf)>> {
+        let (url, options) = (self.absolute_url()?, self.store_options(false)?);
+        store::files(&url, &options).map_err(|e| explain::store(&e))
+    }
+
+    fn store_options(&self, create: bool) -> CommandResult<StoreOptions> {
         let mut options = StoreOptions {
             endpoint: self.endpoint.clone(),
             region: self.region.clone(),
@@ -231,7 +244,7 @@ impl BucketArgs {
             ..StoreOptions::default()
         };
         self.provider.apply(&mut options)?;
-        store::open(&self.absolute_url()?, &options).map_err(|e| explain::store(&e))
+        Ok(options)
     }
 
     /// Reads the newest header: which one it is, and its bytes.

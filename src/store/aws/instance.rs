@@ -3,6 +3,8 @@
 //! Containers: <https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html>; instances:
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html> (version 2).
 
+use std::path::Path;
+
 use super::aside::aside;
 use super::http::{Ask, Http};
 use super::{Answer, Failure, from_json};
@@ -45,6 +47,14 @@ impl Container {
             (None, None) => Token::None,
         };
         Some(Self { url, token })
+    }
+
+    /// The file of the token, if it is in one.
+    pub(super) fn token_file(&self) -> Option<&Path> {
+        match &self.token {
+            Token::File(file) => Some(Path::new(file)),
+            Token::None | Token::Text(_) => None,
+        }
     }
 
     pub(super) async fn credentials(&self, http: &Http) -> Result<Answer, Failure> {

@@ -20,7 +20,7 @@ use chrono::{DateTime, Utc};
 use object_store::aws::AwsCredential;
 use serde_json::Value;
 
-pub(super) use chain::{Found, find};
+pub(super) use chain::{Found, files, find};
 pub(super) use http::Http;
 
 /// Credentials as they were obtained.

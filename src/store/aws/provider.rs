@@ -1,6 +1,7 @@
 //! Credentials as they are now, behind the client's trait: from the places that were found, renewed in time.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,7 +16,10 @@ use super::renewal::{Origin, Renewed};
 use super::{Answer, Failure};
 
 /// Credentials as they are now.
-pub(in crate::store) struct Provider(Renewed<Found>);
+pub(in crate::store) struct Provider {
+    finder: Arc<Finder>,
+    renewed: Renewed<Found>,
+}
 
 /// Where they are from.
 struct Found {
@@ -25,7 +29,14 @@ struct Found {
 
 impl Provider {
     pub(super) fn new(finder: Finder, http: Http) -> Self {
-        Self(Renewed::new(Found { finder: Arc::new(finder), http }))
+        let finder = Arc::new(finder);
+        let renewed = Renewed::new(Found { finder: Arc::clone(&finder), http });
+        Self { finder, renewed }
+    }
+
+    /// The files that they are from, each with what it is.
+    pub(super) fn files(&self) -> Vec<(&'static str, PathBuf)> {
+        self.finder.paths()
     }
 }
 
@@ -50,7 +61,7 @@ impl CredentialProvider for Provider {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> RawResult<Arc<AwsCredential>> {
-        Ok(self.0.current().await?)
+        Ok(self.renewed.current().await?)
     }
 }
 

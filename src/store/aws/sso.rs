@@ -71,6 +71,11 @@ impl SignIn {
         Ok(Some(Self { account, role, cache: environment.below_home(&file), portal, oidc, region }))
     }
 
+    /// Where the token lies.
+    pub(super) fn cache(&self) -> &Path {
+        &self.cache
+    }
+
     /// The role's credentials.
     pub(super) async fn credentials(&self, http: &Http) -> Result<Answer, Failure> {
         let token = self.token(http).await?;

@@ -202,12 +202,12 @@ mod tests {
         let own = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
         let numbers = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
         let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let found = numbers.filter_map(|number| pidfd_getfd(&own, number, PidfdGetfdFlags::empty()).ok());
+        let mut found = numbers.filter_map(|number| pidfd_getfd(&own, number, PidfdGetfdFlags::empty()).ok());
         let is_it = |fd: &OwnedFd| {
             rustix::net::getsockname(fd)
                 .is_ok_and(|name| SocketAddr::try_from(name).is_ok_and(|it| it == peer))
         };
-        found.filter(is_it).next().unwrap()
+        found.find(is_it).unwrap()
     }
 
     #[tokio::test]
