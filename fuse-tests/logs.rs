@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -101,6 +102,36 @@ fn a_mount_in_the_background_may_keep_its_standard_error() {
     wait_until("it says how it is", LIMIT, || fs::read_to_string(&said).unwrap().contains(SAFE));
     volume.try_verb("umount", &dir, &[]).ok();
     assert!(!state.join("mount.log").exists());
+}
+
+/// As after `coffer mount -f ... 2>&1 | tee FILE` whose `tee` has ended.
+#[test]
+fn a_mount_outlives_whoever_reads_what_it_says() {
+    let volume = Volume::local();
+    let (dir, state) = (volume.new_dir("mnt"), volume.new_dir("state"));
+    let mut coffer = volume.coffer(["mount", "-f", "-v", "--log-to", "stderr", "--commit-age", "1h"]);
+    coffer.arg(volume.bucket()).arg(&dir).arg("--passphrase-file").arg(volume.passphrase_file());
+    let mut daemon = coffer.arg("--state-dir").arg(&state).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(daemon.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().starts_with("Mounted ")));
+    fs::write(dir.join("before"), "written while somebody listens").unwrap();
+    let ask = || kill_process(Pid::from_child(&daemon), Signal::USR1).unwrap();
+    ask();
+    assert!(said.any(|line| line.unwrap().contains("not in the bucket")), "nothing is unsent");
+    drop(said);
+    ask();
+    // What is written once the signal has been heard waits as well.
+    volume.try_verb("status", &dir, &[]);
+    fs::write(dir.join("after"), "written when nobody does").unwrap();
+    ask();
+    volume.try_verb("umount", &dir, &[]).ok();
+    let (ended, is_late) = wait_within(&mut daemon, LIMIT);
+    assert!(ended.success() && !is_late, "{ended}");
+    let mount = volume.mount();
+    for name in ["before", "after"] {
+        assert!(fs::read_to_string(mount.path(name)).unwrap().starts_with("written w"), "{name}");
+    }
+    mount.unmount();
 }
 
 /// Gives the program that follows a journal of its own at the place where journald listens.

@@ -3,6 +3,9 @@
 //! The rooms and the direction of their dependencies are told in `docs/ARCHITECTURE.md`; the bytes
 //! they leave in the bucket in `docs/FORMAT.md`.
 
+// The macros panic where nobody reads any more what is printed. (`cli/stderr.rs`)
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod base;
 pub mod cache;
 pub mod cli;

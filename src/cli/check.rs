@@ -9,6 +9,7 @@ use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::open::{SourceArgs, obtain_factors};
 use super::progress::Progress;
+use super::stderr;
 use super::units::{show_count, show_size};
 use super::{budget, explain, rotate, runtime};
 use crate::keys::Factor;
@@ -66,7 +67,7 @@ pub fn run(args: &CheckArgs) -> CommandResult {
     })?;
     print(&report, args, is_rotating)?;
     if is_rotating {
-        eprintln!("{}", rotate::UNFINISHED);
+        stderr::line(rotate::UNFINISHED);
     }
     end(&report)
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
+use super::stderr;
 use crate::keys::RecoveryCode;
 
 /// A new file for a recovery code; removed again if none is written to it.
@@ -35,7 +36,10 @@ impl CodeFile {
         let written = written.and_then(|()| self.file.write_all(b"\n")).and_then(|()| self.file.sync_all());
         written.map_err(|e| lost(CommandError::writing(&self.path, &e)))?;
         self.is_written = true;
-        eprintln!("The recovery code is in {}; keep it away from this machine.", self.path.display());
+        stderr::line(format_args!(
+            "The recovery code is in {}; keep it away from this machine.",
+            self.path.display()
+        ));
         Ok(())
     }
 }
@@ -73,13 +77,13 @@ pub fn hand_over(code: &RecoveryCode, file: Option<CodeFile>) -> CommandResult {
     let mut out = io::stdout().lock();
     let framed = out.is_terminal();
     if framed {
-        eprintln!("\nRecovery code, shown this once. It opens the volume if your key is lost:\n");
+        stderr::line("\nRecovery code, shown this once. It opens the volume if your key is lost:\n");
     }
     let indent = if framed { "    " } else { "" };
     let written = writeln!(out, "{indent}{}", text.as_str()).and_then(|()| out.flush());
     written.map_err(|e| lost(stdout_error(&e)))?;
     if framed {
-        eprintln!("\nWrite it down and keep it away from this machine.");
+        stderr::line("\nWrite it down and keep it away from this machine.");
     }
     Ok(())
 }

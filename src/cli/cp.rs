@@ -10,6 +10,7 @@ use super::extract::{ExtractOptions, Extraction, destination};
 use super::local::Keep;
 use super::ls::{no_empty_path, printable};
 use super::open::{SourceArgs, with_tree_calmly};
+use super::stderr;
 use crate::base::FileKind;
 
 /// Shown at the end of `coffer cp --help`.
@@ -91,7 +92,7 @@ pub fn run(args: &CpArgs) -> CommandResult {
             extraction.copy(attr, to).await;
         }
         let summary = extraction.finish(AGAIN).await?;
-        eprintln!("copied {summary}");
+        stderr::line(format_args!("copied {summary}"));
         Ok(())
     })
 }

@@ -9,6 +9,7 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::logging::{self, Log};
+use super::stderr;
 use super::sys::{self, Forked};
 
 /// Longest report a child sends.
@@ -65,7 +66,7 @@ impl Child {
         let mut report = Vec::new();
         let read = Read::take(&mut self.report, REPORT_BYTES_MAX).read_to_end(&mut report);
         if let (Ok(_), Some((code, text))) = (read, report.split_first()) {
-            eprint!("{}", String::from_utf8_lossy(text));
+            stderr::text(String::from_utf8_lossy(text));
             return Exit::from_code(*code);
         }
         let end = match waitpid(Some(self.pid), WaitOptions::empty()) {
@@ -76,7 +77,7 @@ impl Child {
             },
             _ => String::new(),
         };
-        eprintln!("error: the background process ended before it was ready{end}");
+        stderr::line(format_args!("error: the background process ended before it was ready{end}"));
         Exit::Failure
     }
 }
@@ -108,7 +109,7 @@ impl Readiness {
     /// Reports that it did not get ready.
     pub fn failed(mut self, error: &CommandError) {
         if self.send(error.exit(), &error.render()).is_err() {
-            eprint!("{}", error.render());
+            stderr::text(error.render());
         }
     }
 

@@ -11,6 +11,7 @@ use super::extract::{ExtractOptions, Extraction, destination};
 use super::local::Keep;
 use super::ls::{no_empty_path, printable};
 use super::open::{SourceArgs, with_tree_calmly};
+use super::stderr;
 use crate::base::{FileKind, Ino};
 
 /// Shown at the end of `coffer export --help`.
@@ -74,7 +75,7 @@ pub fn run(args: &ExportArgs) -> CommandResult {
         }
         extraction.copy(attr, destination(&args.dir)?).await;
         let summary = extraction.finish(AGAIN).await?;
-        eprintln!("exported {summary}");
+        stderr::line(format_args!("exported {summary}"));
         Ok(())
     })
 }

@@ -10,6 +10,7 @@ use super::insert::{InsertOptions, Insertion};
 use super::ls::no_empty_path;
 use super::open::{SourceArgs, greeting, obtain_factors};
 use super::runtime::{self, Stop};
+use super::stderr;
 use super::tree::Tree;
 use super::{budget, explain};
 use crate::volume::{self, OpenOptions};
@@ -64,13 +65,13 @@ pub fn run(args: &ImportArgs) -> CommandResult {
         let opened =
             volume::open(bucket, &factors, options).await.map_err(|e| explain::volume(&e, &factors))?;
         drop(factors);
-        eprint!("{}", greeting(&opened, &trust));
+        stderr::text(greeting(&opened, &trust));
         let copied = import(args, Tree { vfs: opened.vfs.clone() }, stop).await;
         // What was copied counts, whatever became of the rest.
         let closed = opened.close().await.map_err(|e| explain::volume(&e, &[]));
         let summary = copied?;
         closed?;
-        eprintln!("imported {summary}");
+        stderr::line(format_args!("imported {summary}"));
         Ok(())
     })
 }

@@ -9,6 +9,7 @@ use super::code_file::{self, CodeFile, hand_over};
 use super::error::CommandResult;
 use super::factors::FirstKeyArgs;
 use super::open::{BucketArgs, StateArgs};
+use super::stderr;
 use super::units::parse_size;
 use super::{explain, runtime};
 use crate::base::{OsEntropy, SystemClock};
@@ -108,13 +109,16 @@ pub fn run(args: &InitArgs) -> CommandResult {
         remember(args, &created, &bucket);
         Ok((created.recovery_code, created.identity, bucket.display_url().to_owned()))
     })?;
-    eprintln!("Created the volume {} at {url}", identity.volume);
-    eprintln!("Its fingerprint, for `--expect` on other machines:\n  {}", identity.fingerprint());
+    stderr::line(format_args!("Created the volume {} at {url}", identity.volume));
+    stderr::line(format_args!(
+        "Its fingerprint, for `--expect` on other machines:\n  {}",
+        identity.fingerprint()
+    ));
     hand_over(&code, code_file)?;
     if url == "memory:" {
-        eprintln!("It was in this process's memory and is gone now.");
+        stderr::line("It was in this process's memory and is gone now.");
     } else {
-        eprintln!("Mount it with: coffer mount {url} DIR");
+        stderr::line(format_args!("Mount it with: coffer mount {url} DIR"));
     }
     Ok(())
 }
@@ -133,7 +137,7 @@ fn remember(args: &InitArgs, created: &Created, bucket: &Bucket) {
         created.remember(bucket, &state, &OsEntropy).map_err(|e| super::error::sentence(&e))
     });
     if let Err(why) = noted {
-        eprintln!("This machine cannot remember the volume: {why}");
+        stderr::line(format_args!("This machine cannot remember the volume: {why}"));
     }
 }
 

@@ -12,6 +12,7 @@ use super::factors::{NewKeyArgs, UnlockArgs};
 use super::init::CostArgs;
 use super::ls::printable;
 use super::open::{BucketArgs, StateArgs, describe, obtain_factors};
+use super::stderr;
 use super::units::show_time;
 use super::{explain, rotate, runtime};
 use crate::base::{Clock, OsEntropy, SystemClock, Time};
@@ -169,7 +170,7 @@ fn list(args: &ListArgs) -> CommandResult {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| stdout_error(&e))?;
     if header.is_rotating() {
-        eprintln!("{}", rotate::UNFINISHED);
+        stderr::line(rotate::UNFINISHED);
     }
     Ok(())
 }
@@ -190,7 +191,7 @@ fn add(args: &AddArgs) -> CommandResult {
         let bytes = unlocked.add_slot(&slot, &OsEntropy, now).map_err(|e| explain::keys(&e, &[]))?;
         Ok((bytes, None))
     })?;
-    eprintln!("Added key {number} ({label}).");
+    stderr::line(format_args!("Added key {number} ({label})."));
     match &code {
         Some(code) => hand_over(code, code_file),
         None => Ok(()),
@@ -206,15 +207,15 @@ fn remove(args: &RemoveArgs) -> CommandResult {
         is_last_code = codes.next().is_some_and(|code| code.id == args.slot) && codes.next().is_none();
         Ok((bytes, Some(args.slot)))
     })?;
-    eprintln!(
+    stderr::line(format_args!(
         "Removed key {}. Who has used it may still know the volume key; `coffer key rotate` gives the volume another.",
         args.slot
-    );
+    ));
     if is_last_code {
-        eprintln!(
+        stderr::line(format_args!(
             "The volume has no recovery code now; `coffer key add --new-recovery-code {}` makes one.",
             args.bucket.url
-        );
+        ));
     }
     Ok(())
 }
@@ -227,7 +228,7 @@ fn passwd(args: &PasswdArgs) -> CommandResult {
         let bytes = unlocked.change_factors(slot, &new, args.cost.cost(), &OsEntropy, now);
         Ok((bytes.map_err(|e| explain::keys(&e, &[]))?, Some(slot)))
     })?;
-    eprintln!("Changed key {number}. It opens with the new one only.");
+    stderr::line(format_args!("Changed key {number}. It opens with the new one only."));
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use super::client::{ask_quietly, mounts};
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::runtime;
+use super::stderr;
 use super::units::{parse_duration, parse_timetable, show_duration, show_size};
 use crate::control::Request;
 use crate::store::Timetable;
@@ -125,7 +126,11 @@ fn each(points: &[PathBuf], request: &Request) -> CommandResult {
     runtime::block_on(async {
         for entry in &entries {
             let answer = ask_quietly(entry, request).await?;
-            eprintln!("{}: {}", entry.mountpoint.display(), Limited::of(&answer).words().join("; "));
+            stderr::line(format_args!(
+                "{}: {}",
+                entry.mountpoint.display(),
+                Limited::of(&answer).words().join("; ")
+            ));
         }
         Ok(())
     })

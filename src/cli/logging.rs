@@ -17,6 +17,7 @@ use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::log_file::LogFile;
 use super::quiet::Quiet;
+use super::stderr;
 
 /// What a user has asked for is logged whatever the filter says.
 const ASKED: &str = "coffer::asked";
@@ -241,7 +242,7 @@ pub fn complain(error: &CommandError) {
             let (exit, hint) = (error.exit().code(), error.hints().join("; "));
             tracing::error!(target: ASKED, exit, hint, "{error}");
         }
-        false => eprint!("{}", error.render()),
+        false => stderr::text(error.render()),
     }
 }
 
@@ -257,7 +258,7 @@ pub fn leave_the_user() {
 pub fn tell(line: &str) {
     match IS_ALONE.load(Ordering::Relaxed) {
         true => tracing::info!(target: ASKED, "{line}"),
-        false => eprintln!("{line}"),
+        false => stderr::line(line),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `coffer mount`: its arguments, and the way to the background.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::daemon::{self, Readiness, Side};
@@ -11,8 +11,9 @@ use super::logging::{Log, LogArgs};
 use super::mount_options::MountOptions;
 use super::open::{BucketArgs, StateArgs, TrustArgs, obtain_factors, parse_fingerprint};
 use super::serve::{self, Plan};
+use super::stderr;
 use super::units::{parse_duration, parse_interval, parse_size, parse_timetable};
-use super::{budget, explain, runtime, supervisor, sys};
+use super::{budget, cover, explain, runtime, supervisor, sys};
 use crate::control::Registry;
 use crate::crypto::after_fork;
 use crate::fuse;
@@ -159,11 +160,14 @@ pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
     let log = log.start(Some(&state_dir.join(LOG_NAME)), !args.foreground)?;
     let point =
         fuse::check_mount_point(&args.dir, options.kernel.nonempty).map_err(|e| explain::mount(&e))?;
-    refuse_to_cover("state folder", &state_dir, &args.dir).map_err(|error| error.hint(OTHER_STATE))?;
+    cover::refuse("state folder", &state_dir, &args.dir).map_err(|error| error.hint(OTHER_STATE))?;
     if let Ok(sockets) = Registry::of_user() {
-        refuse_to_cover("folder of its control socket", sockets.dir(), &args.dir)?;
+        cover::refuse("folder of its control socket", sockets.dir(), &args.dir)?;
     }
     args.bucket.url = args.bucket.absolute_url()?;
+    for (what, path) in args.bucket.files()? {
+        cover::refuse(what, &path, &args.dir).map_err(|error| error.hint(OTHER_FILES))?;
+    }
     if args.fake {
         return Ok(());
     }
@@ -193,16 +197,8 @@ pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
 }
 
 const OTHER_STATE: &str = "choose another directory, or keep the state elsewhere with --state-dir DIR";
-
-/// A mount over its own state would wait for itself when it is to save, and one over its own socket could not be asked.
-fn refuse_to_cover(what: &str, dir: &Path, point: &Path) -> CommandResult {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    if !real(dir).starts_with(real(point)) {
-        return Ok(());
-    }
-    let message = format!("cannot mount at {}: the {what} {} lies below it", point.display(), dir.display());
-    Err(CommandError::new(Exit::BadMountPoint, message))
-}
+const OTHER_FILES: &str = "choose another directory, or keep what lets us into the bucket elsewhere and say where: --ca-file, \
+AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE, or the variable that names the file";
 
 fn background(mut plan: Plan, readiness: Readiness, log: Log) -> CommandResult {
     // Not dumpable is inherited by fork, but what keeps memory private is worth being sure of.
@@ -239,7 +235,7 @@ impl Front {
     pub fn ready(&mut self, message: &str) -> CommandResult {
         match self {
             Self::Terminal(_) => {
-                eprint!("{message}");
+                stderr::text(message);
                 supervisor::ready(message.trim_end());
                 Ok(())
             }

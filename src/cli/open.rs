@@ -9,6 +9,7 @@ use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::factors::UnlockArgs;
 use super::runtime::{self, Stop};
+use super::stderr;
 use super::store_options::ProviderArgs;
 use super::tree::Tree;
 use super::units::{parse_duration, parse_interval, parse_size};
@@ -221,6 +222,19 @@ impl BucketArgs {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(&self, create: bool) -> CommandResult<Bucket> {
+        store::open(&self.absolute_url()?, &self.store_options(create)?).map_err(|e| explain::store(&e))
+    }
+
+    /// The files that let us into the bucket, each with what it is.
+    ///
+    /// # Errors
+    /// When the URL is no bucket's.
+    pub fn files(&self) -> CommandResult<Vec<(&'static str, PathBuf)>> {
+        let (url, options) = (self.absolute_url()?, self.store_options(false)?);
+        store::files(&url, &options).map_err(|e| explain::store(&e))
+    }
+
+    fn store_options(&self, create: bool) -> CommandResult<StoreOptions> {
         let mut options = StoreOptions {
             endpoint: self.endpoint.clone(),
             region: self.region.clone(),
@@ -230,7 +244,7 @@ impl BucketArgs {
             ..StoreOptions::default()
         };
         self.provider.apply(&mut options)?;
-        store::open(&self.absolute_url()?, &options).map_err(|e| explain::store(&e))
+        Ok(options)
     }
 
     /// Reads the newest header: which one it is, and its bytes.
@@ -312,7 +326,7 @@ impl Reading {
         let opening = volume::open(bucket.clone(), &factors, options);
         let opened = outage::told(&bucket, opening).await.map_err(|e| explain::volume(&e, &factors))?;
         drop(factors);
-        eprint!("{}", greeting(&opened, &trust));
+        stderr::text(greeting(&opened, &trust));
         let result = outage::told(&bucket, work(Tree { vfs: opened.vfs.clone() })).await;
         if let Err(error) = opened.close().await {
             tracing::debug!(%error, "closing after reading");

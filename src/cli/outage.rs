@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::report::span;
+use super::stderr;
 use super::units::show_size;
 use crate::store::{Bucket, Meter, OutageKind};
 use crate::vfs::Vfs;
@@ -22,7 +23,7 @@ pub async fn keep_log(meter: Meter, vfs: Arc<Vfs>) {
 
 /// Does `work`, for which a person waits, and says on the terminal what it waits for once that lasts.
 pub async fn told<T>(bucket: &Bucket, work: impl Future<Output = T>) -> T {
-    let tell = |line: &str| eprintln!("{line}");
+    let tell = |line: &str| stderr::line(line);
     tokio::pin!(work);
     tokio::select! {
         biased;

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
+use super::stderr;
 use super::units::show_count;
 use super::{sys, terminal};
 use crate::crypto::equal;
@@ -141,10 +142,10 @@ pub fn ask_new(prompt: &str) -> CommandResult<Secret> {
 /// Says so on standard error when a new passphrase can be guessed: whoever has the bucket can try for years.
 pub fn warn_if_weak(passphrase: &[u8]) {
     if passphrase.len() < PASSPHRASE_BYTES_WEAK {
-        eprintln!(
+        stderr::line(format_args!(
             "warning: a passphrase of {} can be guessed by whoever holds the bucket; several words are safer",
             show_count(String::from_utf8_lossy(passphrase).chars().count() as u64, "character", "characters")
-        );
+        ));
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::open::BucketArgs;
+use super::stderr;
 use super::units::{parse_size, show_count, show_size};
 use super::{explain, runtime};
 use crate::base::OsEntropy;
@@ -80,7 +81,7 @@ type Cleaned = Result<(), (String, StoreError)>;
 
 fn warn(cleaned: &Cleaned) {
     if let Err((directory, error)) = cleaned {
-        eprintln!("warning: {directory} in the bucket may not be empty: {error}");
+        stderr::line(format_args!("warning: {directory} in the bucket may not be empty: {error}"));
     }
 }
 

@@ -16,6 +16,7 @@ use super::factors::UnlockArgs;
 use super::local::{self, Keep, Xattr};
 use super::ls::printable;
 use super::open::{BucketArgs, StateArgs, obtain_factors};
+use super::stderr;
 use super::units::{show_count, show_size, show_time};
 use super::{explain, runtime};
 use crate::base::{FileKind, Ino, SegmentId};
@@ -93,7 +94,10 @@ fn discard(shelf: &Shelf, ids: &[SegmentId]) -> CommandResult {
     for id in ids {
         shelf.discard(*id).map_err(|e| explain::volume(&e, &[]))?;
     }
-    eprintln!("discarded what {} had not sent", show_count(ids.len() as u64, "mount", "mounts"));
+    stderr::line(format_args!(
+        "discarded what {} had not sent",
+        show_count(ids.len() as u64, "mount", "mounts")
+    ));
     Ok(())
 }
 
@@ -125,7 +129,7 @@ fn open_all(shelf: &Shelf, ring: &KeyRing, ids: Vec<SegmentId>) -> Opened {
 fn first_of(bad: Vec<VolumeError>) -> CommandResult {
     let mut errors = bad.iter().map(|error| explain::volume(error, &[]));
     let first = errors.next();
-    errors.for_each(|error| eprint!("{}", error.render()));
+    errors.for_each(|error| stderr::text(error.render()));
     first.map_or(Ok(()), Err)
 }
 
@@ -232,12 +236,12 @@ fn recover_all(shelf: &Shelf, ring: &KeyRing, ids: Vec<SegmentId>, dir: &Path) -
         bad.extend(read.err());
         print(&std::mem::take(&mut report.text))?;
     }
-    eprintln!(
+    stderr::line(format_args!(
         "recovered {}, {} into {}; `coffer recover --discard` removes what is kept",
         show_count(report.files, "file", "files"),
         show_size(report.bytes),
         dir.display()
-    );
+    ));
     first_of(bad)?;
     match report.flawed {
         0 => Ok(()),
@@ -264,7 +268,7 @@ impl Report {
 
     fn fail(&mut self, path: &[u8], why: &str) {
         self.flawed += 1;
-        eprintln!("error: {}: {why}", printable(path));
+        stderr::line(format_args!("error: {}: {why}", printable(path)));
     }
 }
 
@@ -378,7 +382,7 @@ impl Recovery<'_> {
             out.sync_all()?;
         }
         for problem in local::apply(&partial.0, &attr, &xattrs, Keep::everything()) {
-            eprintln!("warning: {}: cannot keep {problem}", printable(first));
+            stderr::line(format_args!("warning: {}: cannot keep {problem}", printable(first)));
         }
         if !absent.is_empty() {
             let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -406,7 +410,10 @@ impl Recovery<'_> {
     fn dress_directories(&mut self) {
         for (path, attr, xattrs) in self.directories.iter().rev() {
             for problem in local::apply(path, attr, xattrs, Keep::everything()) {
-                eprintln!("warning: {}: cannot keep {problem}", printable(path.as_os_str().as_bytes()));
+                stderr::line(format_args!(
+                    "warning: {}: cannot keep {problem}",
+                    printable(path.as_os_str().as_bytes())
+                ));
             }
         }
     }

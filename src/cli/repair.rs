@@ -12,6 +12,7 @@ use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::open::{SourceArgs, obtain_factors};
 use super::progress::Progress;
+use super::stderr;
 use super::units::show_count;
 use super::{explain, runtime};
 use crate::base::SystemClock;
@@ -104,7 +105,7 @@ async fn prepare(examined: &Examined, how: &RepairOptions, args: &RepairArgs) ->
         show(&plan.by_leave, args.json).map_err(|e| stdout_error(&e))?;
         show(&plan.deeds, args.json).map_err(|e| stdout_error(&e))?;
         if plan.kept_for_salvage {
-            eprintln!("{SALVAGE}");
+            stderr::line(SALVAGE);
         }
         foretell(&plan, args.json).map_err(|e| stdout_error(&e))?;
         return match would(&plan) == 0 {
@@ -140,15 +141,15 @@ fn foretell(plan: &Plan, as_json: bool) -> io::Result<()> {
     }
     let nothing = would(plan) == 0;
     if nothing && !plan.found.is_clean() {
-        eprintln!(
+        stderr::line(format_args!(
             "0 things would be done, because what is wrong cannot be put back; {}",
             summary(&plan.found, false)
-        );
+        ));
     } else if nothing {
-        eprintln!("nothing is to be done");
+        stderr::line("nothing is to be done");
     } else {
         let would = show_count(would(plan) as u64, "thing", "things");
-        eprintln!("{would} would be done; counts that follow from that are put right after");
+        stderr::line(format_args!("{would} would be done; counts that follow from that are put right after"));
     }
     Ok(())
 }
@@ -158,7 +159,7 @@ const fn would(plan: &Plan) -> usize {
 }
 
 fn is_agreed() -> CommandResult<bool> {
-    eprint!("Do this? [y/N] ");
+    stderr::text("Do this? [y/N] ");
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line).map_err(|error| {
         CommandError::new(Exit::NotRepaired, format!("the answer could not be read: {error}"))
@@ -208,7 +209,7 @@ fn print(outcome: &Outcome, args: &RepairArgs) -> io::Result<()> {
     }
     out.flush()?;
     if outcome.kept_for_salvage {
-        eprintln!("{SALVAGE}");
+        stderr::line(SALVAGE);
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use super::key::not_stored;
 use super::open::{BucketArgs, StateArgs, obtain_factors};
 use super::progress::Progress;
 use super::rotate_slots::decide;
+use super::stderr;
 use super::units::{parse_size, show_count, show_size};
 use super::{budget, explain, runtime};
 use crate::keys::{Factor, KeyError, Role};
@@ -127,7 +128,7 @@ async fn begin(
             )
             .hint("go on without the --new options, then change it with `coffer key passwd`, and rotate once more"));
         }
-        eprintln!("Going on with a rotation that was begun before.");
+        stderr::line("Going on with a rotation that was begun before.");
         return Ok(false);
     }
     let (_, bytes) = args.bucket.read_header(bucket).await?;
@@ -147,7 +148,7 @@ async fn begin(
     let begun = Box::pin(volume::begin_epoch(rekeying, factors, &kept, args.cost.cost(), options)).await;
     begun.map_err(|error| not_stored(&error, factors))?;
     for slot in &decided.dropped {
-        eprintln!("Dropped key {} ({}).", slot.id, slot.label);
+        stderr::line(format_args!("Dropped key {} ({}).", slot.id, slot.label));
     }
     if let Some(code) = &decided.code {
         hand_over(code, code_file)?;
@@ -178,16 +179,16 @@ async fn go_on(bucket: &Bucket, factors: &[Factor], options: &OpenOptions) -> Co
 
 fn tell(rotated: &Rotated) {
     let segments = rotated.renewed.segments;
-    eprintln!(
+    stderr::line(format_args!(
         "The volume has a new key, and all that is in use is sealed with it ({}, {}).",
         show_count(segments.count, "segment", "segments"),
         show_size(segments.bytes)
-    );
-    eprintln!(
+    ));
+    stderr::line(format_args!(
         "Its fingerprint is another now, for `--expect` on other machines:\n  {}",
         rotated.identity.fingerprint()
-    );
-    eprintln!(
+    ));
+    stderr::line(format_args!(
         "The old segments are deleted by the next mount, or `coffer gc --now`, when they have waited ten minutes."
-    );
+    ));
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
+use super::stderr;
 use super::{explain, passphrase, terminal};
 use crate::base::OsEntropy;
 use crate::keys::{self, Factor, FactorName, Header, KeyError, RecoveryCode, Slot};
@@ -62,7 +63,7 @@ fn obtain(slot: &Slot, bytes: &[u8]) -> CommandResult<Option<Vec<Factor>>> {
         match keys::unlock_slot(bytes, &factors, slot.id) {
             Ok(_) => return Ok(Some(factors)),
             Err(KeyError::WrongKey | KeyError::BadRecoveryCode(_)) => {
-                eprintln!("That does not open key {}.", name_of(slot));
+                stderr::line(format_args!("That does not open key {}.", name_of(slot)));
             }
             Err(error) => return Err(explain::keys(&error, &factors)),
         }
@@ -105,7 +106,7 @@ fn ask_for(slot: &Slot) -> CommandResult<Option<Vec<Factor>>> {
 fn ask_path(prompt: &str) -> CommandResult<String> {
     let failed =
         |error: io::Error| CommandError::new(Exit::NoSecret, format!("cannot ask for a file: {error}"));
-    eprint!("{prompt}: ");
+    stderr::text(format_args!("{prompt}: "));
     io::stderr().flush().map_err(failed)?;
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line).map_err(failed)?;

@@ -1,9 +1,11 @@
 //! The life of a mount in its process: open, mount, serve, and end only when everything is in the bucket.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -147,7 +149,10 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
     tracing::info!(%url, point = %point.display(), "mounted");
     let watch = tokio::spawn(outage::keep_log(meter, Arc::clone(&vfs)));
     let mut keeper = Keeper { vfs, signals, limits, interrupts: 0 };
-    let ended = keeper.wait_for_end(&mounted, &live).await;
+    let ended = match unless_panic(keeper.wait_for_end(&mounted, &live)).await {
+        Some(ended) => ended,
+        None => unless_panic(keeper.end_broken(&mounted)).await.unwrap_or_else(|| Err(broken())),
+    };
     let saved = keeper.save(&live, opened).await;
     watch.abort();
     server.stop().await;
@@ -240,6 +245,14 @@ impl Keeper {
         self.patiently(unmount(mounted)).await?
     }
 
+    /// Unmounts after an error that nobody foresaw, so that what is not in the bucket is brought there.
+    async fn end_broken(&mut self, mounted: &Mounted) -> CommandResult {
+        tracing::error!("unmounting after an error in Coffer itself");
+        self.go_on();
+        self.patiently(unmount(mounted)).await??;
+        Err(broken())
+    }
+
     /// Ends a pause: what ends is saved first.
     fn go_on(&self) {
         if self.limits.resume() {
@@ -308,6 +321,16 @@ impl Keeper {
     }
 }
 
+fn broken() -> CommandError {
+    CommandError::new(Exit::Failure, "the mount has ended by an error in Coffer itself")
+        .hint("everything is in the bucket; please report what was said before this")
+}
+
+/// What `work` comes to; `None` if it panics, which has been told by then.
+async fn unless_panic<T>(work: impl Future<Output = T>) -> Option<T> {
+    AssertUnwindSafe(work).catch_unwind().await.ok()
+}
+
 async fn unmount(mounted: &Mounted) -> CommandResult {
     if let Err(error) = mounted.flush_pages().await {
         tracing::warn!(%error, "what programs wrote through memory maps may not be saved");
@@ -325,6 +348,12 @@ async fn unmount(mounted: &Mounted) -> CommandResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_error_that_nobody_foresaw_does_not_go_past_what_saves() {
+        assert_eq!(unless_panic(async { 7 }).await, Some(7));
+        assert_eq!(unless_panic(async { panic!("on purpose") }).await, None::<()>);
+    }
 
     #[test]
     fn no_mount_hides_its_bucket_or_lies_in_it() {

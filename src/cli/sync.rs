@@ -6,6 +6,7 @@ use super::client::{ask, mounts};
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::runtime;
+use super::stderr;
 use crate::control::Request;
 
 /// Shown at the end of `coffer sync --help`.
@@ -37,7 +38,7 @@ pub fn run(args: &SyncArgs) -> CommandResult {
     runtime::block_on(async {
         for entry in &entries {
             ask(entry, &Request::Sync).await?;
-            eprintln!("{}: everything is in the bucket", entry.mountpoint.display());
+            stderr::line(format_args!("{}: everything is in the bucket", entry.mountpoint.display()));
         }
         Ok(())
     })

@@ -14,6 +14,7 @@ use super::client::{ask, mounts};
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::runtime;
+use super::stderr;
 use crate::control::{MountEntry, Registry, Request};
 use crate::fuse::is_dead;
 
@@ -123,7 +124,9 @@ async fn unmount(entry: &MountEntry, lazy: bool) -> CommandResult {
     let answer = ask(entry, &Request::Unmount { detach: lazy }).await?;
     let point = entry.mountpoint.display();
     if answer.get("detached").and_then(serde_json::Value::as_bool) == Some(true) {
-        eprintln!("{point}: taken away; everything so far is in the bucket, and it ends when nobody uses it");
+        stderr::line(format_args!(
+            "{point}: taken away; everything so far is in the bucket, and it ends when nobody uses it"
+        ));
         return Ok(());
     }
     // Until then it holds the volume's lock, and mounting again would be refused.
@@ -132,7 +135,7 @@ async fn unmount(entry: &MountEntry, lazy: bool) -> CommandResult {
     {
         tracing::warn!(pid = entry.pid, "the mount's process has not ended yet");
     }
-    eprintln!("{point}: unmounted; everything is in the bucket");
+    stderr::line(format_args!("{point}: unmounted; everything is in the bucket"));
     Ok(())
 }
 

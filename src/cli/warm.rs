@@ -17,6 +17,7 @@ use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::progress::Progress;
 use super::runtime;
+use super::stderr;
 use super::units::show_count;
 
 /// Shown at the end of `coffer warm --help`.
@@ -90,7 +91,7 @@ pub fn run(args: &WarmArgs) -> CommandResult {
             if meta.is_dir() { Job::Directory(args.path.clone()) } else { Job::File(args.path.clone()) };
         let failures = read_all(&EndAll(shared), first).await;
         progress.finish();
-        eprintln!("warmed {}", progress.summary());
+        stderr::line(format_args!("warmed {}", progress.summary()));
         match failures {
             0 => Ok(()),
             count => Err(CommandError::new(

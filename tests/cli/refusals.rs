@@ -143,6 +143,35 @@ fn a_mount_that_nobody_could_ask_is_refused() {
 }
 
 #[test]
+fn a_mount_over_what_lets_it_into_its_bucket_is_refused() {
+    let bench = Bench::new();
+    for dir in ["home/.aws", "m", "state"] {
+        fs::create_dir_all(bench.path(dir)).unwrap();
+    }
+    fs::write(bench.path("home/.aws/config"), "[profile corp]\ncredential_process = true\n").unwrap();
+    let ended = |url: &str, point: &str, more: &[&str], variables: &[(&str, &str)]| {
+        let fixed = ["mount", "--fake", "-o", "nonempty", "--state-dir", "state", url, point];
+        let mut command = bench.command(&[&fixed[..], more].concat());
+        command.envs(variables.iter().map(|(name, path)| (name, bench.path(path))));
+        crate::support::Ended::of(command.output().unwrap())
+    };
+    let (token, google) = ("AZURE_FEDERATED_TOKEN_FILE", "GOOGLE_APPLICATION_CREDENTIALS");
+    let corp = ["--aws-profile", "corp"];
+    for (url, more, variables, what) in [
+        ("s3://b", &corp[..], &[][..], "shared AWS file"),
+        ("az://b", &["--ca-file", "home/ca.pem"], &[], "file of certificates"),
+        ("az://b", &[], &[(token, "home/token")], "file of a token"),
+        ("gs://b", &[], &[(google, "home/key.json")], "file of credentials"),
+    ] {
+        ended(url, "home", more, variables).refused(Exit::BadMountPoint, &format!("the {what} "));
+        assert_eq!(ended(url, "m", more, variables).code, 0, "{what}");
+    }
+    let elsewhere = [("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "credentials")];
+    fs::rename(bench.path("home/.aws/config"), bench.path("config")).unwrap();
+    assert_eq!(ended("s3://b", "home", &corp, &elsewhere).code, 0);
+}
+
+#[test]
 fn a_state_directory_that_cannot_be_used_is_named() {
     let bench = Bench::with_volume();
     let ended = bench.run(&["ls", "--passphrase-file", "right", "--state-dir", "right/below", "vol"]);

@@ -266,6 +266,31 @@ fn the_role_of_an_instance_lets_us_in() {
     user.probe(&server.url, &[]).fails(16, "no credentials");
 }
 
+/// A proxy that programs share is told nothing that a container or an instance is told; a bucket is asked for through it.
+#[test]
+fn no_proxy_hears_what_lets_us_in() {
+    let shown = "the-token-of-the-container";
+    let agent = Relay::start(move |request| match request.header("authorization") {
+        Some(token) if token == shown => Answer::new(200, credentials_json()),
+        _ => Answer::new(401, ""),
+    });
+    let proxy = Relay::start(|_| Answer::new(403, "<Error><Code>AccessDenied</Code></Error>"));
+    let mut user = User::new();
+    for secret in [S3_SECRET, TOKEN, shown] {
+        user.hide(secret);
+    }
+    user.set("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{}/v1/credentials", agent.url()));
+    user.set("AWS_CONTAINER_AUTHORIZATION_TOKEN", shown);
+    user.set("AWS_ENDPOINT_URL", "http://s3.invalid");
+    for name in ["http_proxy", "HTTPS_PROXY", "ALL_PROXY"] {
+        user.set(name, proxy.url());
+    }
+    user.probe("s3://bucket/prefix", &[]).fails(16, "denied");
+    assert_eq!(agent.seen().len(), 1, "it is asked itself");
+    let (seen, is_own) = (proxy.seen(), |request: &Request| request.target.contains("/v1/credentials"));
+    assert!(!seen.is_empty() && !seen.iter().any(is_own), "{seen:#?}");
+}
+
 /// The bucket goes on with what the program says later, and with another file.
 #[test]
 fn credentials_are_renewed_while_a_bucket_is_open() {

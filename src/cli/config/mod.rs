@@ -19,6 +19,7 @@ pub use show::{ConfigCommand, EXAMPLES, run};
 
 use super::args::{self, Cli};
 use super::error::CommandError;
+use crate::cli::stderr;
 
 /// Why there is nothing to run.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ pub fn parse(words: &[OsString]) -> Result<Cli, Refusal> {
         Ok(config) => config,
         // A mount can be looked at and ended whatever has become of the file.
         Err(error) if !names_a_volume(&path) => {
-            eprintln!("warning: {error}");
+            stderr::line(format_args!("warning: {error}"));
             Config::default()
         }
         Err(error) => return Err(Refusal::Config(error)),

@@ -1,5 +1,7 @@
 //! Where to look for credentials, in which order: flag, keys in variables, profile, web identity, container, instance.
 
+use std::path::PathBuf;
+
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use object_store::aws::AwsCredential;
@@ -11,7 +13,7 @@ use super::provider::Provider;
 use super::sso::SignIn;
 use super::sts::{self, Role};
 use super::{Answer, Failure, process};
-use crate::store::connect::CredentialKind;
+use crate::store::connect::{CredentialKind, Straight};
 use crate::store::environment::Environment;
 
 /// Roles taken one with the other's credentials, at most.
@@ -82,6 +84,12 @@ pub(in crate::store) fn find(
     Ok(found(Some(Provider::new(finder, http)), kind))
 }
 
+/// The files that would be looked at again and again, each with what it is.
+pub(in crate::store) fn files(environment: &Environment, flag: Option<&str>) -> Vec<(&'static str, PathBuf)> {
+    let found = find(environment, flag, Http::new(Straight::default())).ok();
+    found.and_then(|found| found.provider).map(|provider| provider.files()).unwrap_or_default()
+}
+
 /// Finds the way anew each time, because files change.
 pub(super) struct Finder {
     environment: Environment,
@@ -94,6 +102,13 @@ impl Finder {
     /// The way to credentials as the files are now.
     pub(super) fn source(&self) -> Result<Source, String> {
         self.source_in(&self.files.read()?).map(|(source, _)| source)
+    }
+
+    /// The files that are looked at, each with what it is.
+    pub(super) fn paths(&self) -> Vec<(&'static str, PathBuf)> {
+        let shared = self.files.paths().map(|path| ("shared AWS file", path.to_owned()));
+        let own = self.source().ok().and_then(|source| source.file());
+        shared.into_iter().chain(own).collect()
     }
 
     fn kind(&self, shared: &Shared) -> Result<String, String> {
@@ -248,6 +263,17 @@ fn own_keys(name: &str, profile: &Section) -> Result<Option<Source>, String> {
 }
 
 impl Source {
+    /// The file that it is read from each time, and what that is.
+    fn file(&self) -> Option<(&'static str, PathBuf)> {
+        match self {
+            Self::SignIn(sign_in) => Some(("file of the sign-in", sign_in.cache().to_owned())),
+            Self::WebIdentity(_, file) => Some(("file of a token", PathBuf::from(file))),
+            Self::Container(container) => Some(("file of a token", container.token_file()?.to_owned())),
+            Self::Role(_, by) => by.file(),
+            Self::Keys(_) | Self::Process(_) | Self::Instance(_) => None,
+        }
+    }
+
     /// Goes the way.
     pub(super) fn obtain<'a>(&'a self, http: &'a Http) -> BoxFuture<'a, Result<Answer, Failure>> {
         async move {

@@ -1,6 +1,5 @@
 //! Requests for credentials: short, and their answers small.
 
-use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::Failure;
-use crate::store::connect::Straight;
+use crate::store::connect::{Straight, address, is_of_host};
 
 /// Longest that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -20,8 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const NEAR: Duration = Duration::from_secs(2);
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
-/// The clients for services on the network and for those of this machine, made when they are needed: each reads all
-/// certificates of the system.
+/// The clients for services on the network and for those of this machine, which no proxy hears of, made when they are
+/// needed: each reads all certificates of the system.
 pub(in crate::store) struct Http {
     connector: Straight,
     options: ClientOptions,
@@ -53,16 +52,20 @@ impl Http {
     }
 
     fn client(&self, reach: Reach) -> Result<&HttpClient, Failure> {
-        let (place, options) = match reach {
-            Reach::Far => (&self.far, self.options.clone()),
-            Reach::Near => {
-                (&self.near, self.options.clone().with_allow_http(true).with_connect_timeout(NEAR))
-            }
+        let place = match reach {
+            Reach::Far => &self.far,
+            Reach::Near => &self.near,
         };
         if let Some(client) = place.get() {
             return Ok(client);
         }
-        let client = self.connector.connect(&options);
+        let client = match reach {
+            Reach::Far => self.connector.connect(&self.options),
+            Reach::Near => {
+                let options = self.options.clone().with_allow_http(true).with_connect_timeout(NEAR);
+                self.connector.connect_nearby(&options)
+            }
+        };
         let client = client.map_err(|error| Failure::Refused(format!("no client can be made: {error}")))?;
         Ok(place.get_or_init(|| client))
     }
@@ -131,12 +134,10 @@ enum Reach {
 /// How an address may be spoken to. In the clear only with this machine and its host: what is asked for are secrets.
 fn reach(url: &str) -> Option<Reach> {
     let url = Url::parse(url).ok()?;
-    let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']');
-    let is_near = match host.parse::<IpAddr>() {
-        Ok(IpAddr::V4(v4)) => v4.is_loopback() || v4.is_link_local(),
-        // fd00:ec2::/32 is where instances and pods find their host.
-        Ok(IpAddr::V6(v6)) => v6.is_loopback() || v6.segments().starts_with(&[0xfd00, 0xec2]),
-        Err(_) => host == "localhost",
+    let host = url.host_str()?;
+    let is_near = match address(host) {
+        Some(address) => address.is_loopback() || is_of_host(address),
+        None => host == "localhost",
     };
     match (url.scheme(), is_near) {
         ("http" | "https", true) => Some(Reach::Near),

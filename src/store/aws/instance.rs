@@ -3,6 +3,9 @@
 //! Containers: <https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html>; instances:
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html> (version 2).
 
+use std::path::Path;
+
+use super::aside::aside;
 use super::http::{Ask, Http};
 use super::{Answer, Failure, from_json};
 use crate::store::environment::Environment;
@@ -46,13 +49,25 @@ impl Container {
         Some(Self { url, token })
     }
 
+    /// The file of the token, if it is in one.
+    pub(super) fn token_file(&self) -> Option<&Path> {
+        match &self.token {
+            Token::File(file) => Some(Path::new(file)),
+            Token::None | Token::Text(_) => None,
+        }
+    }
+
     pub(super) async fn credentials(&self, http: &Http) -> Result<Answer, Failure> {
         let token = match &self.token {
             Token::None => None,
             Token::Text(text) => Some(text.clone()),
-            Token::File(file) => Some(std::fs::read_to_string(file).map_err(|error| {
-                Failure::Refused(format!("the container's token in {file} cannot be read: {error}"))
-            })?),
+            Token::File(file) => {
+                let path = file.clone();
+                let read = aside(move || std::fs::read_to_string(path)).await?;
+                Some(read.map_err(|error| {
+                    Failure::Refused(format!("the container's token in {file} cannot be read: {error}"))
+                })?)
+            }
         };
         let headers = token.map(|token| ("authorization", token.trim().to_owned()));
         let ask = Ask { headers: headers.into_iter().collect(), ..Ask::get(&self.url) };

@@ -3,12 +3,14 @@
 //! The client itself knows keys in variables only. What is read here is documented at
 //! <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>.
 
+mod aside;
 mod chain;
 mod http;
 mod instance;
 mod process;
 mod profile;
 mod provider;
+mod renewal;
 mod sso;
 mod sts;
 
@@ -18,7 +20,7 @@ use chrono::{DateTime, Utc};
 use object_store::aws::AwsCredential;
 use serde_json::Value;
 
-pub(super) use chain::{Found, find};
+pub(super) use chain::{Found, files, find};
 pub(super) use http::Http;
 
 /// Credentials as they were obtained.
@@ -35,6 +37,14 @@ enum Failure {
     Unreachable(String),
     /// They are refused, missing or make no sense: a person must see to it.
     Refused(String),
+}
+
+impl Failure {
+    fn words(&self) -> &str {
+        match self {
+            Self::Unreachable(words) | Self::Refused(words) => words,
+        }
+    }
 }
 
 /// Reads credentials in JSON, as a process, a container's agent and an instance's metadata give them; `token` is what

@@ -42,6 +42,10 @@ impl Files {
         }
     }
 
+    pub(super) fn paths(&self) -> [&Path; 2] {
+        [&self.config, &self.credentials]
+    }
+
     pub(super) fn stamp(&self) -> Stamp {
         let one = |path: &Path| {
             let about = std::fs::metadata(path).ok()?;

@@ -4,7 +4,7 @@
 //! `GetRoleCredentials` and OIDC's `CreateToken` are in the API references of the two services.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -12,6 +12,7 @@ use data_encoding::HEXLOWER;
 use object_store::aws::AwsCredential;
 use serde_json::{Value, json};
 
+use super::aside::aside;
 use super::http::{Ask, Http};
 use super::profile::{Section, Shared};
 use super::{Answer, Failure, fits_headers, time};
@@ -70,6 +71,11 @@ impl SignIn {
         Ok(Some(Self { account, role, cache: environment.below_home(&file), portal, oidc, region }))
     }
 
+    /// Where the token lies.
+    pub(super) fn cache(&self) -> &Path {
+        &self.cache
+    }
+
     /// The role's credentials.
     pub(super) async fn credentials(&self, http: &Http) -> Result<Answer, Failure> {
         let token = self.token(http).await?;
@@ -94,7 +100,8 @@ impl SignIn {
     /// The token in the cache, a new one if it is about to end and may be exchanged.
     async fn token(&self, http: &Http) -> Result<String, Failure> {
         let refused = |why: &str| Failure::Refused(format!("{why}; {SIGN_IN}"));
-        let text = std::fs::read(&self.cache).map_err(|_| refused("there is no sign-in"))?;
+        let path = self.cache.clone();
+        let text = aside(move || std::fs::read(path)).await?.map_err(|_| refused("there is no sign-in"))?;
         let cached: Value =
             serde_json::from_slice(&text).map_err(|_| refused("the sign-in cannot be read"))?;
         let field = |name: &str| cached.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -141,19 +148,23 @@ impl SignIn {
             }
         }
         // The old one may be of no use any more: without the new one in the cache the sign-in would be lost.
-        if let Err(error) = self.keep(&cached) {
+        let path = self.cache.clone();
+        let kept = aside(move || keep(&path, &cached)).await;
+        if let Err(error) =
+            kept.map_err(|failure| std::io::Error::other(failure.words().to_owned())).flatten()
+        {
             tracing::warn!(%error, "the renewed AWS sign-in cannot be kept");
         }
         Ok(token)
     }
+}
 
-    fn keep(&self, cached: &Value) -> std::io::Result<()> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let beside = self.cache.with_extension(format!("json.{}", std::process::id()));
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(cached.to_string().as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&beside, &self.cache)
-    }
+fn keep(cache: &Path, cached: &Value) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let beside = cache.with_extension(format!("json.{}", std::process::id()));
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(cached.to_string().as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&beside, cache)
 }

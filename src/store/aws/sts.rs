@@ -5,6 +5,7 @@
 use object_store::aws::AwsCredential;
 use url::form_urlencoded::Serializer;
 
+use super::aside::aside;
 use super::http::{Ask, Http};
 use super::{Answer, Failure, fits_headers, time};
 use crate::store::environment::Environment;
@@ -39,7 +40,8 @@ impl Role {
 
     /// Takes the role with the token in a file, read anew each time: whoever put it there replaces it.
     pub(super) async fn with_web_identity(&self, http: &Http, token_file: &str) -> Result<Answer, Failure> {
-        let token = std::fs::read_to_string(token_file).map_err(|error| {
+        let path = token_file.to_owned();
+        let token = aside(move || std::fs::read_to_string(path)).await?.map_err(|error| {
             Failure::Refused(format!("the token in {token_file} cannot be read: {error}"))
         })?;
         let more = Some(("WebIdentityToken", token.trim()));

@@ -3,6 +3,7 @@
 mod azure;
 mod bounded;
 mod google;
+mod near;
 mod s3;
 mod straight;
 
@@ -17,6 +18,7 @@ use reqwest::Certificate;
 
 pub(super) use azure::azure;
 pub(super) use google::google;
+pub(super) use near::{address, is_of_host};
 pub(super) use s3::s3;
 pub(super) use straight::Straight;
 

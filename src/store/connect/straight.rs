@@ -14,6 +14,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, ClientBuilder, NoProxy, Proxy};
 
 use super::bounded::Bounded;
+use super::near::Ways;
 
 const USER_AGENT: &str = concat!("coffer/", env!("CARGO_PKG_VERSION"));
 
@@ -28,6 +29,15 @@ const TIMES: [(Key, SetTime); 6] = [
     (Key::Http2KeepAliveTimeout, ClientBuilder::http2_keep_alive_timeout),
 ];
 
+/// Connections that have been left alone for so long are asked whether they are still there.
+const QUIET: Duration = Duration::from_secs(5);
+/// They are asked so often, and are dead if they say nothing.
+const QUIET_ASK_EVERY: Duration = Duration::from_secs(2);
+const QUIET_ASKS: u32 = 2;
+/// Whatever has been sent and not been acknowledged for so long shows that a connection is dead. After a sleep, or in
+/// another network, all that wait for their next request are: without this each of them would cost an attempt.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
 /// Makes such clients, whose answers end. They trust these certificates beside the system's.
 #[derive(Clone, Debug, Default)]
 pub(in crate::store) struct Straight {
@@ -36,20 +46,42 @@ pub(in crate::store) struct Straight {
 
 impl HttpConnector for Straight {
     fn connect(&self, options: &ClientOptions) -> RawResult<HttpClient> {
-        Ok(HttpClient::new(Bounded(self.client(options)?)))
+        let usual = self.client(options, Proxies::AsSet)?;
+        Ok(HttpClient::new(Bounded(Ways::new(usual, self.clone(), options.clone()))))
     }
 }
 
+/// Whether a client goes through proxies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proxies {
+    /// Through those of the settings, or of the variables that all programs share.
+    AsSet,
+    /// Through none.
+    Never,
+}
+
 impl Straight {
+    /// A client that goes through no proxy, whatever is set.
+    ///
+    /// # Errors
+    /// A setting cannot be understood.
+    pub(in crate::store) fn connect_nearby(&self, options: &ClientOptions) -> RawResult<HttpClient> {
+        Ok(HttpClient::new(Bounded(self.client(options, Proxies::Never)?)))
+    }
+
     /// A client by all settings that the object store knows for its own.
-    fn client(&self, options: &ClientOptions) -> RawResult<Client> {
+    pub(super) fn client(&self, options: &ClientOptions, proxies: Proxies) -> RawResult<Client> {
         let said = |key: Key| options.get_config_value(&key);
         let is = |key: Key| said(key).is_some_and(|text| is_true(&text));
         // Compression would change the lengths by which objects are measured.
         let mut builder = Client::builder().no_gzip().no_brotli().no_zstd().no_deflate();
         builder = builder.redirect(Policy::none()).https_only(!is(Key::AllowHttp));
         builder = builder.user_agent(said(Key::UserAgent).unwrap_or_else(|| USER_AGENT.to_owned()));
-        if let Some(proxy) = said(Key::ProxyUrl) {
+        builder = builder.tcp_keepalive(QUIET).tcp_keepalive_interval(QUIET_ASK_EVERY);
+        builder = builder.tcp_keepalive_retries(QUIET_ASKS).tcp_user_timeout(UNACKNOWLEDGED);
+        if proxies == Proxies::Never {
+            builder = builder.no_proxy();
+        } else if let Some(proxy) = said(Key::ProxyUrl) {
             let mut proxy = Proxy::all(proxy).map_err(failed)?;
             if let Some(excluded) = said(Key::ProxyExcludes) {
                 proxy = proxy.no_proxy(NoProxy::from_string(&excluded));
@@ -122,6 +154,10 @@ impl Resolve for Turns {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+
+    use rustix::net::sockopt;
+
     use super::*;
 
     #[test]
@@ -158,6 +194,37 @@ mod tests {
             assert!(with(&[proxy, setting]).is_err(), "{setting:?}");
         }
         assert!(with(&[(Key::ProxyUrl, "not an address")]).is_err());
+    }
+
+    /// The other end of what a client has connected, as this process holds it.
+    fn own_end_of(peer: SocketAddr) -> OwnedFd {
+        use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+        let own = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+        let numbers = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let mut found = numbers.filter_map(|number| pidfd_getfd(&own, number, PidfdGetfdFlags::empty()).ok());
+        let is_it = |fd: &OwnedFd| {
+            rustix::net::getsockname(fd)
+                .is_ok_and(|name| SocketAddr::try_from(name).is_ok_and(|it| it == peer))
+        };
+        found.find(is_it).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_died_in_a_sleep_is_found_dead_within_seconds() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let options = ClientOptions::new().with_allow_http(true);
+        let client = Straight::default().client(&options, Proxies::Never).unwrap();
+        let asking = tokio::spawn(client.get(url).send());
+        let (_stream, peer) = listener.accept().await.unwrap();
+        let socket = own_end_of(peer);
+        assert!(sockopt::socket_keepalive(&socket).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), QUIET);
+        assert_eq!(sockopt::tcp_keepintvl(&socket).unwrap(), QUIET_ASK_EVERY);
+        assert_eq!(sockopt::tcp_keepcnt(&socket).unwrap(), QUIET_ASKS);
+        assert_eq!(u128::from(sockopt::tcp_user_timeout(&socket).unwrap()), UNACKNOWLEDGED.as_millis());
+        asking.abort();
     }
 
     #[tokio::test]
