@@ -196,7 +196,9 @@ impl ReplaceArgs {
 }
 
 impl NewSources {
-    const fn is_given(&self) -> bool {
+    /// Whether any is named.
+    #[must_use]
+    pub const fn is_given(&self) -> bool {
         self.new_passphrase_file.is_some()
             || self.new_passphrase_command.is_some()
             || self.new_passphrase_fd.is_some()

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::code_file::{self, CodeFile, hand_over};
+use super::code_file::{self, CodeFile, Handed, hand_over};
 use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::factors::{NewKeyArgs, UnlockArgs};
@@ -188,13 +188,11 @@ fn add(args: &AddArgs) -> CommandResult {
     let slot = NewSlot { label: &label, role: args.role.into(), factors: &new, kdf_cost: args.cost.cost() };
     let number = change((&args.bucket, &args.state), &factors, |unlocked, now| {
         let bytes = unlocked.add_slot(&slot, &OsEntropy, now).map_err(|e| explain::keys(&e, &[]))?;
-        Ok((bytes, None))
+        let handed = code.as_ref().map(|code| hand_over(code, code_file, "the key is added")).transpose()?;
+        Ok(Change { bytes, slot: None, handed })
     })?;
     eprintln!("Added key {number} ({label}).");
-    match &code {
-        Some(code) => hand_over(code, code_file),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 fn remove(args: &RemoveArgs) -> CommandResult {
@@ -204,7 +202,7 @@ fn remove(args: &RemoveArgs) -> CommandResult {
         let bytes = unlocked.remove_slot(args.slot).map_err(|e| explain::keys(&e, &[]))?;
         let mut codes = unlocked.slots().iter().filter(|slot| slot.factors == [FactorName::RecoveryCode]);
         is_last_code = codes.next().is_some_and(|code| code.id == args.slot) && codes.next().is_none();
-        Ok((bytes, Some(args.slot)))
+        Ok(Change { bytes, slot: Some(args.slot), handed: None })
     })?;
     eprintln!(
         "Removed key {}. Who has used it may still know the volume key; `coffer key rotate` gives the volume another.",
@@ -225,39 +223,58 @@ fn passwd(args: &PasswdArgs) -> CommandResult {
     let number = change((&args.bucket, &args.state), &factors, |unlocked, now| {
         let slot = args.slot.unwrap_or(unlocked.slot);
         let bytes = unlocked.change_factors(slot, &new, args.cost.cost(), &OsEntropy, now);
-        Ok((bytes.map_err(|e| explain::keys(&e, &[]))?, Some(slot)))
+        let bytes = bytes.map_err(|e| explain::keys(&e, &[]))?;
+        Ok(Change { bytes, slot: Some(slot), handed: None })
     })?;
     eprintln!("Changed key {number}. It opens with the new one only.");
     Ok(())
 }
 
-/// Unlocks the newest header, stores the one that `next` makes of it, and returns the number of the slot concerned:
-/// the one `next` names, or else the newest.
+/// A header that is to follow.
+struct Change {
+    bytes: Vec<u8>,
+    /// The slot concerned, if it is not the newest.
+    slot: Option<u32>,
+    /// The recovery code of which it makes a key.
+    handed: Option<Handed>,
+}
+
+/// Unlocks the newest header, stores the one that `next` makes of it, and returns the number of the slot concerned.
 fn change(
     (bucket, state): (&BucketArgs, &StateArgs),
     factors: &[Factor],
-    next: impl FnOnce(&Unlocked, Time) -> CommandResult<(Vec<u8>, Option<u32>)>,
+    next: impl FnOnce(&Unlocked, Time) -> CommandResult<Change>,
 ) -> CommandResult<u32> {
     let options = OpenOptions { state_dir: Some(state.directory()?), ..OpenOptions::default() };
     runtime::block_on(async {
         let opened = volume::rekey(bucket.open()?, factors, &options).await;
         let mut opened = opened.map_err(|e| explain::volume(&e, factors))?;
-        let (bytes, slot) =
+        let Change { bytes, slot, handed } =
             tokio::task::block_in_place(|| next(&opened.unlocked, SystemClock::default().now()))?;
-        opened.store(bytes).await.map_err(|e| not_stored(&e, factors))?;
+        if let Err(error) = opened.store(bytes).await {
+            let told = not_stored(&error, factors);
+            return Err(match handed {
+                Some(handed) => handed.after(told, is_overtaken(&error), &bucket.url),
+                None => told,
+            });
+        }
         Ok(slot.or_else(|| opened.unlocked.slots().last().map(|slot| slot.id)).unwrap_or_default())
     })
+}
+
+/// Whether a header is certainly not stored, because somebody else has stored one.
+#[must_use]
+pub const fn is_overtaken(error: &VolumeError) -> bool {
+    matches!(error, VolumeError::Vault(source) if explain::is_conflict(source))
 }
 
 /// Why a header could not be stored, if it is that somebody else has stored one.
 #[must_use]
 pub fn not_stored(error: &VolumeError, factors: &[Factor]) -> CommandError {
-    match error {
-        VolumeError::Vault(source) if explain::is_conflict(source) => {
-            CommandError::new(Exit::SlotRefused, "somebody else changed the keys at the same time")
-                .hint("run the command again")
-        }
-        other => explain::volume(other, factors),
+    match is_overtaken(error) {
+        true => CommandError::new(Exit::SlotRefused, "somebody else changed the keys at the same time")
+            .hint("run the command again"),
+        false => explain::volume(error, factors),
     }
 }
 

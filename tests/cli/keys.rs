@@ -57,6 +57,18 @@ fn what_a_recovery_code_is_for_is_not_done_where_the_code_cannot_be_kept() {
 }
 
 #[test]
+fn a_recovery_code_is_in_its_file_before_it_opens_anything() {
+    let bench = Bench::new();
+    let to = |file| ["--passphrase-file", "right", "--kdf-log-n", "15", "--save-recovery-code", file];
+    bench.run_until_stored(&[&["init", "vol"], &to("code")[..]].concat(), "vol/header/1");
+    let add = ["key", "add", "vol", "--new-recovery-code"];
+    bench.run_until_stored(&[&add[..], &to("second")].concat(), "vol/header/2");
+    for code in ["code", "second"] {
+        bench.run(&["ls", "--recovery-code-file", code, "vol"]).ok();
+    }
+}
+
+#[test]
 fn who_removes_the_last_recovery_code_is_told() {
     let bench = Bench::with_volume();
     let code = bench.run(&["key", "add", "--new-recovery-code", "--passphrase-file", "right", "vol"]);
