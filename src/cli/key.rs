@@ -20,9 +20,10 @@ use crate::volume::{self, OpenOptions, VolumeError};
 
 /// Shown at the end of `coffer key --help`.
 pub const EXAMPLES: &str = "\
-A volume has up to 32 keys; each opens it alone. A key is a passphrase, a key file, both together, or a recovery code. Removing a \
-key keeps out whoever knows only that key; it cannot make them forget a volume key that they have already unlocked. Rotating \
-gives the volume another: everything in use is sealed anew, and nothing that was sealed with the old key is believed any more.
+A volume has up to 32 keys; each opens it alone. A key is a passphrase, a key file, both together, or a recovery code. Of those that \
+take a passphrase eight are tried in turn; --key-slot opens any. Removing a key keeps out whoever knows only that key; it cannot \
+make them forget a volume key that they have already unlocked. Rotating gives the volume another: everything in use is sealed \
+anew, and nothing that was sealed with the old key is believed any more.
 
 Examples:
   coffer key list s3://bucket/home
@@ -186,7 +187,7 @@ fn add(args: &AddArgs) -> CommandResult {
     let label =
         args.label.clone().unwrap_or_else(|| if code.is_some() { "recovery" } else { "added" }.into());
     let slot = NewSlot { label: &label, role: args.role.into(), factors: &new, kdf_cost: args.cost.cost() };
-    let number = change((&args.bucket, &args.state), &factors, |unlocked, now| {
+    let number = change((&args.bucket, &args.state, &args.unlock), &factors, |unlocked, now| {
         let bytes = unlocked.add_slot(&slot, &OsEntropy, now).map_err(|e| explain::keys(&e, &[]))?;
         let handed = code.as_ref().map(|code| hand_over(code, code_file, "the key is added")).transpose()?;
         Ok(Change { bytes, slot: None, handed })
@@ -198,7 +199,7 @@ fn add(args: &AddArgs) -> CommandResult {
 fn remove(args: &RemoveArgs) -> CommandResult {
     let factors = obtain_factors(&args.bucket, &args.unlock)?;
     let mut is_last_code = false;
-    change((&args.bucket, &args.state), &factors, |unlocked, _| {
+    change((&args.bucket, &args.state, &args.unlock), &factors, |unlocked, _| {
         let bytes = unlocked.remove_slot(args.slot).map_err(|e| explain::keys(&e, &[]))?;
         let mut codes = unlocked.slots().iter().filter(|slot| slot.factors == [FactorName::RecoveryCode]);
         is_last_code = codes.next().is_some_and(|code| code.id == args.slot) && codes.next().is_none();
@@ -220,7 +221,7 @@ fn remove(args: &RemoveArgs) -> CommandResult {
 fn passwd(args: &PasswdArgs) -> CommandResult {
     let factors = obtain_factors(&args.bucket, &args.unlock)?;
     let new = args.new.obtain("New passphrase")?;
-    let number = change((&args.bucket, &args.state), &factors, |unlocked, now| {
+    let number = change((&args.bucket, &args.state, &args.unlock), &factors, |unlocked, now| {
         let slot = args.slot.unwrap_or(unlocked.slot);
         let bytes = unlocked.change_factors(slot, &new, args.cost.cost(), &OsEntropy, now);
         let bytes = bytes.map_err(|e| explain::keys(&e, &[]))?;
@@ -241,11 +242,12 @@ struct Change {
 
 /// Unlocks the newest header, stores the one that `next` makes of it, and returns the number of the slot concerned.
 fn change(
-    (bucket, state): (&BucketArgs, &StateArgs),
+    (bucket, state, unlock): (&BucketArgs, &StateArgs, &UnlockArgs),
     factors: &[Factor],
     next: impl FnOnce(&Unlocked, Time) -> CommandResult<Change>,
 ) -> CommandResult<u32> {
-    let options = OpenOptions { state_dir: Some(state.directory()?), ..OpenOptions::default() };
+    let (state_dir, key_slot) = (Some(state.directory()?), unlock.key_slot);
+    let options = OpenOptions { state_dir, key_slot, ..OpenOptions::default() };
     runtime::block_on(async {
         let opened = volume::rekey(bucket.open()?, factors, &options).await;
         let mut opened = opened.map_err(|e| explain::volume(&e, factors))?;

@@ -97,8 +97,8 @@ pub fn run(args: &RotateArgs) -> CommandResult {
 }
 
 fn options(args: &RotateArgs) -> CommandResult<OpenOptions> {
-    let state_dir = Some(args.state.directory()?);
-    let mut options = OpenOptions { state_dir, takeover: args.takeover, ..OpenOptions::default() };
+    let (state_dir, key_slot) = (Some(args.state.directory()?), args.unlock.key_slot);
+    let mut options = OpenOptions { state_dir, key_slot, takeover: args.takeover, ..OpenOptions::default() };
     options.vfs.clean.is_automatic = false;
     let segment_room_bytes = options.vfs.segment_room_bytes;
     budget::apply(&mut options, Some(args.memory.unwrap_or(MEMORY_BYTES)), None, None)?;

@@ -68,6 +68,57 @@ fn a_recovery_code_is_in_its_file_before_it_opens_anything() {
     }
 }
 
+/// A volume whose slots 0 and 2 to 9 open with a passphrase each, the last with that in `ninth`.
+fn with_nine_passphrases() -> Bench {
+    let bench = Bench::with_volume();
+    for number in 2..=9 {
+        bench.secret("ninth", &format!("the passphrase of key {number}, which nobody else has"));
+        let add = ["key", "add", "--kdf-log-n", "15", "--passphrase-file", "right"];
+        bench.run(&[&add[..], &["--new-passphrase-file", "ninth", "vol"]].concat()).ok();
+    }
+    bench
+}
+
+#[test]
+fn the_ninth_passphrase_opens_its_slot_when_that_is_named() {
+    let bench = with_nine_passphrases();
+    let ninth = |words: &[&str], more: &[&str]| {
+        bench.run(&[words, &["--passphrase-file", "ninth", "vol"], more].concat())
+    };
+    ninth(&["ls"], &[]).refused(Exit::WrongKey, "`--key-slot N` tries that key");
+    let slot = ["--key-slot", "9"];
+    std::fs::create_dir(bench.path("empty")).unwrap();
+    for (words, more) in [
+        (&["ls"][..], &[][..]),
+        (&["check"], &[]),
+        (&["repair", "--yes"], &[]),
+        (&["fingerprint", "--commit"], &[]),
+        (&["gc", "--dry-run"], &[]),
+        (&["inspect", "--records"], &[]),
+        (&["import"], &["empty", "/"]),
+        (&["key", "passwd", "--slot", "2", "--new-passphrase-file", "wrong"], &[]),
+        (&["key", "remove"], &["2"]),
+    ] {
+        ninth(&[words, &slot].concat(), more).ok();
+    }
+    ninth(&["recover", "--key-slot", "9"], &[]).refused(Exit::NothingToRecover, "nothing of this volume");
+    let mut command = bench.command(&["ls", "vol"]);
+    command.env("COFFER_KEY_SLOT", "9").env("COFFER_PASSPHRASE_FILE", "ninth");
+    Ended::of(command.output().unwrap()).ok();
+    ninth(&["ls", "--key-slot", "8"], &[]).refused(Exit::WrongKey, "wrong passphrase");
+    ninth(&["ls", "--key-slot", "77"], &[]).refused(Exit::WrongKey, "the volume has no key 77");
+    ninth(&["key", "rotate", "--drop-others"], &slot).ok();
+    ninth(&["ls"], &[]).ok();
+}
+
+#[test]
+fn a_passphrase_is_not_given_to_a_second_key_however_many_there_are() {
+    let bench = with_nine_passphrases();
+    let add = ["key", "add", "--kdf-log-n", "15", "--passphrase-file", "right", "vol"];
+    let same = [&add[..], &["--new-passphrase-file", "ninth"]].concat();
+    bench.run(&same).refused(Exit::SlotRefused, "slot 9 opens with the same already");
+}
+
 #[test]
 fn who_removes_the_last_recovery_code_is_told() {
     let bench = Bench::with_volume();
