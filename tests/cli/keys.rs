@@ -68,6 +68,26 @@ fn a_recovery_code_is_in_its_file_before_it_opens_anything() {
     }
 }
 
+#[test]
+fn a_recovery_code_that_cannot_be_shown_opens_nothing() {
+    let bench = Bench::new();
+    let to_nowhere = |args: &[&str]| {
+        let mut command =
+            bench.command(&[args, &["--kdf-log-n", "15", "--passphrase-file", "right"]].concat());
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        Ended::of(command.stdout(full).output().unwrap())
+    };
+    let said = "nothing was done, because the recovery code could not be shown";
+    to_nowhere(&["init", "vol"]).refused(Exit::LocalWrite, said);
+    assert!(!bench.path("vol/header/1").exists());
+    init(&bench, &["--passphrase-file", "right"]).ok();
+    for change in [&["add", "vol", "--new-recovery-code"][..], &["rotate", "vol", "--drop-others"]] {
+        to_nowhere(&[&["key"], change].concat()).refused(Exit::LocalWrite, said);
+        assert!(!bench.path("vol/header/2").exists());
+        bench.on_volume("ls", &[]).ok();
+    }
+}
+
 /// A volume whose slots 0 and 2 to 9 open with a passphrase each, the last with that in `ninth`.
 fn with_nine_passphrases() -> Bench {
     let bench = Bench::with_volume();
