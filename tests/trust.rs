@@ -15,6 +15,7 @@ use bytes::Bytes;
 use coffer::base::{Ino, ManualClock, OsEntropy, SystemClock};
 use coffer::crypto::{KdfCost, Secret};
 use coffer::keys::{Factor, KeyError, NewSlot, Role};
+use coffer::maint::{self, CheckOptions, RepairOptions, Report};
 use coffer::meta::engine::{Engine, EngineMode, EngineOptions};
 use coffer::meta::{Acceptance, Key, Record, decode, encode};
 use coffer::vault::{Vault, header};
@@ -223,6 +224,41 @@ async fn an_admin_accepts_a_rollback_and_every_machine_goes_on_from_there() {
     }
 }
 
+/// What a check finds that a machine makes.
+async fn checked(world: &World, options: OpenOptions) -> Result<Report, VolumeError> {
+    let examined = Box::pin(volume::examine(world.bucket(), &factors(), options)).await?;
+    let report = Box::pin(maint::check(&examined, &CheckOptions::default(), &|_| ())).await.unwrap();
+    examined.close().await;
+    Ok(report)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_and_a_repair_go_on_from_a_rollback_that_was_accepted_elsewhere() {
+    let Rolled { world, admin, other, newest, .. } = rolled_back().await;
+    assert!(checked(&world, other.options()).await.unwrap().is_rollback());
+    let accepted = open(&world, admin.accepting()).await;
+    let crashed = snapshot(&world).await;
+    accepted.close().await.unwrap();
+    put_back(&world, &crashed).await;
+    let before = other.files();
+    let report = checked(&world, other.options()).await.unwrap();
+    assert!(report.is_clean() && !report.is_rollback(), "{:?}", report.findings);
+    assert_eq!(other.files(), before, "who only looks notes nothing");
+
+    // It lets go of what the machine that crashed holds, which is a commit.
+    let options = OpenOptions { takeover: true, ..other.options() };
+    let mut seized = Box::pin(volume::seize(world.bucket(), &factors(), options)).await.unwrap();
+    let (findings_max, clock) = (CheckOptions::default().findings_max, Arc::new(SystemClock::default()));
+    let how = RepairOptions { salvage: false, accepts: false, findings_max, clock };
+    let left = Box::pin(maint::repair(&mut seized, &how, None, &|_| ())).await.unwrap().left;
+    seized.close().await.unwrap();
+    assert!(left.is_clean() && left.commit < Some(newest), "{:?}", left.commit);
+    for options in [other.reading(), other.options()] {
+        open(&world, options).await.close().await.unwrap();
+    }
+    assert!(checked(&world, other.options()).await.unwrap().is_clean());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_accepted_rollback_excuses_no_second_one() {
     let Rolled { world, admin, other, newest, .. } = rolled_back().await;
@@ -303,16 +339,20 @@ async fn who_is_no_admin_can_neither_accept_a_rollback_nor_make_others_believe_o
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_header_is_accepted_with_the_state_that_it_came_with() {
-    let (world, admin) = (World::new().await, Machine::new());
+    let (world, admin, other) = (World::new().await, Machine::new(), Machine::new());
     commit(&world, admin.options(), "old").await;
     let old = snapshot(&world).await;
     add_reader(&world).await;
     commit(&world, admin.options(), "new").await;
+    open(&world, other.reading()).await.close().await.unwrap();
     put_back(&world, &old).await;
     let refused = refusal(&world, admin.options()).await;
     assert!(matches!(refused, VolumeError::HeaderRolledBack { expected: 2, found: 1, .. }), "{refused}");
+    let refused = checked(&world, other.options()).await.map(drop);
+    assert!(matches!(refused, Err(VolumeError::HeaderRolledBack { .. })), "{refused:?}");
     commit(&world, admin.accepting(), "after").await;
     open(&world, admin.options()).await.close().await.unwrap();
+    assert!(checked(&world, other.options()).await.unwrap().is_clean());
     // The next header takes the number that was given up.
     add_reader(&world).await;
     assert_eq!(header::list(&world.bucket()).await.unwrap(), [1, 2]);

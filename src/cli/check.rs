@@ -78,8 +78,8 @@ pub fn run(args: &CheckArgs) -> CommandResult {
 /// No state directory, or too little memory.
 pub fn open_options(source: &SourceArgs) -> CommandResult<OpenOptions> {
     let state_dir = Some(source.state.directory()?);
-    let trust = source.trust.options();
-    let mut options = OpenOptions { state_dir, trust, ..OpenOptions::default() };
+    let (trust, key_slot) = (source.trust.options(), source.unlock.key_slot);
+    let mut options = OpenOptions { state_dir, key_slot, trust, ..OpenOptions::default() };
     budget::apply(&mut options, Some(source.memory.unwrap_or(MEMORY_BYTES)), None, None)?;
     Ok(options)
 }

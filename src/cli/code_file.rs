@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::error::{CommandError, CommandResult, stdout_error};
+use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::stderr;
 use crate::keys::RecoveryCode;
@@ -31,16 +31,15 @@ impl CodeFile {
         Ok(Some(Self { path: path.to_owned(), file, is_written: false }))
     }
 
-    fn write(mut self, text: &str) -> CommandResult {
-        let written = self.file.write_all(text.as_bytes());
-        let written = written.and_then(|()| self.file.write_all(b"\n")).and_then(|()| self.file.sync_all());
-        written.map_err(|e| lost(CommandError::writing(&self.path, &e)))?;
+    /// Writes the code, so that it outlives a loss of power.
+    fn write(mut self, text: &str) -> io::Result<PathBuf> {
+        self.file.write_all(text.as_bytes())?;
+        self.file.write_all(b"\n")?;
+        self.file.sync_all()?;
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
         self.is_written = true;
-        stderr::line(format_args!(
-            "The recovery code is in {}; keep it away from this machine.",
-            self.path.display()
-        ));
-        Ok(())
+        Ok(self.path.clone())
     }
 }
 
@@ -65,30 +64,98 @@ pub fn refuse_existing(path: Option<&Path>) -> CommandResult {
     }
 }
 
-/// Gives the code to its owner: into `file`, or on standard output, framed by words if that is a terminal.
+/// A recovery code that its owner has been given, before anything opens with it.
+#[derive(Debug)]
+#[must_use]
+pub struct Handed {
+    /// Where it is; nowhere if it was shown.
+    path: Option<PathBuf>,
+    once: &'static str,
+}
+
+/// Gives the code to its owner: into `file`, or on standard output, framed by words if that is a terminal. It is to be
+/// done before the code opens anything: nobody is helped by a key that nobody has. `once` says from when on it counts.
 ///
 /// # Errors
-/// When it cannot be written; the slot is there all the same.
-pub fn hand_over(code: &RecoveryCode, file: Option<CodeFile>) -> CommandResult {
+/// When it cannot be written. Then what it is for is not to be done.
+pub fn hand_over(code: &RecoveryCode, file: Option<CodeFile>, once: &'static str) -> CommandResult<Handed> {
     let text = code.reveal();
     if let Some(file) = file {
-        return file.write(text.as_str());
+        let name = file.path.display().to_string();
+        let path = file.write(text.as_str()).map_err(|e| not_given(&format!("cannot write {name}: {e}")))?;
+        stderr::line(format_args!(
+            "The recovery code is in {name} and counts once {once}; keep it away from this machine."
+        ));
+        return Ok(Handed { path: Some(path), once });
     }
     let mut out = io::stdout().lock();
     let framed = out.is_terminal();
     if framed {
-        stderr::line("\nRecovery code, shown this once. It opens the volume if your key is lost:\n");
+        stderr::line(format_args!(
+            "\nRecovery code, shown this once. It opens the volume if your key is lost, once {once}:\n"
+        ));
     }
     let indent = if framed { "    " } else { "" };
     let written = writeln!(out, "{indent}{}", text.as_str()).and_then(|()| out.flush());
-    written.map_err(|e| lost(stdout_error(&e)))?;
+    written.map_err(|e| not_given(&format!("cannot write the output: {e}")))?;
     if framed {
         stderr::line("\nWrite it down and keep it away from this machine.");
     }
-    Ok(())
+    Ok(Handed { path: None, once })
 }
 
-fn lost(error: CommandError) -> CommandError {
-    CommandError::new(Exit::LocalWrite, format!("the recovery code could not be shown: {error}"))
-        .hint("the volume is there; make another code with `coffer key add --new-recovery-code URL`")
+fn not_given(why: &str) -> CommandError {
+    CommandError::new(
+        Exit::LocalWrite,
+        format!("nothing was done, because the recovery code could not be shown: {why}"),
+    )
+}
+
+impl Handed {
+    /// `error`, and what it means for the code. Only where it is `certain` that nothing opens with it is its file removed.
+    #[must_use]
+    pub fn after(self, error: CommandError, certain: bool, url: &str) -> CommandError {
+        match self.path {
+            _ if !certain => error.hint(format!(
+                "keep the recovery code: it counts once {}, and `coffer key list {url}` tells whether that is so",
+                self.once
+            )),
+            Some(path) => match std::fs::remove_file(&path) {
+                Ok(()) => error,
+                Err(_) => error.hint(format!("the recovery code in {} opens nothing", path.display())),
+            },
+            None => error.hint("the recovery code that was shown opens nothing"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::SeededEntropy;
+
+    #[test]
+    fn the_file_of_a_code_goes_only_if_nothing_can_open_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("code");
+        let code = RecoveryCode::random(&SeededEntropy::new(1));
+        let failed = || CommandError::new(Exit::SlotRefused, "somebody was first");
+        for certain in [false, true] {
+            let file = CodeFile::create(Some(&path)).unwrap();
+            let handed = hand_over(&code, file, "it is there").unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap().trim_end(), code.reveal().as_str());
+            let told = handed.after(failed(), certain, "vol").render();
+            assert_eq!(path.exists(), !certain);
+            assert_eq!(
+                told.contains("keep the recovery code: it counts once it is there"),
+                !certain,
+                "{told}"
+            );
+            let _ = std::fs::remove_file(&path);
+        }
+        let shown = Handed { path: None, once: "it is there" }.after(failed(), true, "vol").render();
+        assert!(shown.contains("that was shown opens nothing"), "{shown}");
+        drop(CodeFile::create(Some(&path)).unwrap());
+        assert!(!path.exists(), "none was written to it");
+    }
 }

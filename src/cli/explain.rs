@@ -92,8 +92,11 @@ pub fn keys(error: &KeyError, given: &[Factor]) -> CommandError {
             ),
         ),
         KeyError::WrongKey => return wrong_key(given),
-        KeyError::TooManySlots { .. } => (Exit::WrongKey, None),
-        KeyError::NoSlotForFactors { .. } => {
+        KeyError::TooManySlots { .. } => (
+            Exit::WrongKey,
+            Some("`--key-slot N` tries that key, and no other; `coffer key list URL` shows the numbers"),
+        ),
+        KeyError::NoSlotForFactors { .. } | KeyError::SlotTakesOther { .. } => {
             (Exit::WrongKey, Some("`coffer key list URL` shows what the keys are"))
         }
         KeyError::Rotating => (Exit::SlotRefused, Some("`coffer key rotate URL` goes on with it")),

@@ -33,6 +33,9 @@ pub struct UnlockArgs {
     /// Read the recovery code from a file instead
     #[arg(long, value_name = "FILE", help_heading = UNLOCKING)]
     pub recovery_code_file: Option<PathBuf>,
+    /// Try this key only: its number in `coffer key list`
+    #[arg(long, value_name = "N", help_heading = UNLOCKING)]
+    pub key_slot: Option<u32>,
 }
 
 /// Where a new key comes from.
@@ -128,6 +131,7 @@ impl UnlockArgs {
             || self.key_file.is_some()
             || self.recovery_code
             || self.recovery_code_file.is_some()
+            || self.key_slot.is_some()
     }
 
     /// Obtains the factors; `slots` lists what each slot of the volume wants, so that only what can help is asked for.
@@ -169,7 +173,8 @@ impl UnlockArgs {
         let both = wants(&[FactorName::Passphrase, FactorName::KeyFile]);
         let what =
             if both { "a passphrase together with a key file" } else { "a key file or a recovery code" };
-        Err(CommandError::new(Exit::WrongKey, format!("this volume opens with {what}"))
+        let whose = self.key_slot.map_or("this volume".to_owned(), |slot| format!("key {slot}"));
+        Err(CommandError::new(Exit::WrongKey, format!("{whose} opens with {what}"))
             .hint("give --key-file FILE, or --recovery-code"))
     }
 }
@@ -196,7 +201,9 @@ impl ReplaceArgs {
 }
 
 impl NewSources {
-    const fn is_given(&self) -> bool {
+    /// Whether any is named.
+    #[must_use]
+    pub const fn is_given(&self) -> bool {
         self.new_passphrase_file.is_some()
             || self.new_passphrase_command.is_some()
             || self.new_passphrase_fd.is_some()

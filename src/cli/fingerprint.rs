@@ -86,8 +86,8 @@ fn newest(args: &FingerprintArgs) -> CommandResult<String> {
     let state_dir = Some(args.source.state.directory()?);
     runtime::block_on(async {
         let bucket = args.source.bucket.open()?;
-        let trust = args.source.trust.options();
-        let mut options = OpenOptions { state_dir, trust, ..OpenOptions::default() };
+        let (trust, key_slot) = (args.source.trust.options(), args.source.unlock.key_slot);
+        let mut options = OpenOptions { state_dir, key_slot, trust, ..OpenOptions::default() };
         options.vfs.read_only = true;
         budget::apply(&mut options, Some(args.source.memory.unwrap_or(MEMORY_BYTES)), None, None)?;
         let opened =

@@ -126,6 +126,7 @@ fn with_volume<T>(
         let bucket = args.source.bucket.open()?;
         let mut options = OpenOptions {
             state_dir: Some(state_dir),
+            key_slot: args.source.unlock.key_slot,
             trust: args.source.trust.options(),
             ..OpenOptions::default()
         };

@@ -59,8 +59,12 @@ pub fn run(args: &ImportArgs) -> CommandResult {
     runtime::block_on_calmly(abrupt(), async |stop| {
         let bucket = args.source.bucket.open()?;
         let trust = args.source.trust.options();
-        let mut options =
-            OpenOptions { state_dir: Some(state_dir), trust: trust.clone(), ..OpenOptions::default() };
+        let mut options = OpenOptions {
+            state_dir: Some(state_dir),
+            key_slot: args.source.unlock.key_slot,
+            trust: trust.clone(),
+            ..OpenOptions::default()
+        };
         budget::apply(&mut options, args.source.memory, None, None)?;
         let opened =
             volume::open(bucket, &factors, options).await.map_err(|e| explain::volume(&e, &factors))?;

@@ -16,7 +16,7 @@ use crate::base::{OsEntropy, SystemClock};
 use crate::keys::{Compression, KdfCost, NewVolume};
 use crate::store::Bucket;
 use crate::vault::header;
-use crate::volume::{self, Created, NewVolumeSpec};
+use crate::volume::{self, Created, NewVolumeSpec, VolumeError};
 
 /// Shown at the end of `coffer init --help`.
 pub const EXAMPLES: &str = "\
@@ -96,25 +96,33 @@ pub fn run(args: &InitArgs) -> CommandResult {
     })?;
     let factors = args.key.obtain()?;
     let code_file = CodeFile::create(args.save_recovery_code.as_deref())?;
-    let (code, identity, url) = runtime::block_on(async {
+    let (identity, url) = runtime::block_on(async {
         let bucket = open(args)?;
+        let url = bucket.display_url().to_owned();
         let spec = NewVolumeSpec {
             header: NewVolume { compression: args.compression.into(), kdf_cost: args.cost.cost() },
             quota_bytes: args.quota.unwrap_or(0),
             owner: (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()),
         };
         let clock = Arc::new(SystemClock::default());
-        let created = volume::create(&bucket, &spec, &factors, Arc::new(OsEntropy), clock);
-        let created = created.await.map_err(|e| explain::volume(&e, &factors))?;
+        let prepared = volume::prepare(&bucket, &spec, &factors, Arc::new(OsEntropy), clock);
+        let prepared = prepared.await.map_err(|e| explain::volume(&e, &factors))?;
+        let handed = hand_over(prepared.recovery_code(), code_file, "the volume is there")?;
+        let created = match prepared.finish().await {
+            Ok(created) => created,
+            Err(error) => {
+                let is_another = matches!(error, VolumeError::Exists { .. });
+                return Err(handed.after(explain::volume(&error, &factors), is_another, &url));
+            }
+        };
         remember(args, &created, &bucket);
-        Ok((created.recovery_code, created.identity, bucket.display_url().to_owned()))
+        Ok((created.identity, url))
     })?;
     stderr::line(format_args!("Created the volume {} at {url}", identity.volume));
     stderr::line(format_args!(
         "Its fingerprint, for `--expect` on other machines:\n  {}",
         identity.fingerprint()
     ));
-    hand_over(&code, code_file)?;
     if url == "memory:" {
         stderr::line("It was in this process's memory and is gone now.");
     } else {

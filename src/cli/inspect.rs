@@ -117,7 +117,7 @@ type Shown = Result<Vec<u8>, Trouble>;
 
 async fn unlock(args: &InspectArgs, bucket: &Bucket, factors: &[Factor]) -> CommandResult<Vault> {
     let (_, bytes) = args.bucket.read_header(bucket).await?;
-    let unlocked = tokio::task::block_in_place(|| keys::unlock(&bytes, factors));
+    let unlocked = tokio::task::block_in_place(|| keys::unlock_by(&bytes, factors, args.keys.key_slot));
     let unlocked = unlocked.map_err(|e| explain::keys(&e, factors))?;
     Ok(Vault::new(bucket.clone(), Arc::new(unlocked.ring), Arc::new(OsEntropy)))
 }

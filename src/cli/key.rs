@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::code_file::{self, CodeFile, hand_over};
+use super::code_file::{self, CodeFile, Handed, hand_over};
 use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::factors::{NewKeyArgs, UnlockArgs};
@@ -21,9 +21,10 @@ use crate::volume::{self, OpenOptions, VolumeError};
 
 /// Shown at the end of `coffer key --help`.
 pub const EXAMPLES: &str = "\
-A volume has up to 32 keys; each opens it alone. A key is a passphrase, a key file, both together, or a recovery code. Removing a \
-key keeps out whoever knows only that key; it cannot make them forget a volume key that they have already unlocked. Rotating \
-gives the volume another: everything in use is sealed anew, and nothing that was sealed with the old key is believed any more.
+A volume has up to 32 keys; each opens it alone. A key is a passphrase, a key file, both together, or a recovery code. Of those that \
+take a passphrase eight are tried in turn; --key-slot opens any. Removing a key keeps out whoever knows only that key; it cannot \
+make them forget a volume key that they have already unlocked. Rotating gives the volume another: everything in use is sealed \
+anew, and nothing that was sealed with the old key is believed any more.
 
 Examples:
   coffer key list s3://bucket/home
@@ -187,25 +188,23 @@ fn add(args: &AddArgs) -> CommandResult {
     let label =
         args.label.clone().unwrap_or_else(|| if code.is_some() { "recovery" } else { "added" }.into());
     let slot = NewSlot { label: &label, role: args.role.into(), factors: &new, kdf_cost: args.cost.cost() };
-    let number = change((&args.bucket, &args.state), &factors, |unlocked, now| {
+    let number = change((&args.bucket, &args.state, &args.unlock), &factors, |unlocked, now| {
         let bytes = unlocked.add_slot(&slot, &OsEntropy, now).map_err(|e| explain::keys(&e, &[]))?;
-        Ok((bytes, None))
+        let handed = code.as_ref().map(|code| hand_over(code, code_file, "the key is added")).transpose()?;
+        Ok(Change { bytes, slot: None, handed })
     })?;
     stderr::line(format_args!("Added key {number} ({label})."));
-    match &code {
-        Some(code) => hand_over(code, code_file),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 fn remove(args: &RemoveArgs) -> CommandResult {
     let factors = obtain_factors(&args.bucket, &args.unlock)?;
     let mut is_last_code = false;
-    change((&args.bucket, &args.state), &factors, |unlocked, _| {
+    change((&args.bucket, &args.state, &args.unlock), &factors, |unlocked, _| {
         let bytes = unlocked.remove_slot(args.slot).map_err(|e| explain::keys(&e, &[]))?;
         let mut codes = unlocked.slots().iter().filter(|slot| slot.factors == [FactorName::RecoveryCode]);
         is_last_code = codes.next().is_some_and(|code| code.id == args.slot) && codes.next().is_none();
-        Ok((bytes, Some(args.slot)))
+        Ok(Change { bytes, slot: Some(args.slot), handed: None })
     })?;
     stderr::line(format_args!(
         "Removed key {}. Who has used it may still know the volume key; `coffer key rotate` gives the volume another.",
@@ -223,42 +222,62 @@ fn remove(args: &RemoveArgs) -> CommandResult {
 fn passwd(args: &PasswdArgs) -> CommandResult {
     let factors = obtain_factors(&args.bucket, &args.unlock)?;
     let new = args.new.obtain("New passphrase")?;
-    let number = change((&args.bucket, &args.state), &factors, |unlocked, now| {
+    let number = change((&args.bucket, &args.state, &args.unlock), &factors, |unlocked, now| {
         let slot = args.slot.unwrap_or(unlocked.slot);
         let bytes = unlocked.change_factors(slot, &new, args.cost.cost(), &OsEntropy, now);
-        Ok((bytes.map_err(|e| explain::keys(&e, &[]))?, Some(slot)))
+        let bytes = bytes.map_err(|e| explain::keys(&e, &[]))?;
+        Ok(Change { bytes, slot: Some(slot), handed: None })
     })?;
     stderr::line(format_args!("Changed key {number}. It opens with the new one only."));
     Ok(())
 }
 
-/// Unlocks the newest header, stores the one that `next` makes of it, and returns the number of the slot concerned:
-/// the one `next` names, or else the newest.
+/// A header that is to follow.
+struct Change {
+    bytes: Vec<u8>,
+    /// The slot concerned, if it is not the newest.
+    slot: Option<u32>,
+    /// The recovery code of which it makes a key.
+    handed: Option<Handed>,
+}
+
+/// Unlocks the newest header, stores the one that `next` makes of it, and returns the number of the slot concerned.
 fn change(
-    (bucket, state): (&BucketArgs, &StateArgs),
+    (bucket, state, unlock): (&BucketArgs, &StateArgs, &UnlockArgs),
     factors: &[Factor],
-    next: impl FnOnce(&Unlocked, Time) -> CommandResult<(Vec<u8>, Option<u32>)>,
+    next: impl FnOnce(&Unlocked, Time) -> CommandResult<Change>,
 ) -> CommandResult<u32> {
-    let options = OpenOptions { state_dir: Some(state.directory()?), ..OpenOptions::default() };
+    let (state_dir, key_slot) = (Some(state.directory()?), unlock.key_slot);
+    let options = OpenOptions { state_dir, key_slot, ..OpenOptions::default() };
     runtime::block_on(async {
         let opened = volume::rekey(bucket.open()?, factors, &options).await;
         let mut opened = opened.map_err(|e| explain::volume(&e, factors))?;
-        let (bytes, slot) =
+        let Change { bytes, slot, handed } =
             tokio::task::block_in_place(|| next(&opened.unlocked, SystemClock::default().now()))?;
-        opened.store(bytes).await.map_err(|e| not_stored(&e, factors))?;
+        if let Err(error) = opened.store(bytes).await {
+            let told = not_stored(&error, factors);
+            return Err(match handed {
+                Some(handed) => handed.after(told, is_overtaken(&error), &bucket.url),
+                None => told,
+            });
+        }
         Ok(slot.or_else(|| opened.unlocked.slots().last().map(|slot| slot.id)).unwrap_or_default())
     })
+}
+
+/// Whether a header is certainly not stored, because somebody else has stored one.
+#[must_use]
+pub const fn is_overtaken(error: &VolumeError) -> bool {
+    matches!(error, VolumeError::Vault(source) if explain::is_conflict(source))
 }
 
 /// Why a header could not be stored, if it is that somebody else has stored one.
 #[must_use]
 pub fn not_stored(error: &VolumeError, factors: &[Factor]) -> CommandError {
-    match error {
-        VolumeError::Vault(source) if explain::is_conflict(source) => {
-            CommandError::new(Exit::SlotRefused, "somebody else changed the keys at the same time")
-                .hint("run the command again")
-        }
-        other => explain::volume(other, factors),
+    match is_overtaken(error) {
+        true => CommandError::new(Exit::SlotRefused, "somebody else changed the keys at the same time")
+            .hint("run the command again"),
+        false => explain::volume(error, factors),
     }
 }
 

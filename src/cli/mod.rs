@@ -47,6 +47,7 @@ pub mod repair;
 pub mod report;
 mod report_lines;
 pub mod rotate;
+mod rotate_again;
 mod rotate_slots;
 pub mod runtime;
 pub mod serve;

@@ -282,6 +282,10 @@ impl MountArgs {
             "passphrase-command" => self.unlock.passphrase_command = Some(value.to_owned()),
             "key-file" => self.unlock.key_file = path(),
             "recovery-code-file" => self.unlock.recovery_code_file = path(),
+            "key-slot" => {
+                self.unlock.key_slot =
+                    Some(value.parse().map_err(|_| wrong("is no number of a key".into()))?);
+            }
             "cache-size" => self.cache_size = size()?,
             "memory" => self.memory = size()?,
             "dirty-limit" => self.dirty_limit = size()?,
@@ -315,7 +319,8 @@ impl MountArgs {
             forensic: self.forensic,
             ..self.trust.options()
         };
-        let mut options = OpenOptions { takeover: self.takeover, state_dir, trust, ..OpenOptions::default() };
+        let (takeover, key_slot) = (self.takeover, self.unlock.key_slot);
+        let mut options = OpenOptions { takeover, key_slot, state_dir, trust, ..OpenOptions::default() };
         options.vfs.heartbeat = self.heartbeat;
         options.vfs.max_staleness = self.trust.max_staleness;
         options.vfs.read_only = kernel.read_only;
@@ -353,6 +358,7 @@ mod tests {
             let value = match name {
                 "require-locked-keys" | "unsigned-payload" => "",
                 "addressing" => "virtual",
+                "key-slot" => "9",
                 "log-to" => "journal",
                 "log-format" => "json",
                 "expect" => TWELVE,

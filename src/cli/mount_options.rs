@@ -15,11 +15,12 @@ pub struct MountOptions {
 }
 
 /// Long flags of `coffer mount` that may be given as options.
-pub const SETTINGS: [&str; 30] = [
+pub const SETTINGS: [&str; 31] = [
     "passphrase-file",
     "passphrase-command",
     "key-file",
     "recovery-code-file",
+    "key-slot",
     "cache-size",
     "memory",
     "dirty-limit",

@@ -14,7 +14,7 @@ use super::store_options::ProviderArgs;
 use super::tree::Tree;
 use super::units::{parse_duration, parse_interval, parse_size};
 use super::{budget, explain, logging, outage};
-use crate::keys::{self, Factor, Fingerprint, Header};
+use crate::keys::{self, Factor, Fingerprint, Header, Slot};
 use crate::store::fault::FaultPlan;
 use crate::store::{self, Bucket, StoreOptions};
 use crate::vault::header;
@@ -262,7 +262,12 @@ impl BucketArgs {
 /// When there is no volume, its header cannot be read, or a factor cannot be had.
 pub fn obtain_factors(bucket: &BucketArgs, unlock: &UnlockArgs) -> CommandResult<Vec<Factor>> {
     let header = describe(bucket)?;
-    let slots: Vec<_> = header.slots.iter().map(|slot| slot.factors.clone()).collect();
+    let is_tried = |slot: &&Slot| unlock.key_slot.is_none_or(|only| slot.id == only);
+    let slots: Vec<_> = header.slots.iter().filter(is_tried).map(|slot| slot.factors.clone()).collect();
+    if let (Some(slot), true) = (unlock.key_slot, slots.is_empty()) {
+        return Err(CommandError::new(Exit::WrongKey, format!("the volume has no key {slot}"))
+            .hint("`coffer key list URL` shows the keys and their numbers"));
+    }
     unlock.obtain(&slots)
 }
 
@@ -319,7 +324,8 @@ impl Reading {
         let memory = source.memory.unwrap_or(MEMORY_BYTES);
         let bucket = source.bucket.open()?;
         let trust = source.trust.options();
-        let mut options = OpenOptions { state_dir: Some(state_dir), trust, ..OpenOptions::default() };
+        let (state_dir, key_slot) = (Some(state_dir), source.unlock.key_slot);
+        let mut options = OpenOptions { state_dir, key_slot, trust, ..OpenOptions::default() };
         options.vfs.read_only = true;
         budget::apply(&mut options, Some(memory), None, None)?;
         let trust = options.trust.clone();

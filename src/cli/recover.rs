@@ -72,7 +72,8 @@ pub fn run(args: &RecoverArgs) -> CommandResult {
     let state_dir = args.state.directory()?;
     let unlocked = runtime::block_on(async {
         let bucket = args.bucket.open()?;
-        volume::unlock(&bucket, &factors).await.map_err(|e| explain::volume(&e, &factors))
+        let unlocked = volume::unlock_by(&bucket, &factors, args.unlock.key_slot).await;
+        unlocked.map_err(|e| explain::volume(&e, &factors))
     })?;
     let shelf = Shelf::of(&state_dir, unlocked.volume);
     let ids = shelf.ids().map_err(|e| explain::volume(&e, &[]))?;

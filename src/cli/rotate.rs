@@ -9,17 +9,17 @@ use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::factors::{ReplaceArgs, UnlockArgs};
 use super::init::CostArgs;
-use super::key::not_stored;
+use super::key::{is_overtaken, not_stored};
 use super::open::{BucketArgs, StateArgs, obtain_factors};
 use super::progress::Progress;
-use super::rotate_slots::decide;
+use super::rotate_slots::{Decided, decide};
 use super::stderr;
 use super::units::{parse_size, show_count, show_size};
-use super::{budget, explain, runtime};
+use super::{budget, explain, rotate_again, runtime};
 use crate::keys::{Factor, KeyError, Role};
 use crate::store::Bucket;
 use crate::vfs::{RenewStep, VfsError};
-use crate::volume::{self, OpenOptions, Rotated, VolumeError};
+use crate::volume::{self, OpenOptions, PreparedEpoch, Rotated, VolumeError};
 
 /// Shown at the end of `coffer key rotate --help`.
 pub const EXAMPLES: &str = "\
@@ -88,17 +88,18 @@ pub fn run(args: &RotateArgs) -> CommandResult {
     let options = options(args)?;
     let rotated = runtime::block_on(async {
         let bucket = args.bucket.open()?;
-        let is_begun = Box::pin(begin(args, &bucket, &factors, new.as_deref(), &options)).await?;
-        let opens = new.as_deref().filter(|_| is_begun).unwrap_or(&factors);
-        Box::pin(go_on(&bucket, opens, &options)).await
+        Box::pin(begin(args, &bucket, &factors, new.as_deref(), &options)).await?;
+        // Nothing replaces it in a rotation that was begun before.
+        let opens = new.as_deref().unwrap_or(&factors);
+        Box::pin(go_on(&bucket, opens, &options, &rotate_again::how(args))).await
     })?;
     tell(&rotated);
     Ok(())
 }
 
 fn options(args: &RotateArgs) -> CommandResult<OpenOptions> {
-    let state_dir = Some(args.state.directory()?);
-    let mut options = OpenOptions { state_dir, takeover: args.takeover, ..OpenOptions::default() };
+    let (state_dir, key_slot) = (Some(args.state.directory()?), args.unlock.key_slot);
+    let mut options = OpenOptions { state_dir, key_slot, takeover: args.takeover, ..OpenOptions::default() };
     options.vfs.clean.is_automatic = false;
     let segment_room_bytes = options.vfs.segment_room_bytes;
     budget::apply(&mut options, Some(args.memory.unwrap_or(MEMORY_BYTES)), None, None)?;
@@ -107,32 +108,27 @@ fn options(args: &RotateArgs) -> CommandResult<OpenOptions> {
     Ok(options)
 }
 
-/// Begins a new epoch, unless one has begun that was not ended. Says whether it has.
+/// Begins a new epoch, unless one has begun that was not ended.
 async fn begin(
     args: &RotateArgs,
     bucket: &Bucket,
     factors: &[Factor],
     new: Option<&[Factor]>,
     options: &OpenOptions,
-) -> CommandResult<bool> {
+) -> CommandResult {
     let failed = |error: VolumeError| explain::volume(&error, factors);
     let rekeying = volume::rekey(bucket.clone(), factors, options).await.map_err(failed)?;
+    let own = rekeying.unlocked.slot;
     if rekeying.unlocked.role != Role::Admin {
         return Err(explain::keys(&KeyError::NotAdmin, factors));
     }
     if rekeying.unlocked.header.is_rotating() {
-        if new.is_some() {
-            return Err(CommandError::new(
-                Exit::SlotRefused,
-                "a rotation was begun before: the key that unlocks cannot be replaced in the middle of it",
-            )
-            .hint("go on without the --new options, then change it with `coffer key passwd`, and rotate once more"));
-        }
+        rotate_again::refuse_what_comes_too_late(args, &rekeying.unlocked.header, own)?;
         stderr::line("Going on with a rotation that was begun before.");
-        return Ok(false);
+        rotate_again::tell_of_code(args, &rekeying.unlocked.header, own);
+        return Ok(());
     }
     let (_, bytes) = args.bucket.read_header(bucket).await?;
-    let own = rekeying.unlocked.slot;
     let decided =
         tokio::task::block_in_place(|| decide(&rekeying.unlocked.header, &bytes, own, args.drop_others))?;
     if let (None, Some(path)) = (&decided.code, &args.save_recovery_code) {
@@ -145,19 +141,51 @@ async fn begin(
     let others = decided.kept.iter().map(|(id, factors)| (*id, factors.as_slice()));
     let stays = (own, new.unwrap_or(factors));
     let kept: Vec<(u32, &[Factor])> = std::iter::once(stays).chain(others).collect();
-    let begun = Box::pin(volume::begin_epoch(rekeying, factors, &kept, args.cost.cost(), options)).await;
-    begun.map_err(|error| not_stored(&error, factors))?;
+    let prepared = volume::prepare_epoch(rekeying, factors, &kept, args.cost.cost(), options);
+    store(args, Box::pin(prepared).await.map_err(failed)?, &decided, code_file).await?;
+    stderr::line("The rotation has begun: from now on the volume opens with the keys that stay.");
     for slot in &decided.dropped {
         stderr::line(format_args!("Dropped key {} ({}).", slot.id, slot.label));
     }
-    if let Some(code) = &decided.code {
-        hand_over(code, code_file)?;
-    }
-    Ok(true)
+    Ok(())
 }
 
-/// Seals everything in use anew and ends the rotation.
-async fn go_on(bucket: &Bucket, factors: &[Factor], options: &OpenOptions) -> CommandResult<Rotated> {
+/// Hands over the new recovery code, then stores the header that begins the epoch.
+async fn store(
+    args: &RotateArgs,
+    prepared: PreparedEpoch,
+    decided: &Decided,
+    code_file: Option<CodeFile>,
+) -> CommandResult {
+    let handed = decided.code.as_ref().map(|code| hand_over(code, code_file, "the rotation has begun"));
+    let handed = match handed.transpose() {
+        Ok(handed) => handed,
+        Err(told) => {
+            if let Err(error) = prepared.give_up().await {
+                tracing::debug!(%error, "closing after nothing was begun");
+            }
+            return Err(told);
+        }
+    };
+    let Err(error) = Box::pin(prepared.begin()).await else { return Ok(()) };
+    let (told, is_overtaken) = (not_stored(&error, &[]), is_overtaken(&error));
+    let told = match handed {
+        Some(handed) => handed.after(told, is_overtaken, &args.bucket.url),
+        None => told,
+    };
+    Err(match is_overtaken {
+        true => told,
+        false => told.hint(format!("if the rotation has begun, {}", rotate_again::how(args))),
+    })
+}
+
+/// Seals everything in use anew and ends the rotation. `again` says how to go on with it.
+async fn go_on(
+    bucket: &Bucket,
+    factors: &[Factor],
+    options: &OpenOptions,
+    again: &str,
+) -> CommandResult<Rotated> {
     let work = Progress::start("rotate");
     let show = |step| match step {
         RenewStep::Total(bytes) => work.set_total(bytes),
@@ -169,10 +197,10 @@ async fn go_on(bucket: &Bucket, factors: &[Factor], options: &OpenOptions) -> Co
     done.map_err(|error| {
         let told = not_stored(&error, factors);
         match error {
-            VolumeError::Vfs(VfsError::NotRenewed { .. }) => told.hint(
-                "`coffer check --read-data` tells which files that are, `coffer repair` what can be done; then run this again",
-            ),
-            _ => told.hint("the rotation is unfinished and the volume usable; the same command goes on with it"),
+            VolumeError::Vfs(VfsError::NotRenewed { .. }) => told.hint(format!(
+                "`coffer check --read-data` tells which files that are, `coffer repair` what can be done; then {again}"
+            )),
+            _ => told.hint(format!("the rotation is unfinished and the volume usable; {again}")),
         }
     })
 }

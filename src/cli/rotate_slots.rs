@@ -52,7 +52,8 @@ pub(super) fn decide(header: &Header, bytes: &[u8], own: u32, drops_others: bool
     Ok(decided)
 }
 
-fn name_of(slot: &Slot) -> String {
+/// A key as it is spoken of.
+pub(super) fn name_of(slot: &Slot) -> String {
     format!("{} ({})", slot.id, slot.label)
 }
 

@@ -268,6 +268,19 @@ mod tests {
     }
 
     #[test]
+    fn no_two_slots_open_with_the_same_however_many_there_are() {
+        let (_, _, mut owner, entropy) = volume(1);
+        for id in 2..=10 {
+            let factors = passphrase(&format!("pass {id}"));
+            owner.adopt(&owner.add_slot(&reader(&factors), &entropy, NOW).unwrap()).unwrap();
+        }
+        let ninth = passphrase("pass 10");
+        assert_eq!(owner.add_slot(&reader(&ninth), &entropy, NOW), Err(KeyError::OpensAlready(10)));
+        let changed = owner.change_factors(2, &ninth, FLOOR, &entropy, NOW);
+        assert_eq!(changed, Err(KeyError::OpensAlready(10)));
+    }
+
+    #[test]
     fn a_changed_passphrase_opens_the_same_volume_and_is_stretched_no_less() {
         let entropy = SeededEntropy::new(1);
         let spec = super::super::NewVolume { kdf_cost: KdfCost::Fixed { log_n: 16 }, ..SPEC };

@@ -2,6 +2,7 @@
 //! before. (`docs/FORMAT.md`, "Key epochs")
 
 use super::change::floor_of;
+use super::factor::is_same;
 use super::header::{EPOCHS_MAX, EarlierEpoch, Hex, KEY_EPOCHS, Role};
 use super::slot::{self, Keys, Wanted};
 use super::unlock::UNLOCK_STACK_BYTES;
@@ -154,7 +155,8 @@ impl Unlocked {
     ///
     /// # Errors
     /// [`KeyError::NotAdmin`], [`KeyError::Rotating`], [`KeyError::EpochsFull`], [`KeyError::LastAdminSlot`] if none
-    /// would be left, [`KeyError::NoSuchSlot`], or factors that cannot make a slot.
+    /// would be left, [`KeyError::NoSuchSlot`], [`KeyError::OpensAlready`] for two that would open with the same, or
+    /// factors that cannot make a slot.
     pub fn next_epoch(
         &self,
         kept: &[(u32, &[Factor])],
@@ -173,7 +175,12 @@ impl Unlocked {
         let (epoch, vmk, new_admin) = (Epoch(old.epoch + 1), Key::random(entropy), AdminKey::random(entropy));
         let keys = Keys { volume: self.volume, epoch, vmk: &vmk, admin: &new_admin };
         let mut slots = Vec::with_capacity(kept.len());
-        for (id, factors) in kept {
+        for (place, (id, factors)) in kept.iter().enumerate() {
+            for (before, same) in kept.iter().take(place) {
+                if is_same(factors, same)? {
+                    return Err(KeyError::OpensAlready(*before));
+                }
+            }
             let slot = old.slot(*id).ok_or(KeyError::NoSuchSlot(*id))?;
             let (kdf_cost, kdf_floor) = match slot.params()? {
                 None => (kdf_cost, floor_of(&old.slots, kdf_cost)),
@@ -358,6 +365,10 @@ mod tests {
             |id, factors: &[Factor]| owner.next_epoch(&[(id, factors)], FLOOR, &entropy, NOW).map(drop);
         assert_eq!(refused(2, &passphrase("reader")), Err(KeyError::LastAdminSlot));
         assert_eq!(refused(9, &key_file("x")), Err(KeyError::NoSuchSlot(9)));
+        let same: [(u32, &[Factor]); 3] =
+            [(0, &key_file("one")), (2, &passphrase("same")), (3, &passphrase("same"))];
+        assert_eq!(owner.next_epoch(&same, FLOOR, &entropy, NOW).map(drop), Err(KeyError::OpensAlready(2)));
+        assert!(owner.next_epoch(&same[..2], FLOOR, &entropy, NOW).is_ok());
         // A passphrase where there was none is stretched no less than any, unless its cost was chosen.
         for (cost, n) in [(KdfCost::Calibrated, 1 << 16), (FLOOR, 1 << 15)] {
             let begun = owner.next_epoch(&[(0, &passphrase("instead"))], cost, &entropy, NOW).unwrap();
@@ -382,7 +393,7 @@ mod tests {
             let owners = key_file("owner");
             let others =
                 owner.slots().iter().zip(&many).skip(2).map(|(slot, factors)| (slot.id, &factors[..]));
-            let kept: Vec<_> = [(0, &owners[..]), (1, &owners[..])].into_iter().chain(others).collect();
+            let kept: Vec<_> = [(0, &owners[..]), (1, &many[1])].into_iter().chain(others).collect();
             let begun = owner.next_epoch(&kept, FLOOR, &entropy, NOW).unwrap();
             let begun = unlock(&begun.bytes, &owners).unwrap();
             bytes = begun.end_rotation().unwrap();

@@ -45,6 +45,16 @@ pub enum KeyError {
         /// The kinds that the slots take.
         slots: String,
     },
+    /// The slot that was named takes other kinds of factor.
+    #[error("slot {slot} takes {takes}, and {given} was given")]
+    SlotTakesOther {
+        /// The slot.
+        slot: u32,
+        /// The kinds of factor that were given.
+        given: String,
+        /// The kinds that it takes.
+        takes: String,
+    },
     /// More slots take these factors than are tried without being told which.
     #[error("none of the first {tried} slots opens with this; {untried} more were not tried: name the slot")]
     TooManySlots {

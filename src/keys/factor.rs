@@ -2,7 +2,7 @@
 
 use super::recovery::RecoveryCode;
 use super::{FactorName, KeyError};
-use crate::crypto::{FactorKind, FactorSecret, Secret};
+use crate::crypto::{FactorKind, FactorSecret, Secret, equal};
 
 /// Largest key file.
 pub const KEY_FILE_BYTES_MAX: usize = 1 << 20;
@@ -86,6 +86,16 @@ fn check(factor: &Factor) -> Result<Checked<'_>, KeyError> {
         },
         Factor::RecoveryCode(typed) => Ok(Checked::Code(RecoveryCode::parse(typed.expose())?.into_secret())),
     }
+}
+
+/// Whether two lists of factors open the same.
+pub(super) fn is_same(some: &[Factor], others: &[Factor]) -> Result<bool, KeyError> {
+    let (some, others) = (Factors::new(some)?, Factors::new(others)?);
+    let (some, others) = (some.secrets(), others.secrets());
+    let is_pair = |((kind, secret), (other_kind, other)): (&FactorSecret<'_>, &FactorSecret<'_>)| {
+        kind == other_kind && equal(secret.expose(), other.expose())
+    };
+    Ok(some.len() == others.len() && some.iter().zip(&others).all(is_pair))
 }
 
 /// The kinds of `factors` in words.

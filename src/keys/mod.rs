@@ -25,7 +25,9 @@ pub use header::{
     Role, SLOTS_MAX, Slot,
 };
 pub use recovery::{RecoveryCode, RecoveryCodeError};
-pub use unlock::{KDF_RUNS_MAX, NewVolume, Unlocked, create, describe, is_genuine, unlock, unlock_slot};
+pub use unlock::{
+    KDF_RUNS_MAX, NewVolume, Unlocked, create, describe, is_genuine, unlock, unlock_by, unlock_slot,
+};
 
 pub use crate::crypto::{KdfCost, Secret};
 

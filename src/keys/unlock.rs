@@ -2,7 +2,7 @@
 
 use super::factor::{Factors, in_words};
 use super::frame::{self, Frame};
-use super::header::{Compression, FORMAT_VERSION, FactorName, Hex, Role, SLOTS_MAX, Slot};
+use super::header::{Compression, FORMAT_VERSION, FactorName, Hex, Role, Slot};
 use super::recovery::RecoveryCode;
 use super::slot::{self, Keys, SlotContents, Wanted};
 use super::{Factor, Header, KeyError};
@@ -113,7 +113,19 @@ pub fn unlock(bytes: &[u8], factors: &[Factor]) -> Result<Unlocked, KeyError> {
     Err(KeyError::WrongKey)
 }
 
-/// The first slot beside `except` that opens with `factors`, of so many as one attempt to unlock tries.
+/// Unlocks one slot of a header if one is named, or else the first that opens.
+///
+/// # Errors
+/// As [`unlock_slot`] and [`unlock`].
+pub fn unlock_by(bytes: &[u8], factors: &[Factor], slot: Option<u32>) -> Result<Unlocked, KeyError> {
+    match slot {
+        Some(id) => unlock_slot(bytes, factors, id),
+        None => unlock(bytes, factors),
+    }
+}
+
+/// The first slot beside `except` that opens with `factors`. All are tried: `header` is one that was unlocked, so that an
+/// admin has chosen what that costs.
 pub(super) fn opened_by(
     header: &Header,
     factors: &[Factor],
@@ -121,8 +133,7 @@ pub(super) fn opened_by(
 ) -> Result<Option<u32>, KeyError> {
     let checked = Factors::new(factors)?;
     let names: Vec<_> = factors.iter().map(Factor::name).collect();
-    let others = header.slots.iter().filter(|slot| slot.factors == names && Some(slot.id) != except);
-    for slot in others.take(tries(&names, SLOTS_MAX)) {
+    for slot in header.slots.iter().filter(|slot| slot.factors == names && Some(slot.id) != except) {
         if slot::open(header, slot, &checked)?.is_some() {
             return Ok(Some(slot.id));
         }
@@ -139,14 +150,15 @@ fn tries(names: &[FactorName], fitting: usize) -> usize {
 /// Unlocks one slot of a header.
 ///
 /// # Errors
-/// As [`unlock`]; [`KeyError::NoSuchSlot`].
+/// As [`unlock`]; [`KeyError::NoSuchSlot`], [`KeyError::SlotTakesOther`].
 pub fn unlock_slot(bytes: &[u8], factors: &[Factor], id: u32) -> Result<Unlocked, KeyError> {
     let frame = Frame::read(bytes)?;
     let checked = Factors::new(factors)?;
     let names: Vec<_> = factors.iter().map(Factor::name).collect();
     let slot = frame.header.slot(id).ok_or(KeyError::NoSuchSlot(id))?;
     if slot.factors != names {
-        return Err(no_slot_for(&names, &frame.header));
+        let (given, takes) = (in_words(&names), in_words(&slot.factors));
+        return Err(KeyError::SlotTakesOther { slot: id, given, takes });
     }
     let contents = slot::open(&frame.header, slot, &checked)?;
     let contents = contents.ok_or(KeyError::WrongKey)?;
@@ -267,7 +279,8 @@ mod tests {
         let refused = |id| unlock_slot(&bytes, &passphrase("pass 10"), id).map(drop).unwrap_err();
         assert_eq!(refused(9), KeyError::WrongKey);
         assert_eq!(refused(11), KeyError::NoSuchSlot(11));
-        assert!(matches!(refused(0), KeyError::NoSlotForFactors { .. }));
+        let (given, takes) = ("passphrase".to_owned(), "key file".to_owned());
+        assert_eq!(refused(0), KeyError::SlotTakesOther { slot: 0, given, takes });
     }
 
     /// Who may only read the volume knows its key, and so can make a MAC; he must not be able to become its admin.

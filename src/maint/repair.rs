@@ -163,7 +163,7 @@ async fn accept(
 
 /// Looks once more, and lets the volume go.
 async fn finish(
-    volume: &Seized,
+    volume: &mut Seized,
     source: &Source,
     options: &RepairOptions,
     watch: Watch<'_>,
@@ -177,7 +177,7 @@ async fn finish(
 
 /// A last commit that says that nobody holds the volume, if one says that somebody does.
 async fn let_go(
-    volume: &Seized,
+    volume: &mut Seized,
     source: &Source,
     superblock: &Superblock,
     options: &RepairOptions,

@@ -11,8 +11,8 @@ use crate::keys::{self, Factor, Identity, NewVolume, RecoveryCode};
 use crate::meta::chain::GENESIS;
 use crate::meta::engine::{Engine, EngineMode, EngineOptions, Seeds};
 use crate::meta::{Body, Inode, Key, MetaError, Record, Superblock, encode};
-use crate::store::Bucket;
-use crate::vault::{Vault, header};
+use crate::store::{Bucket, StoreError};
+use crate::vault::{Vault, VaultError, header};
 
 use super::known::KnownVolumes;
 use super::local::{LocalState, new_device};
@@ -56,11 +56,40 @@ impl Created {
     }
 }
 
+/// A volume of which everything is stored but its header, without which it is none.
+#[derive(Debug)]
+pub struct PreparedVolume {
+    bucket: Bucket,
+    bytes: Vec<u8>,
+    created: Created,
+}
+
+impl PreparedVolume {
+    /// What will open it when every other factor is lost.
+    #[must_use]
+    pub const fn recovery_code(&self) -> &RecoveryCode {
+        &self.created.recovery_code
+    }
+
+    /// Stores the header: from then on it is a volume.
+    ///
+    /// # Errors
+    /// [`VolumeError::Exists`] if somebody else was first; of any other error it is uncertain whether the volume is there.
+    pub async fn finish(self) -> Result<Created, VolumeError> {
+        match header::write(&self.bucket, 1, self.bytes.into()).await {
+            Ok(()) => Ok(self.created),
+            Err(VaultError::Store(StoreError::AlreadyExists { .. })) => {
+                Err(VolumeError::Exists { url: self.bucket.display_url().to_owned() })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
 /// Makes a volume in `bucket`.
 ///
 /// # Errors
-/// [`VolumeError::Exists`] if there is one, [`VolumeError::Headless`] if there is all of one but its header; a bucket that
-/// cannot be used.
+/// As [`prepare`] and [`PreparedVolume::finish`].
 pub async fn create(
     bucket: &Bucket,
     spec: &NewVolumeSpec,
@@ -68,6 +97,22 @@ pub async fn create(
     entropy: Arc<dyn Entropy>,
     clock: Arc<dyn Clock>,
 ) -> Result<Created, VolumeError> {
+    prepare(bucket, spec, factors, entropy, clock).await?.finish().await
+}
+
+/// Makes everything of a volume in `bucket` but its header, so that its recovery code can be given out before it opens
+/// anything.
+///
+/// # Errors
+/// [`VolumeError::Exists`] if there is one, [`VolumeError::Headless`] if there is all of one but its header; a bucket that
+/// cannot be used.
+pub async fn prepare(
+    bucket: &Bucket,
+    spec: &NewVolumeSpec,
+    factors: &[Factor],
+    entropy: Arc<dyn Entropy>,
+    clock: Arc<dyn Clock>,
+) -> Result<PreparedVolume, VolumeError> {
     bucket.probe().await?;
     bucket.prove_create_only(entropy.as_ref()).await?;
     if header::exists(bucket).await? {
@@ -96,13 +141,8 @@ pub async fn create(
     let engine = Engine::open(store, EngineMode::Writer, options, Arc::clone(&clock)).await?;
     engine.write_durable(empty_tree(spec, clock.as_ref())?).await?;
     engine.close().await?;
-    match header::write(bucket, 1, bytes.into()).await {
-        Ok(()) => Ok(Created { volume, identity, recovery_code, ring, seen }),
-        Err(_) if header::exists(bucket).await? => {
-            Err(VolumeError::Exists { url: bucket.display_url().to_owned() })
-        }
-        Err(error) => Err(error.into()),
-    }
+    let created = Created { volume, identity, recovery_code, ring, seen };
+    Ok(PreparedVolume { bucket: bucket.clone(), bytes, created })
 }
 
 /// A record's key and bytes, as the engine takes them.

@@ -8,7 +8,7 @@ use crate::meta::engine::{Engine, EngineError, EngineMode, EngineOptions};
 use crate::store::Bucket;
 use crate::vault::Vault;
 
-use super::fresh::{Offer, went_back};
+use super::fresh::{Offer, Verdict, went_back};
 use super::open::{OpenOptions, superblock};
 use super::pin::{HeaderSeen, Pin};
 use super::trust::{Memory, Met, meet};
@@ -22,7 +22,7 @@ pub struct Examined {
     pub vault: Vault,
     /// Its records as of one commit, or why they cannot be read.
     pub engine: Result<Engine, EngineError>,
-    /// The commit that this machine has seen last, and its hash.
+    /// The commit that this machine has seen last, and its hash; none where an admin has accepted that it is given up.
     pub pin: Option<(u64, [u8; 32])>,
     /// The commit up to which an admin has accepted the history as it is.
     pub accepted: Option<u64>,
@@ -45,19 +45,13 @@ pub async fn examine(
     let Met { unlocked, memory } = meet(&bucket, factors, &options).await?;
     let (header, ring, _) = unlocked.into_parts();
     let (ring, volume) = (Arc::new(ring), header.volume);
-    let pin = memory.pin.map(|pin| (pin.commit, pin.hash));
     let vault = Vault::new(bucket, ring, Arc::clone(&options.entropy));
     let engine = match open_reader(&vault, &options).await {
         Err(error @ (EngineError::Denied(_) | EngineError::Unavailable(_))) => return Err(error.into()),
         opened => opened,
     };
     let (seen, is_rotating) = (HeaderSeen::of(&header), header.is_rotating());
-    if let Some(pin) = &memory.pin
-        && let Some(error) = went_back(&pin.seen, &header)
-    {
-        return Err(error);
-    }
-    let mut accepted = None;
+    let (mut pin, mut accepted) = (memory.pin, None);
     if let Ok(engine) = &engine {
         let superblock = match superblock(engine).await {
             // Nothing is expected of it: the check will say what is wrong.
@@ -70,8 +64,16 @@ pub async fn examine(
                 offer.judge(None, &options).await?;
             }
             accepted = offer.accepted_upto().await.unwrap_or_default();
+            // What cannot be read excuses nothing.
+            if let Ok(Verdict::Excused(_)) = offer.judge(pin.as_ref(), &options).await {
+                pin = None;
+            }
         }
     }
+    if let Some(error) = pin.and_then(|pin| went_back(&pin.seen, &header)) {
+        return Err(error);
+    }
+    let pin = pin.map(|pin| (pin.commit, pin.hash));
     Ok(Examined { volume, vault, engine, pin, accepted, is_rotating, memory, seen, options })
 }
 

@@ -18,12 +18,12 @@ mod trust;
 pub mod unsent;
 
 pub use budget::Budget;
-pub use create::{Created, NewVolumeSpec, create};
+pub use create::{Created, NewVolumeSpec, PreparedVolume, create, prepare};
 pub use error::{VolumeError, utc};
 pub use examine::{Examined, examine};
-pub use open::{OpenOptions, Opened, open, unlock};
+pub use open::{OpenOptions, Opened, open, unlock, unlock_by};
 pub use rekey::{Rekeying, rekey};
-pub use rotate::{Rotated, begin_epoch, end_rotation};
+pub use rotate::{PreparedEpoch, Rotated, begin_epoch, end_rotation, prepare_epoch};
 pub use seize::{Seized, seize};
 pub use trust::{ExpectedCommit, TrustOptions};
 

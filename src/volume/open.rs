@@ -32,6 +32,8 @@ pub struct OpenOptions {
     pub takeover: bool,
     /// Open it in order to end a rotation of its key: that one is unfinished is no news.
     pub ends_rotation: bool,
+    /// The key slot to unlock; if `None`, those that take such factors are tried in turn.
+    pub key_slot: Option<u32>,
     /// Bytes of plaintext blocks to keep in memory.
     pub cache_bytes: u64,
     /// Bytes of reads ahead and of neighbourhoods in memory.
@@ -57,6 +59,7 @@ impl Default for OpenOptions {
         Self {
             takeover: false,
             ends_rotation: false,
+            key_slot: None,
             cache_bytes: 256 * 1024 * 1024,
             read_buffer_bytes: 96 * 1024 * 1024,
             table_cache_bytes: 64 * 1024 * 1024,
@@ -104,7 +107,20 @@ impl Opened {
 /// # Errors
 /// [`VolumeError::NoVolume`] if there is none; a factor that does not open it; damage.
 pub async fn unlock(bucket: &Bucket, factors: &[Factor]) -> Result<Unlocked, VolumeError> {
-    Ok(meet(bucket, factors, &OpenOptions::default()).await?.unlocked)
+    unlock_by(bucket, factors, None).await
+}
+
+/// The same by one key slot, if one is named.
+///
+/// # Errors
+/// As [`unlock`].
+pub async fn unlock_by(
+    bucket: &Bucket,
+    factors: &[Factor],
+    key_slot: Option<u32>,
+) -> Result<Unlocked, VolumeError> {
+    let options = OpenOptions { key_slot, ..OpenOptions::default() };
+    Ok(meet(bucket, factors, &options).await?.unlocked)
 }
 
 /// A volume on its way to be opened.

@@ -40,9 +40,19 @@ pub struct Seized {
     signer: Signer,
     /// Go on from whatever history there is, by the leave of an admin slot.
     accepts: bool,
-    /// What this machine has seen does not lead here: until that is accepted, nothing is noted.
-    owes: bool,
+    past: Past,
     _lock: Option<File>,
+}
+
+/// What becomes of what this machine has seen before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Past {
+    /// It leads here, so that what is noted is the newer of the two.
+    Kept,
+    /// It does not, and an admin has accepted that: the first commit is noted instead of it.
+    GivenUp,
+    /// It does not, and until that is accepted, nothing is noted.
+    Owed,
 }
 
 /// Takes the volume in `bucket`. Nothing is written yet but what stops an older writer, and, by an admin's leave, what
@@ -67,11 +77,14 @@ pub async fn seize(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> 
     check_features(&seen)?;
     let offer = Offer { engine: &reader, ring: &ring, header: &header, superblock: &seen };
     let accepts = options.trust.accept_rollback;
-    let (accepted, owes) = match offer.judge(memory.pin.as_ref(), &options).await? {
-        Verdict::Follows(ordinal) => (ordinal, false),
+    let (accepted, past) = match offer.judge(memory.pin.as_ref(), &options).await? {
+        Verdict::Follows(ordinal) => (ordinal, Past::Kept),
         Verdict::Refused(error, _) if !accepts => return Err(error),
-        Verdict::Excused(ordinal) => (ordinal, false),
-        Verdict::Refused(..) => (memory.pin.as_ref().map_or(0, |pin| pin.accepted), true),
+        Verdict::Excused(ordinal) => {
+            tracing::warn!("the history goes on from an older state, which an admin has accepted");
+            (ordinal, Past::GivenUp)
+        }
+        Verdict::Refused(..) => (memory.pin.as_ref().map_or(0, |pin| pin.accepted), Past::Owed),
     };
     let lock = take_lock(memory.local(), &seen)?;
     memory.settle_device(&reader, &ring, &options).await?;
@@ -111,7 +124,7 @@ pub async fn seize(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> 
         header,
         signer,
         accepts,
-        owes,
+        past,
         _lock: lock,
     };
     Ok(seized)
@@ -157,12 +170,14 @@ impl Seized {
     ///
     /// # Errors
     /// The local state cannot be written.
-    pub fn note(&self, commit: u64, hash: [u8; 32], counter: u64) -> Result<(), VolumeError> {
-        if self.owes {
+    pub fn note(&mut self, commit: u64, hash: [u8; 32], counter: u64) -> Result<(), VolumeError> {
+        if self.past == Past::Owed {
             return Ok(());
         }
         let pin = Pin { commit, hash, counter, ..self.pin };
-        self.memory.note(&self.bucket, self.vault.ring(), pin, false)
+        self.memory.note(&self.bucket, self.vault.ring(), pin, self.past == Past::GivenUp)?;
+        self.past = Past::Kept;
+        Ok(())
     }
 
     /// Notes on this machine that a commit with `accepted` has been made, whatever was seen here before.
@@ -176,10 +191,9 @@ impl Seized {
         counter: u64,
         accepted: &Acceptance,
     ) -> Result<(), VolumeError> {
-        self.owes = false;
+        self.past = Past::GivenUp;
         self.pin.accepted = accepted.ordinal;
-        let pin = Pin { commit, hash, counter, ..self.pin };
-        self.memory.note(&self.bucket, self.vault.ring(), pin, true)
+        self.note(commit, hash, counter)
     }
 
     /// The superblock; where it cannot be read, what the newest commit says of it.
@@ -211,7 +225,7 @@ impl Seized {
     ) -> Result<Option<Acceptance>, VolumeError> {
         let offer = self.offer(superblock);
         let has_gap = offer.is_woven(&TrustOptions::default()).await?.is_some();
-        if !self.accepts || !(self.owes || has_gap) {
+        if !self.accepts || !(self.past == Past::Owed || has_gap) {
             return Ok(None);
         }
         let ordinal = offer.acceptance().await?.map_or(0, |accepted| accepted.ordinal);

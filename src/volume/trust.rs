@@ -185,7 +185,7 @@ pub(super) async fn meet(
         Some((local, _)) => local.look()?,
         None => Found::default(),
     };
-    let mut unlocked = keys::unlock(&bytes, factors)?;
+    let mut unlocked = keys::unlock_by(&bytes, factors, options.key_slot)?;
     let memory = recall(place, &found, &unlocked, known.is_some(), options)?;
     if let Some((local, known)) = &memory.place {
         tell_what_is_gone(local, known, &found);
@@ -198,7 +198,7 @@ pub(super) async fn meet(
     {
         // A newer one may have been written, and noted by another process, since this one was read.
         (number, bytes) = read_header(bucket).await?;
-        unlocked = keys::unlock(&bytes, factors)?;
+        unlocked = keys::unlock_by(&bytes, factors, options.key_slot)?;
     }
     if unlocked.header.revision != number {
         return Err(KeyError::Damaged { what: "its number is not that of its object".to_owned() }.into());

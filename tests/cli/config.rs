@@ -56,6 +56,12 @@ fn the_nearer_place_wins_for_the_way_to_the_key() {
     let typed = ["ls", "photos", "--passphrase-command", "cat right"];
     with("COFFER_PASSPHRASE_FILE", "wrong", &typed).ok();
     with("COFFER_RECOVERY_CODE_FILE", "wrong", &typed).ok();
+    // Nor is a slot that was meant for another secret.
+    with("COFFER_KEY_SLOT", "1", &typed).ok();
+    let right = bench.path("right");
+    bench.secret(FILE, &photos(&bench, &format!("passphrase-file = {right:?}\nkey-slot = 1\n")));
+    bench.run(&["ls", "photos"]).refused(Exit::WrongKey, "slot 1 takes recovery code");
+    bench.run(&typed).ok();
 }
 
 #[test]

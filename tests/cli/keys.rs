@@ -57,6 +57,89 @@ fn what_a_recovery_code_is_for_is_not_done_where_the_code_cannot_be_kept() {
 }
 
 #[test]
+fn a_recovery_code_is_in_its_file_before_it_opens_anything() {
+    let bench = Bench::new();
+    let to = |file| ["--passphrase-file", "right", "--kdf-log-n", "15", "--save-recovery-code", file];
+    bench.run_until_stored(&[&["init", "vol"], &to("code")[..]].concat(), "vol/header/1");
+    let add = ["key", "add", "vol", "--new-recovery-code"];
+    bench.run_until_stored(&[&add[..], &to("second")].concat(), "vol/header/2");
+    for code in ["code", "second"] {
+        bench.run(&["ls", "--recovery-code-file", code, "vol"]).ok();
+    }
+}
+
+#[test]
+fn a_recovery_code_that_cannot_be_shown_opens_nothing() {
+    let bench = Bench::new();
+    let to_nowhere = |args: &[&str]| {
+        let mut command =
+            bench.command(&[args, &["--kdf-log-n", "15", "--passphrase-file", "right"]].concat());
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        Ended::of(command.stdout(full).output().unwrap())
+    };
+    let said = "nothing was done, because the recovery code could not be shown";
+    to_nowhere(&["init", "vol"]).refused(Exit::LocalWrite, said);
+    assert!(!bench.path("vol/header/1").exists());
+    init(&bench, &["--passphrase-file", "right"]).ok();
+    for change in [&["add", "vol", "--new-recovery-code"][..], &["rotate", "vol", "--drop-others"]] {
+        to_nowhere(&[&["key"], change].concat()).refused(Exit::LocalWrite, said);
+        assert!(!bench.path("vol/header/2").exists());
+        bench.on_volume("ls", &[]).ok();
+    }
+}
+
+/// A volume whose slots 0 and 2 to 9 open with a passphrase each, the last with that in `ninth`.
+fn with_nine_passphrases() -> Bench {
+    let bench = Bench::with_volume();
+    for number in 2..=9 {
+        bench.secret("ninth", &format!("the passphrase of key {number}, which nobody else has"));
+        let add = ["key", "add", "--kdf-log-n", "15", "--passphrase-file", "right"];
+        bench.run(&[&add[..], &["--new-passphrase-file", "ninth", "vol"]].concat()).ok();
+    }
+    bench
+}
+
+#[test]
+fn the_ninth_passphrase_opens_its_slot_when_that_is_named() {
+    let bench = with_nine_passphrases();
+    let ninth = |words: &[&str], more: &[&str]| {
+        bench.run(&[words, &["--passphrase-file", "ninth", "vol"], more].concat())
+    };
+    ninth(&["ls"], &[]).refused(Exit::WrongKey, "`--key-slot N` tries that key");
+    let slot = ["--key-slot", "9"];
+    std::fs::create_dir(bench.path("empty")).unwrap();
+    for (words, more) in [
+        (&["ls"][..], &[][..]),
+        (&["check"], &[]),
+        (&["repair", "--yes"], &[]),
+        (&["fingerprint", "--commit"], &[]),
+        (&["gc", "--dry-run"], &[]),
+        (&["inspect", "--records"], &[]),
+        (&["import"], &["empty", "/"]),
+        (&["key", "passwd", "--slot", "2", "--new-passphrase-file", "wrong"], &[]),
+        (&["key", "remove"], &["2"]),
+    ] {
+        ninth(&[words, &slot].concat(), more).ok();
+    }
+    ninth(&["recover", "--key-slot", "9"], &[]).refused(Exit::NothingToRecover, "nothing of this volume");
+    let mut command = bench.command(&["ls", "vol"]);
+    command.env("COFFER_KEY_SLOT", "9").env("COFFER_PASSPHRASE_FILE", "ninth");
+    Ended::of(command.output().unwrap()).ok();
+    ninth(&["ls", "--key-slot", "8"], &[]).refused(Exit::WrongKey, "wrong passphrase");
+    ninth(&["ls", "--key-slot", "77"], &[]).refused(Exit::WrongKey, "the volume has no key 77");
+    ninth(&["key", "rotate", "--drop-others"], &slot).ok();
+    ninth(&["ls"], &[]).ok();
+}
+
+#[test]
+fn a_passphrase_is_not_given_to_a_second_key_however_many_there_are() {
+    let bench = with_nine_passphrases();
+    let add = ["key", "add", "--kdf-log-n", "15", "--passphrase-file", "right", "vol"];
+    let same = [&add[..], &["--new-passphrase-file", "ninth"]].concat();
+    bench.run(&same).refused(Exit::SlotRefused, "slot 9 opens with the same already");
+}
+
+#[test]
 fn who_removes_the_last_recovery_code_is_told() {
     let bench = Bench::with_volume();
     let code = bench.run(&["key", "add", "--new-recovery-code", "--passphrase-file", "right", "vol"]);

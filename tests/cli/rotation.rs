@@ -131,18 +131,85 @@ fn a_recovery_code_is_not_promised_where_none_is_made() {
 }
 
 #[test]
-fn an_unfinished_rotation_is_told_and_the_next_one_ends_it() {
+fn a_new_recovery_code_is_in_its_file_before_the_rotation_begins() {
     let bench = bench();
+    let rotate = ["key", "rotate", "--passphrase-file", "right", "vol"];
+    let dropping = [&rotate[..], &["--drop-others"]].concat();
+    let to = |file| [&dropping[..], &["--save-recovery-code", file]].concat();
+    bench.run_until_stored(&to("new code"), "vol/header/3");
+    assert_eq!(is_rotating(&bench), [true, true]);
+    reads(&bench, &["--recovery-code-file", "new code"]);
+    bench.run(&["ls", "--recovery-code-file", "code", "vol"]).refused(Exit::WrongKey, "wrong recovery code");
+
+    // What comes too late is refused, and who goes on is told of a code that nobody may have.
+    bench
+        .run(&to("another"))
+        .refused(Exit::SlotRefused, "makes no recovery code any more to write to another");
+    let costing = [&rotate[..], &["--kdf-log-n", "15"]].concat();
+    bench.run(&costing).refused(Exit::SlotRefused, "stretched as they are");
+    assert!(!bench.path("another").exists() && is_rotating(&bench) == [true, true]);
+    let ended = bench.run(&dropping);
+    let told =
+        "`coffer key add --new-recovery-code vol` makes another; then `coffer key remove vol 1` removes";
+    assert!(ended.code == 0 && ended.stderr.contains(told), "{}", ended.stderr);
+    bench.run(&["key", "add", "--new-recovery-code", "--passphrase-file", "right", "vol"]).ok();
+    bench.run(&["key", "remove", "--passphrase-file", "right", "vol", "1"]).ok();
+    bench
+        .run(&["ls", "--recovery-code-file", "new code", "vol"])
+        .refused(Exit::WrongKey, "wrong recovery code");
+}
+
+#[test]
+fn a_key_that_has_stayed_in_a_rotation_is_not_dropped_in_the_middle_of_it() {
+    let bench = bench();
+    begin(&bench, &[(0, PASSPHRASE), (2, "incorrect horse battery staple")]);
+    let rotate = ["key", "rotate", "--passphrase-file", "right", "vol"];
+    let dropping = [&rotate[..], &["--drop-others"]].concat();
+    bench.run(&dropping).refused(Exit::SlotRefused, "open the new volume key by now: 2 (laptop)");
+    assert_eq!(is_rotating(&bench), [true, true]);
+    bench.run(&rotate).ok();
+    reads(&bench, &["--passphrase-file", "wrong"]);
+    bench.run(&dropping).ok();
+    bench.run(&["ls", "--passphrase-file", "wrong", "vol"]).refused(Exit::WrongKey, "wrong passphrase");
+}
+
+#[test]
+fn how_to_go_on_with_a_rotation_is_told_as_it_works() {
+    let bench = bench();
+    bench.secret("file", "the contents of a key file");
+    let rotate = ["key", "rotate", "--drop-others", "--passphrase-file", "right", "--new-key-file", "file"];
+    let segment = bench.objects("d").pop().unwrap();
+    let whole = fs::read(&segment).unwrap();
+    crate::support::flip_byte(&segment, 100_000);
+    let failed = bench.run(&[&rotate[..], &["--save-recovery-code", "new code", "vol"]].concat());
+    assert_eq!(failed.code, i32::from(Exit::Tampered.code()), "{}", failed.stderr);
+    let told = "`coffer key rotate --key-file ... vol` goes on with it, with the new key and without --new-key-file, \
+                --save-recovery-code";
+    assert!(failed.stderr.contains(told), "{}", failed.stderr);
+    fs::write(&segment, whole).unwrap();
+    bench.run(&["key", "rotate", "--drop-others", "--key-file", "file", "vol"]).ok();
+    reads(&bench, &["--key-file", "file"]);
+}
+
+/// Begins a rotation in which these keys stay, and does not end it.
+fn begin(bench: &Bench, kept: &[(u32, &str)]) {
+    let factors = |text: &str| [Factor::Passphrase(Secret::from(text))];
     runtime().block_on(async {
         let url = bench.path("vol").display().to_string();
         let bucket = store::open(&url, &StoreOptions::default()).unwrap();
-        let factors = [Factor::Passphrase(Secret::new(PASSPHRASE.into()))];
-        let options = OpenOptions::default();
-        let rekeying = volume::rekey(bucket, &factors, &options).await.unwrap();
-        let kept = [(0, &factors[..])];
+        let (own, options) = (factors(PASSPHRASE), OpenOptions::default());
+        let rekeying = volume::rekey(bucket, &own, &options).await.unwrap();
+        let kept: Vec<_> = kept.iter().map(|(id, text)| (*id, factors(text))).collect();
+        let kept: Vec<(u32, &[Factor])> = kept.iter().map(|(id, factors)| (*id, &factors[..])).collect();
         let cost = KdfCost::Fixed { log_n: 15 };
-        Box::pin(volume::begin_epoch(rekeying, &factors, &kept, cost, &options)).await.unwrap();
+        Box::pin(volume::begin_epoch(rekeying, &own, &kept, cost, &options)).await.unwrap();
     });
+}
+
+#[test]
+fn an_unfinished_rotation_is_told_and_the_next_one_ends_it() {
+    let bench = bench();
+    begin(&bench, &[(0, PASSPHRASE)]);
     for told in [bench.run(&["key", "list", "vol"]), bench.on_volume("check", &[])] {
         assert!(
             told.code == 0 && told.stderr.contains("rotation of the volume's key is unfinished"),

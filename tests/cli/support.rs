@@ -63,6 +63,18 @@ impl Bench {
         Ended::of(self.command(args).output().unwrap())
     }
 
+    /// Runs the command with a store that takes headers and never says so, and kills it when `object` is there.
+    pub(crate) fn run_until_stored(&self, args: &[&str], object: &str) {
+        let mut command = self.command(args);
+        let mut child = command.args(["--fault", "silent=1:put:header"]).spawn().unwrap();
+        while !self.path(object).exists() {
+            assert!(child.try_wait().unwrap().is_none(), "it has ended");
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
     /// `command` on the bench's volume, unlocked with the right passphrase; `rest` follows the URL.
     pub(crate) fn on_volume(&self, command: &str, rest: &[&str]) -> Ended {
         self.run(&[&[command, "--passphrase-file", "right", "vol"], rest].concat())

@@ -25,6 +25,17 @@ pub(super) const SECRETS: [&str; 6] = [
     "recovery-code-file",
 ];
 
+/// What means nothing where one of [`SECRETS`] stands nearer: the others, and which key it is tried on.
+pub(super) const OF_A_SECRET: [&str; 7] = [
+    "key-slot",
+    "passphrase",
+    "passphrase-command",
+    "passphrase-fd",
+    "passphrase-file",
+    "recovery-code",
+    "recovery-code-file",
+];
+
 /// What the command line itself says.
 #[derive(Debug, Default)]
 pub(super) struct Given {
@@ -98,7 +109,7 @@ fn apply_at(
             _ => {}
         }
         let Some(long) = arg.get_long().map(str::to_owned) else { return arg };
-        let is_told_nearer = SECRETS.contains(&long.as_str()) && is_secret_nearer;
+        let is_told_nearer = OF_A_SECRET.contains(&long.as_str()) && is_secret_nearer;
         if ON_THE_LINE_ONLY.contains(&long.as_str()) || long == "options" || is_told_nearer {
             return arg;
         }

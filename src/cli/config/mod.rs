@@ -57,7 +57,7 @@ pub fn parse(words: &[OsString]) -> Result<Cli, Refusal> {
     };
     let given = apply::Given::of(inner);
     let volume = given.volume.as_deref().and_then(|name| config.volume(name));
-    let except: &[&str] = if given.says_a_secret() { &apply::SECRETS } else { &[] };
+    let except: &[&str] = if given.says_a_secret() { &apply::OF_A_SECRET } else { &[] };
     let definition = settings::with_environment(Cli::command(), except);
     let applied = apply::apply(definition, &path, &config, volume, &given);
     let read = |command: Command| {
