@@ -101,7 +101,8 @@ pub async fn seize(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> 
         false => reader.logs_are_whole().await.map(|()| false)?,
     };
     reader.close().await?;
-    let engine = opened_alone(&seen, &memory, async || open_engine(EngineMode::Writer).await).await?;
+    let engine =
+        Box::pin(opened_alone(&seen, &memory, async || open_engine(EngineMode::Writer).await)).await?;
     // What the writer is shown need not be what the reader was shown.
     let found = standing(&engine).await?;
     let offer = Offer { engine: &engine, ring: &ring, header: &header, superblock: &found };
