@@ -84,8 +84,14 @@ impl Mender<'_> {
     /// Frees an orphan, its contents and attributes. What segments count is put right when that is done: were it noted before
     /// all of this is, a mount that frees the rest would count it twice, and let go what other files need.
     async fn free(&mut self, ino: Ino) -> Result<(), MaintError> {
+        if let Some(Inode { body: Body::Run(run), .. }) = self.desk.inode(ino).await? {
+            self.let_go.lose(run.segment, run.sealed_bytes());
+        }
         for letter in *b"BEX" {
             for key in self.keys_of(ino, letter).await? {
+                if let Some(Record::Extents(page)) = self.desk.get(key).await? {
+                    page.runs.runs().iter().for_each(|run| self.let_go.lose(run.segment, run.sealed_bytes()));
+                }
                 self.desk.put(key, None);
             }
         }

@@ -207,7 +207,9 @@ impl Mender<'_> {
             let Some(blocks) = self.blocks_of(id, u64::from(record.len)).await? else { return Ok(()) };
             let missed = blocks.iter().filter(|block| self.is_missed(block));
             let least = missed.map(|block| u64::from(block.place.piece.sealed_bytes())).min();
-            if least.is_some_and(|least| least <= recorded - counted) {
+            let let_go =
+                self.let_go.iter().find(|(of, _)| *of == id).map_or(0, |(_, change)| change.unsigned_abs());
+            if least.is_some_and(|least| least <= (recorded - counted).saturating_sub(let_go)) {
                 self.kept_for_salvage = true;
                 return Ok(());
             }

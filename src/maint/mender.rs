@@ -8,7 +8,7 @@ use super::check::Survey;
 use super::desk::Desk;
 use super::finding::{Finding, Problem, Subject};
 use super::words::kind_word;
-use crate::base::{FileKind, Ino, Tag, Time};
+use crate::base::{FileKind, Ino, LiveDelta, Tag, Time};
 use crate::meta::{Body, Entry, Garbage, Inode, Key, Record};
 
 /// What a repair does, in words.
@@ -36,6 +36,8 @@ pub(super) struct Mender<'a> {
     pub(super) settled: HashSet<Ino>,
     /// Blocks of files that are gone were found and left.
     pub(super) kept_for_salvage: bool,
+    /// Bytes of segments that were those of freed files.
+    pub(super) let_go: LiveDelta,
     /// Files of whose pages some are missing.
     pub(super) gappy: HashSet<Ino>,
 }

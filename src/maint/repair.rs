@@ -8,7 +8,7 @@ use super::check::{CheckOptions, Report, Source, Survey, Watch, survey};
 use super::desk::{Desk, Maker};
 use super::finding::{Finding, Problem, Subject};
 use super::mender::{Deed, Mender};
-use crate::base::{Clock, Ino};
+use crate::base::{Clock, Ino, LiveDelta};
 use crate::meta::engine::Engine;
 use crate::meta::{Holder, Key, Record, Superblock};
 use crate::volume::{Examined, Seized};
@@ -56,6 +56,7 @@ pub struct Outcome {
 /// How a round is made, and what earlier ones leave to it.
 struct Round {
     freed: HashSet<Ino>,
+    let_go: LiveDelta,
     settled: HashSet<Ino>,
     maker: Maker,
     holder: Option<Holder>,
@@ -70,8 +71,13 @@ pub async fn plan(volume: &Examined, options: &RepairOptions, watch: Watch<'_>) 
     let (vault, accepted) = (volume.vault.clone(), volume.accepted);
     let by_leave = if options.accepts { logs_to_give_up(&engine).await? } else { Vec::new() };
     let source = Source { engine, vault, pin: volume.pin, accepted, is_alone: true };
-    let round =
-        Round { freed: HashSet::new(), settled: HashSet::new(), maker: Maker::default(), holder: None };
+    let round = Round {
+        freed: HashSet::new(),
+        let_go: LiveDelta::new(),
+        settled: HashSet::new(),
+        maker: Maker::default(),
+        holder: None,
+    };
     let found = look(&source, options, watch).await?;
     let Mender { deeds, kept_for_salvage, .. } = Box::pin(decide(&found, options, round)).await?;
     let found = found.into_report().await?;
@@ -113,10 +119,11 @@ pub async fn repair(
     let accepted = volume.accepted_upto().await?;
     let mut source = Source { engine, vault, pin: None, accepted, is_alone: true };
     let (mut deeds, mut kept_for_salvage) = (Vec::new(), false);
-    let (mut freed, mut settled) = (HashSet::new(), HashSet::new());
+    let (mut freed, mut let_go, mut settled) = (HashSet::new(), LiveDelta::new(), HashSet::new());
     for number in 0..ROUNDS_MAX {
         let holder = Some(volume.holder.clone());
-        let round = Round { freed, settled, maker: (volume.holder.device, volume.holder.session), holder };
+        let round =
+            Round { freed, let_go, settled, maker: (volume.holder.device, volume.holder.session), holder };
         let found = look(&source, options, watch).await?;
         let mut mender = Box::pin(decide(&found, options, round)).await?;
         if number == 0
@@ -133,7 +140,7 @@ pub async fn repair(
         }
         mender.desk.commit(mender.now, |commit, hash, counter| volume.note(commit, hash, counter)).await?;
         deeds.append(&mut mender.deeds);
-        (freed, settled) = (mender.freed, mender.settled);
+        (freed, let_go, settled) = (mender.freed, mender.let_go, mender.settled);
     }
     deeds.extend(Box::pin(accept(volume, &mut source, options)).await?);
     let left = Box::pin(finish(volume, &source, options, watch)).await?;
@@ -220,6 +227,7 @@ async fn decide<'a>(
         lost_and_found: None,
         rebuilt: BTreeMap::new(),
         freed: round.freed,
+        let_go: round.let_go,
         settled: round.settled,
         kept_for_salvage: false,
         gappy: found.findings.kept.iter().filter_map(gappy).collect(),

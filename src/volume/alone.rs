@@ -20,16 +20,18 @@ pub(super) async fn opened_alone(
     let is_held = seen.holder.as_ref().is_some_and(|held| !holder::is_gone(held, memory.device, &sessions));
     let mut openings = 1;
     loop {
-        let engine = open().await?;
-        if !is_held {
-            return Ok(engine);
-        }
-        match engine.refuse_other_merges().await {
-            Ok(()) => return Ok(engine),
-            // What it has added is judged with the rest when it is opened again.
-            Err(EngineError::Damaged(why)) if openings < OPENINGS_MAX => {
+        let opened = async {
+            let engine = open().await?;
+            if is_held {
+                engine.refuse_other_merges().await?;
+            }
+            Ok(engine)
+        };
+        match opened.await {
+            Ok(engine) => return Ok(engine),
+            // What it has added is judged with the rest when the records are opened again.
+            Err(EngineError::Damaged(why)) if is_held && openings < OPENINGS_MAX => {
                 tracing::warn!(why, "the writer before has changed the records since; opening them again");
-                drop(engine.close().await);
                 openings += 1;
             }
             Err(error) => return Err(error.into()),

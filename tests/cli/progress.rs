@@ -85,7 +85,7 @@ fn a_repair_and_a_cleaning_end_in_a_whole_bar_and_their_report() {
     let bench = populated();
     for (what, args, report) in [
         ("repair", &["repair", "--yes"][..], "0 things done; "),
-        ("check", &["repair", "--dry-run"], "0 things would be done"),
+        ("check", &["repair", "--dry-run"], "nothing is to be done"),
         ("gc", &["gc", "--now"], "  waiting "),
     ] {
         let seen = on_a_terminal(&bench, args);

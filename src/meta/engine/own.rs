@@ -10,6 +10,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
@@ -71,10 +73,14 @@ impl Own {
     }
 }
 
-/// The epoch of the writer that a manifest tells of; `None` if it tells nothing.
-async fn epoch_of(number: u64, path: &Path, bytes: &Bytes) -> Option<u64> {
-    let alone = InMemory::new();
-    alone.put(path, PutPayload::from_bytes(bytes.clone())).await.ok()?;
-    let manifest = AdminBuilder::new(DATABASE, Arc::new(alone)).build().read_manifest(Some(number)).await;
-    Some(manifest.ok()??.writer_epoch())
+/// The epoch of the writer that a manifest tells of; `None` if it tells nothing. Boxed, so that those who read do not carry
+/// its state on their stacks.
+fn epoch_of<'a>(number: u64, path: &'a Path, bytes: &'a Bytes) -> BoxFuture<'a, Option<u64>> {
+    let read = async move {
+        let alone = InMemory::new();
+        alone.put(path, PutPayload::from_bytes(bytes.clone())).await.ok()?;
+        let manifest = AdminBuilder::new(DATABASE, Arc::new(alone)).build().read_manifest(Some(number)).await;
+        Some(manifest.ok()??.writer_epoch())
+    };
+    read.boxed()
 }
