@@ -1,6 +1,6 @@
 //! Opens what a URL names: the bucket, the header with what it asks for, and the tree of files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -174,7 +174,7 @@ fn foreign_home() -> Option<String> {
 }
 
 /// Makes sure of a directory that nobody else can put files into.
-fn private_dir(dir: &std::path::Path) -> std::io::Result<()> {
+fn private_dir(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt};
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let about = std::fs::metadata(dir)?;
@@ -194,13 +194,33 @@ impl BucketArgs {
     /// The URL with a bare path made absolute, so that it stays true when the process leaves its directory.
     ///
     /// # Errors
-    /// When the URL is empty, or the current directory is gone.
+    /// When the URL is empty or has a scheme only in the way of other programs, a word names nothing that there is, or
+    /// the current directory is gone.
     pub fn absolute_url(&self) -> CommandResult<String> {
         if self.url.is_empty() {
             return Err(CommandError::usage("the URL is empty"));
         }
-        if self.url.contains("://") || self.url.starts_with("memory:") || self.url.starts_with("file:") {
-            return Ok(self.url.clone());
+        if let Some((scheme, rest)) = scheme_of(&self.url) {
+            // Those that may stand without `//` the store room reads.
+            if rest.starts_with("//") || matches!(scheme, "memory" | "file") {
+                return Ok(self.url.clone());
+            }
+            return Err(CommandError::usage(format!(
+                "`{scheme}:` has no `//` after it: a bucket is s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or \
+                 gs://BUCKET/PREFIX"
+            ))
+            .hint("a directory of that name is written with ./ before it"));
+        }
+        if !self.url.contains('/') && !Path::new(&self.url).exists() {
+            let message = format!(
+                "`{}` does not exist: it is neither the name of a volume nor a directory here",
+                self.url
+            );
+            return Err(CommandError::new(Exit::BucketMissing, message).hint(format!(
+                "`coffer config list` lists the volumes that have a name; for a directory that `coffer init` \
+                 is to make write ./{}",
+                self.url
+            )));
         }
         let path = logging::absolute(self.url.as_ref())?;
         path.into_os_string()
@@ -240,6 +260,14 @@ impl BucketArgs {
     pub async fn read_header(&self, bucket: &Bucket) -> CommandResult<(u64, bytes::Bytes)> {
         header::read_newest(bucket).await.map_err(|e| explain::vault(&e, bucket.display_url()))
     }
+}
+
+/// What may be a scheme, and what follows its colon; `None` for a path.
+fn scheme_of(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once(':')?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c));
+    is_scheme.then_some((scheme, rest))
 }
 
 /// Looks at the header before asking for anything, then obtains what unlocks it. Leaves no thread behind.

@@ -36,6 +36,29 @@ fn a_url_with_credentials_is_refused_without_repeating_them() {
 }
 
 #[test]
+fn a_bucket_in_the_spelling_of_another_program_is_not_taken_for_a_directory() {
+    let bench = Bench::new();
+    let init = |url| bench.run(&["init", "--kdf-log-n", "15", "--passphrase-file", "right", url]);
+    for url in ["s3:my-bucket", "gs:bucket", "az:container", "b2:bucket/home", "S3:/bucket"] {
+        init(url).refused(Exit::Usage, "no `//` after it");
+        assert!(!bench.path(url).exists(), "{url}");
+    }
+    init("./s3:my-bucket").ok();
+    assert!(bench.path("s3:my-bucket/header").is_dir());
+    bench.run(&["ls", "--passphrase-file", "right", "s3:my-bucket"]).refused(Exit::Usage, "written with ./");
+}
+
+#[test]
+fn a_word_that_names_neither_a_volume_nor_a_directory_is_told_as_such() {
+    let bench = Bench::new();
+    bench.run(&["init", "--passphrase-file", "right", "hone"]).refused(Exit::BucketMissing, "write ./hone");
+    assert!(!bench.path("hone").exists());
+    bench.run(&["ls", "hone"]).refused(Exit::BucketMissing, "neither the name of a volume");
+    fs::create_dir(bench.path("hone")).unwrap();
+    bench.run(&["init", "--kdf-log-n", "15", "--passphrase-file", "right", "hone"]).ok();
+}
+
+#[test]
 fn an_unknown_mount_option_is_named_but_not_its_value() {
     let bench = Bench::with_volume();
     fs::create_dir(bench.path("m")).unwrap();
