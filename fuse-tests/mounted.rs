@@ -36,6 +36,7 @@ mod programs;
 mod progress;
 mod recipes;
 mod recover;
+mod remount;
 mod restic;
 mod rotation;
 mod rsync;

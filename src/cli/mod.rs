@@ -42,6 +42,7 @@ pub mod probe;
 pub mod progress;
 mod quiet;
 pub mod recover;
+pub mod remount;
 pub mod repair;
 pub mod report;
 mod report_lines;
