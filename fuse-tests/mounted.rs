@@ -27,6 +27,7 @@ mod logs;
 mod mapping;
 mod memory;
 mod model;
+mod moved;
 mod names;
 mod namespaces;
 mod outage;

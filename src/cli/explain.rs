@@ -319,7 +319,10 @@ pub fn mount(error: &MountError) -> CommandError {
             (Exit::NotUnmounted, Some(format!("see who uses it with `fuser -vm {}`", path.display())))
         }
         MountError::Elsewhere { .. } => (Exit::NotUnmounted, Some(ELSEWHERE.to_owned())),
-        MountError::Covered(_) | MountError::NotUnmounted { .. } => (Exit::NotUnmounted, None),
+        MountError::Holds { .. }
+        | MountError::AlsoAt { .. }
+        | MountError::Covered(_)
+        | MountError::NotUnmounted { .. } => (Exit::NotUnmounted, None),
         MountError::BadOption(_) => (Exit::Usage, None),
         _ => (Exit::Failure, None),
     };
