@@ -182,6 +182,12 @@ pub fn volume(error: &VolumeError, given: &[Factor]) -> CommandError {
     match error {
         VolumeError::NoVolume { url } => no_volume(url),
         VolumeError::Exists { url } => volume_exists(url),
+        VolumeError::HeaderGone { url, .. } => plain(Exit::HeaderDamaged)
+            .maybe_hint(local_path(url).map(|_| "check whether its disk is mounted"))
+            .hint(
+            "put header/ back from a copy of the bucket: without it nothing can be read there. If the volume was removed on \
+             purpose, `coffer init --anew` makes another one in its place",
+        ),
         VolumeError::Headless { .. } => plain(Exit::HeaderDamaged).hint(
             "put header/ back from a copy of the bucket, or choose another prefix; to give the contents up for ever, delete \
              them first",

@@ -54,7 +54,7 @@ pub struct ImportArgs {
 pub fn run(args: &ImportArgs) -> CommandResult {
     no_empty_path(std::slice::from_ref(&args.path))?;
     let is_directory = is_directory(&args.dir).map_err(|e| CommandError::reading(&args.dir, &e))?;
-    let factors = obtain_factors(&args.source.bucket, &args.source.unlock)?;
+    let factors = obtain_factors(&args.source.bucket, &args.source.unlock, &args.source.state)?;
     let state_dir = args.source.state.directory()?;
     runtime::block_on_calmly(abrupt(), async |stop| {
         let bucket = args.source.bucket.open()?;

@@ -171,7 +171,7 @@ pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
     if args.fake {
         return Ok(());
     }
-    let factors = obtain_factors(&args.bucket, &args.unlock)?;
+    let factors = obtain_factors(&args.bucket, &args.unlock, &args.state)?;
     sys::raise_file_limit();
     let foreground = args.foreground;
     let plan = Plan {

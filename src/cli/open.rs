@@ -16,7 +16,7 @@ use super::{budget, explain, logging, outage};
 use crate::keys::{self, Factor, Fingerprint, Header};
 use crate::store::fault::FaultPlan;
 use crate::store::{self, Bucket, StoreOptions};
-use crate::vault::header;
+use crate::vault::{VaultError, header};
 use crate::volume::{self, ExpectedCommit, OpenOptions, Opened, TrustOptions};
 
 /// Memory for caches and buffers of commands that do not mount.
@@ -140,18 +140,7 @@ impl StateArgs {
     /// # Errors
     /// When there is no home to put it in, it cannot be created, or others can write to it.
     pub fn directory(&self) -> CommandResult<PathBuf> {
-        let absolute =
-            |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let dir = match (&self.state_dir, absolute("XDG_STATE_HOME"), absolute("HOME")) {
-            (Some(dir), _, _) => logging::absolute(dir)?,
-            (None, Some(state), _) => state.join("coffer"),
-            (None, None, Some(home)) => home.join(".local/state/coffer"),
-            (None, None, None) if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/coffer"),
-            (None, None, None) => {
-                return Err(CommandError::new(Exit::StateDir, "there is no home directory to keep state in")
-                    .hint("give --state-dir DIR"));
-            }
-        };
+        let dir = self.place()?;
         private_dir(&dir).map_err(|e| {
             CommandError::new(
                 Exit::StateDir,
@@ -161,6 +150,27 @@ impl StateArgs {
             .maybe_hint(foreign_home())
         })?;
         Ok(dir)
+    }
+
+    /// Where it is, or would be.
+    ///
+    /// # Errors
+    /// When there is no home to put it in.
+    pub fn place(&self) -> CommandResult<PathBuf> {
+        let absolute =
+            |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        match (&self.state_dir, absolute("XDG_STATE_HOME"), absolute("HOME")) {
+            (Some(dir), _, _) => logging::absolute(dir),
+            (None, Some(state), _) => Ok(state.join("coffer")),
+            (None, None, Some(home)) => Ok(home.join(".local/state/coffer")),
+            (None, None, None) if rustix::process::geteuid().is_root() => {
+                Ok(PathBuf::from("/var/lib/coffer"))
+            }
+            (None, None, None) => {
+                Err(CommandError::new(Exit::StateDir, "there is no home directory to keep state in")
+                    .hint("give --state-dir DIR"))
+            }
+        }
     }
 }
 
@@ -274,8 +284,12 @@ fn scheme_of(url: &str) -> Option<(&str, &str)> {
 ///
 /// # Errors
 /// When there is no volume, its header cannot be read, or a factor cannot be had.
-pub fn obtain_factors(bucket: &BucketArgs, unlock: &UnlockArgs) -> CommandResult<Vec<Factor>> {
-    let header = describe(bucket)?;
+pub fn obtain_factors(
+    bucket: &BucketArgs,
+    unlock: &UnlockArgs,
+    state: &StateArgs,
+) -> CommandResult<Vec<Factor>> {
+    let header = describe(bucket, state)?;
     let slots: Vec<_> = header.slots.iter().map(|slot| slot.factors.clone()).collect();
     unlock.obtain(&slots)
 }
@@ -283,11 +297,17 @@ pub fn obtain_factors(bucket: &BucketArgs, unlock: &UnlockArgs) -> CommandResult
 /// What the header says without a key.
 ///
 /// # Errors
-/// When there is no volume or its header cannot be read.
-pub fn describe(args: &BucketArgs) -> CommandResult<Header> {
+/// When there is no volume, or none any more where the state folder knows of one, or its header cannot be read.
+pub fn describe(args: &BucketArgs, state: &StateArgs) -> CommandResult<Header> {
     runtime::block_on_alone(async {
         let bucket = args.open()?;
-        let (_, bytes) = outage::told(&bucket, args.read_header(&bucket)).await?;
+        let read = outage::told(&bucket, header::read_newest(&bucket)).await;
+        let (_, bytes) = read.map_err(|error| match (error, state.place()) {
+            (VaultError::NoHeader, Ok(state)) => {
+                explain::volume(&volume::without_header(&bucket, Some(&state)), &[])
+            }
+            (error, _) => explain::vault(&error, bucket.display_url()),
+        })?;
         keys::describe(&bytes).map_err(|e| explain::keys(&e, &[]))
     })
 }
@@ -324,7 +344,7 @@ struct Reading {
 
 impl Reading {
     fn prepare(source: &SourceArgs) -> CommandResult<Self> {
-        let factors = obtain_factors(&source.bucket, &source.unlock)?;
+        let factors = obtain_factors(&source.bucket, &source.unlock, &source.state)?;
         Ok(Self { factors, state_dir: source.state.directory()? })
     }
 

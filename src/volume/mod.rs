@@ -21,6 +21,7 @@ pub use budget::Budget;
 pub use create::{Created, NewVolumeSpec, create};
 pub use error::{VolumeError, utc};
 pub use examine::{Examined, examine};
+pub use known::without_header;
 pub use open::{OpenOptions, Opened, open, unlock};
 pub use rekey::{Rekeying, rekey};
 pub use rotate::{Rotated, begin_epoch, end_rotation};

@@ -116,6 +116,42 @@ fn a_volume_is_never_made_over_the_contents_of_one_that_lost_its_header() {
 }
 
 #[test]
+fn where_a_volume_was_seen_a_header_that_is_gone_is_told_and_no_other_volume_made() {
+    let bench = Bench::with_volume();
+    fs::create_dir_all(bench.path("from")).unwrap();
+    fs::write(bench.path("from/small"), "x").unwrap();
+    bench.on_volume("import", &["from", "/"]).ok();
+    assert!(!bench.path("vol/d").exists(), "the file is in its record");
+    fs::rename(bench.path("vol/header"), bench.path("header")).unwrap();
+    bench.on_volume("ls", &[]).refused(Exit::HeaderDamaged, "was seen by this machine");
+    let init = ["init", "--kdf-log-n", "15", "--passphrase-file", "wrong", "vol"];
+    bench.run(&init).refused(Exit::HeaderDamaged, "put header/ back");
+    // Neither does a machine that has never seen it, nor one that is told that nothing is left.
+    for elsewhere in [&["--state-dir", "elsewhere"][..], &["--anew"]] {
+        bench.run(&[&init[..], elsewhere].concat()).refused(Exit::HeaderDamaged, "contents of a volume");
+    }
+    bench.run(&["ls", "--state-dir", "elsewhere", "vol"]).refused(Exit::NoVolume, "no volume at");
+    fs::rename(bench.path("header"), bench.path("vol/header")).unwrap();
+    assert_eq!(bench.on_volume("cat", &["small"]).ok(), "x");
+
+    fs::remove_dir_all(bench.path("vol")).unwrap();
+    fs::create_dir(bench.path("vol")).unwrap();
+    bench.run(&init).refused(Exit::HeaderDamaged, "was seen by this machine");
+    bench.run(&[&init[..], &["--anew"]].concat()).ok();
+    bench.run(&["ls", "--passphrase-file", "wrong", "vol"]).ok();
+}
+
+#[test]
+fn what_a_making_that_was_broken_off_leaves_is_no_volume() {
+    let bench = Bench::with_volume();
+    fs::remove_dir_all(bench.path("vol/header")).unwrap();
+    let again =
+        ["init", "--kdf-log-n", "15", "--passphrase-file", "right", "--state-dir", "elsewhere", "vol"];
+    bench.run(&again).ok();
+    bench.run(&["ls", "--passphrase-file", "right", "--state-dir", "elsewhere", "vol"]).ok();
+}
+
+#[test]
 fn a_damaged_header_a_newer_one_and_a_wrong_passphrase_are_told_apart() {
     let bench = Bench::with_volume();
     let header = bench.path("vol/header/1");

@@ -307,7 +307,8 @@ fn another_volume_of_the_same_passphrase_in_its_place_is_refused() {
     ls(&bench, STATE, &[]).refused(Exit::OtherVolume, "was seen there before");
     assert_eq!(ls(&bench, STATE, &["--expect", mine.as_str()]).ok(), "mine\n");
     fs::remove_dir_all(bench.path("vol/header")).unwrap();
-    ls(&bench, STATE, &[]).refused(Exit::NoVolume, "no volume");
+    ls(&bench, STATE, &[]).refused(Exit::HeaderDamaged, "was seen by this machine");
+    ls(&bench, "third", &[]).refused(Exit::NoVolume, "no volume");
 }
 
 #[test]
