@@ -254,6 +254,8 @@ fn an_altered_block_fails_its_file_and_no_other() {
     assert_eq!(bench.on_volume("cat", &["hurt"]).code, i32::from(Exit::Tampered.code()));
     let exported = bench.on_volume("export", &["/", "out"]);
     assert_eq!(exported.code, i32::from(Exit::Tampered.code()), "{}", exported.stderr);
+    let told = exported.stderr.lines().filter(|line| line.contains("damaged")).count();
+    assert_eq!(told, 1, "once: {}", exported.stderr);
     assert_eq!(fs::read(bench.path("out/whole")).unwrap(), vec![b'w'; 200_000]);
     assert!(!bench.path("out/hurt").exists(), "half a file has its name");
     assert_eq!(fs::read_dir(bench.path("out")).unwrap().count(), 1, "a partial file was left behind");
