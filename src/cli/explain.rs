@@ -43,6 +43,10 @@ pub fn store(error: &StoreError) -> CommandError {
     let exit = store_exit(error);
     let text = sentence(error);
     match text.rsplit_once("; ") {
+        // That what waits is written then is a mount's advice: a command that ends here leaves nothing waiting.
+        Some((what, _)) if matches!(error, StoreError::Full { .. }) => {
+            CommandError::new(exit, what).hint("make room there, and run the command again")
+        }
         Some((what, _)) if is_local(error) => {
             CommandError::new(exit, what).hint("check the path, and whether its disk is mounted")
         }
@@ -62,8 +66,9 @@ fn local_path(url: &str) -> Option<&Path> {
     path.is_absolute().then_some(path)
 }
 
-const fn store_exit(error: &StoreError) -> Exit {
+fn store_exit(error: &StoreError) -> Exit {
     match error {
+        StoreError::Full { object, .. } if local_path(object).is_some() => Exit::LocalWrite,
         StoreError::BadUrl { .. } | StoreError::Settings { .. } => Exit::Usage,
         StoreError::NoBucket { .. } => Exit::BucketMissing,
         StoreError::NotFound { .. } | StoreError::Unfit { .. } => Exit::Tampered,
@@ -377,5 +382,19 @@ pub fn control(error: &ControlError) -> CommandError {
             FailureKind::BadRequest | FailureKind::NotCleaned | FailureKind::Other => plain(Exit::Failure),
         },
         ControlError::Broken { .. } | ControlError::Io { .. } => plain(Exit::Failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_store_that_does_not_answer_and_nothing_waits_for_room() {
+        let full =
+            |object: &str| store(&StoreError::Full { object: object.into(), detail: "no room".into() });
+        assert_eq!(full("/srv/volume").exit(), Exit::LocalWrite);
+        assert_eq!(full("s3://b/p").exit(), Exit::StoreUnreachable);
+        assert_eq!(full("/srv/volume").hints(), ["make room there, and run the command again"]);
     }
 }
