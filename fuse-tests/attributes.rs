@@ -351,3 +351,17 @@ fn a_directory_with_mode_zero_stays_shut_but_can_be_opened_again() {
         assert_eq!(fs::read(dir.join("file")).unwrap(), b"x");
     });
 }
+
+#[test]
+fn an_attribute_without_a_name_is_an_invalid_argument_as_on_ext4() {
+    on_a_mount(|root| {
+        let file = root.join("file");
+        fs::write(&file, "x").unwrap();
+        let set = |name: &str| rustix::fs::setxattr(&file, name, b"x", XattrFlags::empty());
+        assert_eq!(set("user."), Err(Errno::INVAL));
+        assert_eq!(rustix::fs::removexattr(&file, "user."), Err(Errno::INVAL));
+        assert_eq!(rustix::fs::getxattr(&file, "user.", &mut [0_u8; 8][..]), Err(Errno::INVAL));
+        assert_eq!(set("bare"), Err(Errno::OPNOTSUPP));
+        assert_eq!(set("user.n"), Ok(()));
+    });
+}

@@ -206,3 +206,20 @@ fn mount_lets_go_of_the_terminal() {
     // `cat` ends when the last holder of the pipe has closed it: the daemon must not be one.
     volume.mount_spec().wrapped_in(r#"{ "$@"; } 2>&1 | cat"#).mount().unmount();
 }
+
+#[test]
+fn a_mount_in_the_background_keeps_nothing_open_that_it_was_started_with() {
+    let volume = Volume::local();
+    // As flock(1) leaves its lock to what it starts.
+    let mount = volume.mount_spec().wrapped_in(r#"exec 9</etc/passwd 8</; exec "$@""#).mount();
+    for daemon in mount.daemons() {
+        let open = fs::read_dir(format!("/proc/{}/fd", daemon.as_raw_nonzero())).unwrap().flatten();
+        let names: Vec<_> = open.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
+        assert!(names.len() > 3, "{names:?}");
+        assert!(
+            names.iter().all(|name| name != Path::new("/etc/passwd") && name != Path::new("/")),
+            "{names:?}"
+        );
+    }
+    mount.unmount();
+}

@@ -198,7 +198,7 @@ fn a10_other_processes_of_the_same_user_cannot_look_into_the_process() {
     let dir = volume.new_dir_of(NOBODY, "of-nobody");
     let program = dir.join("coffer");
     fs::copy(COFFER, &program).unwrap();
-    let ask = ["init", "vol", "--passphrase-command", "exec sleep 100"];
+    let ask = ["init", "./vol", "--passphrase-command", "exec sleep 100"];
     let mut asking = Running::begin(nobodys(volume.program(program.to_str().unwrap(), ask)), &dir);
     let has_child = || fs::read_to_string(asking.proc(&format!("task/{}/children", asking.0.id())));
     wait_until("it waits for a passphrase", DEADLINE, || has_child().is_ok_and(|pids| !pids.is_empty()));

@@ -56,7 +56,7 @@ pub struct CheckArgs {
 /// # Errors
 /// When the volume cannot be opened; silently, with its exit code, when something is wrong with it.
 pub fn run(args: &CheckArgs) -> CommandResult {
-    let factors = obtain_factors(&args.source.bucket, &args.source.unlock)?;
+    let factors = obtain_factors(&args.source.bucket, &args.source.unlock, &args.source.state)?;
     let options = open_options(&args.source)?;
     let (report, is_rotating) = runtime::block_on(async {
         let examined = examine(&args.source, &factors, options).await?;

@@ -37,7 +37,8 @@ pub struct Readiness {
     report: File,
 }
 
-/// Splits the process. To be called before any thread exists.
+/// Splits the process. To be called before any thread exists, and when nothing is read any more from descriptors that the
+/// caller has opened: the background keeps none of them.
 ///
 /// # Errors
 /// When the system gives no pipe or process.
@@ -54,6 +55,7 @@ pub fn split() -> CommandResult<Side> {
         }
         Forked::Child => {
             drop(read);
+            sys::close_inherited();
             Ok(Side::Back(Readiness { report: File::from(write) }))
         }
     }

@@ -45,6 +45,10 @@ pub fn store(error: &StoreError) -> CommandError {
     let exit = store_exit(error);
     let text = sentence(error);
     match text.rsplit_once("; ") {
+        // That what waits is written then is a mount's advice: a command that ends here leaves nothing waiting.
+        Some((what, _)) if matches!(error, StoreError::Full { .. }) => {
+            CommandError::new(exit, what).hint("make room there, and run the command again")
+        }
         Some((what, _)) if is_local(error) => {
             CommandError::new(exit, what).hint("check the path, and whether its disk is mounted")
         }
@@ -64,8 +68,9 @@ fn local_path(url: &str) -> Option<&Path> {
     path.is_absolute().then_some(path)
 }
 
-const fn store_exit(error: &StoreError) -> Exit {
+fn store_exit(error: &StoreError) -> Exit {
     match error {
+        StoreError::Full { object, .. } if local_path(object).is_some() => Exit::LocalWrite,
         StoreError::BadUrl { .. } | StoreError::Settings { .. } => Exit::Usage,
         StoreError::NoBucket { .. } => Exit::BucketMissing,
         StoreError::NotFound { .. } | StoreError::Unfit { .. } => Exit::Tampered,
@@ -187,6 +192,12 @@ pub fn volume(error: &VolumeError, given: &[Factor]) -> CommandError {
     match error {
         VolumeError::NoVolume { url } => no_volume(url),
         VolumeError::Exists { url } => volume_exists(url),
+        VolumeError::HeaderGone { url, .. } => plain(Exit::HeaderDamaged)
+            .maybe_hint(local_path(url).map(|_| "check whether its disk is mounted"))
+            .hint(
+            "put header/ back from a copy of the bucket: without it nothing can be read there. If the volume was removed on \
+             purpose, `coffer init --anew` makes another one in its place",
+        ),
         VolumeError::Headless { .. } => plain(Exit::HeaderDamaged).hint(
             "put header/ back from a copy of the bucket, or choose another prefix; to give the contents up for ever, delete \
              them first",
@@ -324,7 +335,10 @@ pub fn mount(error: &MountError) -> CommandError {
             (Exit::NotUnmounted, Some(format!("see who uses it with `fuser -vm {}`", path.display())))
         }
         MountError::Elsewhere { .. } => (Exit::NotUnmounted, Some(ELSEWHERE.to_owned())),
-        MountError::Covered(_) | MountError::NotUnmounted { .. } => (Exit::NotUnmounted, None),
+        MountError::Holds { .. }
+        | MountError::AlsoAt { .. }
+        | MountError::Covered(_)
+        | MountError::NotUnmounted { .. } => (Exit::NotUnmounted, None),
         MountError::BadOption(_) => (Exit::Usage, None),
         _ => (Exit::Failure, None),
     };
@@ -374,5 +388,19 @@ pub fn control(error: &ControlError) -> CommandError {
             FailureKind::BadRequest | FailureKind::NotCleaned | FailureKind::Other => plain(Exit::Failure),
         },
         ControlError::Broken { .. } | ControlError::Io { .. } => plain(Exit::Failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_store_that_does_not_answer_and_nothing_waits_for_room() {
+        let full =
+            |object: &str| store(&StoreError::Full { object: object.into(), detail: "no room".into() });
+        assert_eq!(full("/srv/volume").exit(), Exit::LocalWrite);
+        assert_eq!(full("s3://b/p").exit(), Exit::StoreUnreachable);
+        assert_eq!(full("/srv/volume").hints(), ["make room there, and run the command again"]);
     }
 }

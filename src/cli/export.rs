@@ -89,7 +89,7 @@ pub fn check_destination(dir: &Path) -> CommandResult {
         Ok(mut entries) => match entries.next() {
             None => Ok(()),
             Some(_) => Err(CommandError::new(Exit::LocalWrite, format!("{} is not empty", dir.display()))
-                .hint("export into a new or empty directory, so that nothing is overwritten")),
+                .hint("name a new or empty directory, so that nothing is overwritten")),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());

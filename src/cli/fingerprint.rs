@@ -47,7 +47,8 @@ pub fn run(args: &FingerprintArgs) -> CommandResult {
     let (words, commit) = match mounted(args)? {
         Some(entry) => of_mount(&entry, args.commit)?,
         None => {
-            let words = describe(&args.source.bucket)?.identity().fingerprint().to_string();
+            let words =
+                describe(&args.source.bucket, &args.source.state)?.identity().fingerprint().to_string();
             (words, args.commit.then(|| newest(args)).transpose()?)
         }
     };
@@ -82,7 +83,7 @@ fn of_mount(entry: &MountEntry, with_commit: bool) -> CommandResult<(String, Opt
 }
 
 fn newest(args: &FingerprintArgs) -> CommandResult<String> {
-    let factors = obtain_factors(&args.source.bucket, &args.source.unlock)?;
+    let factors = obtain_factors(&args.source.bucket, &args.source.unlock, &args.source.state)?;
     let state_dir = Some(args.source.state.directory()?);
     runtime::block_on(async {
         let bucket = args.source.bucket.open()?;

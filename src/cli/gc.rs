@@ -88,7 +88,7 @@ fn obtain<T: DeserializeOwned>(
             CommandError::new(Exit::Failure, format!("the mount's answer makes no sense: {e}"))
         });
     }
-    let factors = obtain_factors(&args.source.bucket, &args.source.unlock)?;
+    let factors = obtain_factors(&args.source.bucket, &args.source.unlock, &args.source.state)?;
     with_volume(args, &factors, work)
 }
 
@@ -107,7 +107,7 @@ fn mounted(args: &GcArgs) -> CommandResult<Option<MountEntry>> {
         return Ok(None);
     }
     // Buckets of several services or accounts may have one URL: which of them is meant, its volume tells.
-    let meant = match describe(&args.source.bucket) {
+    let meant = match describe(&args.source.bucket, &args.source.state) {
         Ok(header) => known.into_iter().find(|entry| entry.volume == header.volume.to_string()),
         // A mount may have credentials that this command has not, and waits for a bucket that does not answer.
         Err(_) => known.into_iter().next(),

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
@@ -20,7 +20,7 @@ pub const EXAMPLES: &str = "\
 What is in DIR is in PATH afterwards, as rsync -aHAX would have it: times, permissions, owners, hard and symbolic links, \
 holes, extended attributes, ACLs, pipes, sockets and devices. A file that is there already with the same size and \
 modification time is not read again, so that a run that was broken off is taken up by the same command. Nothing that is \
-only in PATH is removed. A file has its name only when it is whole.
+only in PATH is removed, but a file gives way to a directory of its name, and an empty directory to a file. A file has its name only when it is whole.
 
 Ctrl-C stops it: what is whole is brought into the bucket, and the volume is let go. The same command goes on from there.
 
@@ -28,6 +28,7 @@ Nobody else may be writing to the volume meanwhile; a mount of it can be written
 
 Examples:
   coffer import s3://bucket/home ~/documents /documents
+  coffer import s3://bucket/home notes.txt /documents/
   coffer import --jobs 32 /srv/volume /home /";
 
 /// Arguments of `coffer import`.
@@ -36,10 +37,10 @@ pub struct ImportArgs {
     /// The volume and how to open it.
     #[command(flatten)]
     pub source: SourceArgs,
-    /// The local directory whose contents are copied
+    /// The local directory whose contents are copied, or a file
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
-    /// The directory in the volume that takes them; made if it is not there
+    /// The directory in the volume that takes them; made if it is not there. For a file also its new name
     #[arg(value_name = "PATH")]
     pub path: OsString,
     /// Files copied at the same time
@@ -53,8 +54,8 @@ pub struct ImportArgs {
 /// When the volume cannot be opened for writing, the directory cannot be read, or any file was not copied.
 pub fn run(args: &ImportArgs) -> CommandResult {
     no_empty_path(std::slice::from_ref(&args.path))?;
-    std::fs::read_dir(&args.dir).map_err(|e| CommandError::reading(&args.dir, &e))?;
-    let factors = obtain_factors(&args.source.bucket, &args.source.unlock)?;
+    let is_directory = is_directory(&args.dir).map_err(|e| CommandError::reading(&args.dir, &e))?;
+    let factors = obtain_factors(&args.source.bucket, &args.source.unlock, &args.source.state)?;
     let state_dir = args.source.state.directory()?;
     runtime::block_on_calmly(abrupt(), async |stop| {
         let bucket = args.source.bucket.open()?;
@@ -70,7 +71,7 @@ pub fn run(args: &ImportArgs) -> CommandResult {
             volume::open(bucket, &factors, options).await.map_err(|e| explain::volume(&e, &factors))?;
         drop(factors);
         stderr::text(greeting(&opened, &trust));
-        let copied = import(args, Tree { vfs: opened.vfs.clone() }, stop).await;
+        let copied = import(args, is_directory, Tree { vfs: opened.vfs.clone() }, stop).await;
         // What was copied counts, whatever became of the rest.
         let closed = opened.close().await.map_err(|e| explain::volume(&e, &[]));
         let summary = copied?;
@@ -88,9 +89,21 @@ fn abrupt() -> CommandError {
     )
 }
 
-async fn import(args: &ImportArgs, tree: Tree, stop: Stop) -> CommandResult<String> {
+/// Whether it is a directory that can be read, or leads to one, and no file.
+fn is_directory(from: &Path) -> std::io::Result<bool> {
+    match from.metadata() {
+        Ok(about) if about.is_dir() => std::fs::read_dir(from).map(|_| true),
+        _ => from.symlink_metadata().map(|_| false),
+    }
+}
+
+async fn import(args: &ImportArgs, is_directory: bool, tree: Tree, stop: Stop) -> CommandResult<String> {
     let mut insertion = Insertion::new(tree, InsertOptions { jobs: args.jobs.into(), stop });
-    let top = insertion.directory(args.path.as_bytes()).await?;
-    insertion.copy(&args.dir, top).await;
+    if is_directory {
+        let top = insertion.directory(args.path.as_bytes()).await?;
+        insertion.copy(&args.dir, top).await;
+    } else {
+        insertion.copy_alone(&args.dir, args.path.as_bytes()).await?;
+    }
     insertion.finish().await
 }

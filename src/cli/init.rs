@@ -44,6 +44,9 @@ pub struct InitArgs {
     /// Refuse to store more than this [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Volume")]
     pub quota: Option<u64>,
+    /// Make it where this machine has seen another volume, of which nothing is left there
+    #[arg(long, help_heading = "Volume")]
+    pub anew: bool,
     /// Write the recovery code to this new file instead of standard output
     #[arg(long, value_name = "FILE", help_heading = "Volume")]
     pub save_recovery_code: Option<PathBuf>,
@@ -91,7 +94,7 @@ pub fn run(args: &InitArgs) -> CommandResult {
     code_file::refuse_existing(args.save_recovery_code.as_deref())?;
     runtime::block_on_alone(async {
         let bucket = open(args)?;
-        refuse_existing(&bucket).await?;
+        refuse_existing(&bucket, args).await?;
         bucket.probe().await.map_err(|e| explain::store(&e))
     })?;
     let factors = args.key.obtain()?;
@@ -149,12 +152,17 @@ fn remember(args: &InitArgs, created: &Created, bucket: &Bucket) {
     }
 }
 
-async fn refuse_existing(bucket: &Bucket) -> CommandResult {
+async fn refuse_existing(bucket: &Bucket, args: &InitArgs) -> CommandResult {
     let url = bucket.display_url();
     if header::exists(bucket).await.map_err(|e| explain::vault(&e, url))? {
         return Err(explain::volume_exists(url));
     }
-    Ok(())
+    // Where nothing is remembered, or not to be read, nothing speaks against it.
+    let state = args.state.place().ok().filter(|_| !args.anew);
+    match volume::without_header(bucket, state.as_deref()) {
+        gone @ VolumeError::HeaderGone { .. } => Err(explain::volume(&gone, &[])),
+        _ => Ok(()),
+    }
 }
 
 impl From<CompressionArg> for Compression {

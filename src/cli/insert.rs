@@ -59,6 +59,8 @@ struct Shared {
     tree: Tree,
     progress: Progress,
     failures: AtomicU64,
+    /// Whether any of them need not happen again.
+    has_passing: AtomicBool,
     kept: AtomicU64,
     stop: Stop,
     /// Something was left out because it is to stop.
@@ -75,6 +77,7 @@ impl Insertion {
                 tree,
                 progress,
                 failures,
+                has_passing: AtomicBool::new(false),
                 kept,
                 stop: options.stop,
                 is_cut_short: AtomicBool::new(false),
@@ -94,12 +97,33 @@ impl Insertion {
     pub async fn directory(&self, path: &[u8]) -> CommandResult<Ino> {
         let mut dir = Ino::ROOT;
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".") {
-            dir = self.shared.make_directory(dir, name).await.map_err(|e| match e {
+            dir = self.shared.make_directory(dir, name, false).await.map_err(|e| match e {
                 CopyError::Volume(error) => path_error(path, &error),
                 other => CommandError::new(Exit::Failure, format!("{}: {other}", path.escape_ascii())),
             })?;
         }
         Ok(dir)
+    }
+
+    /// Copies the file `from`, as rsync and cp do: into the directory at `path` if there is one or `path` ends with a slash,
+    /// else to `path` itself. Directories above it are made.
+    ///
+    /// # Errors
+    /// When it cannot be looked at, or something else than a directory is in the way.
+    pub async fn copy_alone(&mut self, from: &Path, path: &[u8]) -> CommandResult {
+        let failed = |error| CommandError::reading(from, &error);
+        let about = block_in_place(|| from.symlink_metadata()).map_err(failed)?;
+        let own = from.file_name().unwrap_or_default().as_bytes();
+        let is_directory = match self.shared.tree.resolve(path, true).await {
+            Ok(there) => there.kind == FileKind::Directory,
+            Err(_) => path.ends_with(b"/"),
+        };
+        let mut parts = path.rsplitn(2, |byte| *byte == b'/');
+        let (last, before) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let (above, name) = if is_directory { (path, own) } else { (before, last) };
+        let dir = self.directory(above).await?;
+        self.copy_one(from.to_owned(), about, dir, name.to_vec()).await;
+        Ok(())
     }
 
     /// Copies all that is in `from` into the directory `to`, unless it is to stop. Failures of single files are told and
@@ -124,7 +148,7 @@ impl Insertion {
                 let (path, name) = (from.join(entry.file_name()), entry.file_name().as_bytes().to_vec());
                 match block_in_place(|| entry.metadata()) {
                     Err(error) => self.shared.fail(&path, &SourceError::from(error).into()),
-                    Ok(about) if about.is_dir() => match self.shared.make_directory(to, &name).await {
+                    Ok(about) if about.is_dir() => match self.shared.make_directory(to, &name, true).await {
                         Ok(dir) => {
                             self.directories.push((path.clone(), dir));
                             waiting.push((path, dir));
@@ -207,7 +231,9 @@ impl Insertion {
             failures => {
                 let lost = show_count(failures, "file was", "files were");
                 let message = format!("{lost} not copied in full; copied: {summary}");
-                Err(CommandError::new(Exit::Partial, message).hint("the same command tries them again"))
+                let is_worth_it = self.shared.has_passing.load(Ordering::Relaxed);
+                let hint = is_worth_it.then_some("the same command tries them again");
+                Err(CommandError::new(Exit::Partial, message).maybe_hint(hint))
             }
         }
     }
@@ -220,12 +246,30 @@ enum CopyError {
     Volume(#[from] VfsError),
     #[error(transparent)]
     Source(#[from] SourceError),
-    #[error("a directory is in its place in the volume")]
+    #[error("a directory that is not empty is in its place in the volume")]
     DirectoryInPlace,
     #[error("something else than a directory is in its place in the volume")]
     NoDirectoryInPlace,
     #[error("it was stopped")]
     Stopped,
+}
+
+impl CopyError {
+    /// Whether the next run may do better though nobody has changed anything.
+    fn is_passing(&self) -> bool {
+        use std::io::ErrorKind::{Interrupted, NotFound, StaleNetworkFileHandle, TimedOut, WouldBlock};
+        match self {
+            Self::Volume(error) => error.is_passing() || matches!(error, VfsError::NoSpace),
+            Self::Source(SourceError::Changed) | Self::Stopped => true,
+            Self::Source(SourceError::Local(error)) => {
+                matches!(
+                    error.kind(),
+                    Interrupted | NotFound | StaleNetworkFileHandle | TimedOut | WouldBlock
+                ) || error.raw_os_error() == Some(libc::EIO)
+            }
+            Self::DirectoryInPlace | Self::NoDirectoryInPlace => false,
+        }
+    }
 }
 
 impl Shared {
@@ -240,6 +284,7 @@ impl Shared {
 
     fn fail(&self, path: &Path, error: &CopyError) {
         self.failures.fetch_add(1, Ordering::Relaxed);
+        self.has_passing.fetch_or(error.is_passing(), Ordering::Relaxed);
         self.progress.say(&format!("error: {}: {}", path.display(), sentence(error)));
     }
 
@@ -254,17 +299,26 @@ impl Shared {
         }
     }
 
-    async fn make_directory(&self, dir: Ino, name: &[u8]) -> Result<Ino, CopyError> {
+    /// What is in its place and no directory gives way to it if `replaces`.
+    async fn make_directory(&self, dir: Ino, name: &[u8], replaces: bool) -> Result<Ino, CopyError> {
         match self.find(dir, name).await? {
-            Some(attr) if attr.kind == FileKind::Directory => Ok(attr.ino),
-            Some(_) => Err(CopyError::NoDirectoryInPlace),
-            None => {
-                // Closed until it has its attributes.
-                let attr = self.tree.vfs.mkdir(&Caller::default(), dir, name, 0o700).await?;
-                self.tree.vfs.forget(attr.ino, 1);
-                Ok(attr.ino)
-            }
+            Some(attr) if attr.kind == FileKind::Directory => return Ok(attr.ino),
+            Some(_) if replaces => self.tree.vfs.unlink(dir, name).await?,
+            Some(_) => return Err(CopyError::NoDirectoryInPlace),
+            None => {}
         }
+        // Closed until it has its attributes.
+        let attr = self.tree.vfs.mkdir(&Caller::default(), dir, name, 0o700).await?;
+        self.tree.vfs.forget(attr.ino, 1);
+        Ok(attr.ino)
+    }
+
+    /// Takes a directory away that a file is to replace.
+    async fn remove_empty(&self, dir: Ino, name: &[u8]) -> Result<(), CopyError> {
+        self.tree.vfs.rmdir(dir, name).await.map_err(|error| match error {
+            VfsError::NotEmpty => CopyError::DirectoryInPlace,
+            error => error.into(),
+        })
     }
 
     async fn copy_file(&self, path: &Path, about: &Metadata, dir: Ino, name: &[u8]) -> Result<(), CopyError> {
@@ -275,7 +329,7 @@ impl Shared {
         let there = self.find(dir, name).await?;
         if let Some(there) = &there {
             if there.kind == FileKind::Directory {
-                return Err(CopyError::DirectoryInPlace);
+                self.remove_empty(dir, name).await?;
             }
             if is_same_contents(there, about) {
                 self.kept.fetch_add(1, Ordering::Relaxed);
@@ -381,10 +435,10 @@ impl Shared {
             if there.ino == first.ino {
                 return Ok(());
             }
-            if there.kind == FileKind::Directory {
-                return Err(CopyError::DirectoryInPlace);
+            match there.kind {
+                FileKind::Directory => self.remove_empty(link.dir, &link.name).await?,
+                _ => vfs.unlink(link.dir, &link.name).await?,
             }
-            vfs.unlink(link.dir, &link.name).await?;
         }
         let made = vfs.link(first.ino, link.dir, &link.name).await?;
         vfs.forget(made.ino, 1);

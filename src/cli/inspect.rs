@@ -12,7 +12,7 @@ use super::exit::Exit;
 use super::factors::UnlockArgs;
 use super::key::{opens_with, role_word};
 use super::ls::printable;
-use super::open::{BucketArgs, obtain_factors};
+use super::open::{BucketArgs, StateArgs, obtain_factors};
 use super::units::{show_count, show_size, show_time};
 use super::{explain, inspect_records, runtime};
 use crate::base::{BlockPlace, OsEntropy, SegmentId, Time};
@@ -65,7 +65,8 @@ pub struct InspectArgs {
 /// When there is no such object, it is damaged, or the key is wrong.
 pub fn run(args: &InspectArgs) -> CommandResult {
     let with_key = args.unlock || args.raw || args.records || args.keys.is_given();
-    let factors = if with_key { Some(obtain_factors(&args.bucket, &args.keys)?) } else { None };
+    let factors =
+        if with_key { Some(obtain_factors(&args.bucket, &args.keys, &StateArgs::default())?) } else { None };
     runtime::block_on(async {
         let bucket = args.bucket.open()?;
         let vault = match &factors {

@@ -166,7 +166,7 @@ pub fn run(command: &KeyCommand) -> CommandResult {
 }
 
 fn list(args: &ListArgs) -> CommandResult {
-    let header = describe(&args.bucket)?;
+    let header = describe(&args.bucket, &StateArgs::default())?;
     let text = if args.json { json(&header) } else { table(&header) };
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| stdout_error(&e))?;
@@ -178,7 +178,7 @@ fn list(args: &ListArgs) -> CommandResult {
 
 fn add(args: &AddArgs) -> CommandResult {
     code_file::refuse_existing(args.save_recovery_code.as_deref())?;
-    let factors = obtain_factors(&args.bucket, &args.unlock)?;
+    let factors = obtain_factors(&args.bucket, &args.unlock, &args.state)?;
     let code = args.new_recovery_code.then(|| RecoveryCode::random(&OsEntropy));
     let new = match &code {
         Some(code) => vec![code.factor()],
@@ -198,7 +198,7 @@ fn add(args: &AddArgs) -> CommandResult {
 }
 
 fn remove(args: &RemoveArgs) -> CommandResult {
-    let factors = obtain_factors(&args.bucket, &args.unlock)?;
+    let factors = obtain_factors(&args.bucket, &args.unlock, &args.state)?;
     let mut is_last_code = false;
     change((&args.bucket, &args.state, &args.unlock), &factors, |unlocked, _| {
         let bytes = unlocked.remove_slot(args.slot).map_err(|e| explain::keys(&e, &[]))?;
@@ -220,7 +220,7 @@ fn remove(args: &RemoveArgs) -> CommandResult {
 }
 
 fn passwd(args: &PasswdArgs) -> CommandResult {
-    let factors = obtain_factors(&args.bucket, &args.unlock)?;
+    let factors = obtain_factors(&args.bucket, &args.unlock, &args.state)?;
     let new = args.new.obtain("New passphrase")?;
     let number = change((&args.bucket, &args.state, &args.unlock), &factors, |unlocked, now| {
         let slot = args.slot.unwrap_or(unlocked.slot);

@@ -43,6 +43,7 @@ pub mod probe;
 pub mod progress;
 mod quiet;
 pub mod recover;
+pub mod remount;
 pub mod repair;
 pub mod report;
 mod report_lines;
@@ -92,7 +93,13 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli) -> CommandResult {
+/// What commands that copy files out say by themselves of each that is damaged.
+const TOLD_BY_FILE: &str = "warn,slatedb=error,coffer::vfs::damage=error";
+
+fn dispatch(mut cli: Cli) -> CommandResult {
+    if matches!(cli.command, Command::Export(_) | Command::Cp(_)) && cli.log.verbose == 0 {
+        cli.log.filter.get_or_insert_with(|| TOLD_BY_FILE.to_owned());
+    }
     if !matches!(cli.command, Command::Mount(_)) {
         cli.log.start(None, false)?;
     }

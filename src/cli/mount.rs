@@ -10,6 +10,7 @@ use super::factors::UnlockArgs;
 use super::logging::{Log, LogArgs};
 use super::mount_options::MountOptions;
 use super::open::{BucketArgs, StateArgs, TrustArgs, obtain_factors, parse_fingerprint};
+use super::remount::Remount;
 use super::serve::{self, Plan};
 use super::stderr;
 use super::units::{parse_duration, parse_interval, parse_size, parse_timetable};
@@ -144,6 +145,9 @@ pub struct MountArgs {
 /// # Errors
 /// When the volume cannot be opened or mounted; in the foreground, also when it ends badly.
 pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
+    if let Some(remount) = Remount::parse(&args.options)? {
+        return if args.fake { Ok(()) } else { remount.run(&args.dir) };
+    }
     let mut options = MountOptions::parse(&args.options)?;
     let mut log = log.clone();
     for (name, value) in &options.settings {
@@ -171,7 +175,7 @@ pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
     if args.fake {
         return Ok(());
     }
-    let factors = obtain_factors(&args.bucket, &args.unlock)?;
+    let factors = obtain_factors(&args.bucket, &args.unlock, &args.state)?;
     sys::raise_file_limit();
     let foreground = args.foreground;
     let plan = Plan {

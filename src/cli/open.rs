@@ -1,6 +1,6 @@
 //! Opens what a URL names: the bucket, the header with what it asks for, and the tree of files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -17,7 +17,7 @@ use super::{budget, explain, logging, outage};
 use crate::keys::{self, Factor, Fingerprint, Header, Slot};
 use crate::store::fault::FaultPlan;
 use crate::store::{self, Bucket, StoreOptions};
-use crate::vault::header;
+use crate::vault::{VaultError, header};
 use crate::volume::{self, ExpectedCommit, OpenOptions, Opened, TrustOptions};
 
 /// Memory for caches and buffers of commands that do not mount.
@@ -141,18 +141,7 @@ impl StateArgs {
     /// # Errors
     /// When there is no home to put it in, it cannot be created, or others can write to it.
     pub fn directory(&self) -> CommandResult<PathBuf> {
-        let absolute =
-            |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let dir = match (&self.state_dir, absolute("XDG_STATE_HOME"), absolute("HOME")) {
-            (Some(dir), _, _) => logging::absolute(dir)?,
-            (None, Some(state), _) => state.join("coffer"),
-            (None, None, Some(home)) => home.join(".local/state/coffer"),
-            (None, None, None) if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/coffer"),
-            (None, None, None) => {
-                return Err(CommandError::new(Exit::StateDir, "there is no home directory to keep state in")
-                    .hint("give --state-dir DIR"));
-            }
-        };
+        let dir = self.place()?;
         private_dir(&dir).map_err(|e| {
             CommandError::new(
                 Exit::StateDir,
@@ -162,6 +151,27 @@ impl StateArgs {
             .maybe_hint(foreign_home())
         })?;
         Ok(dir)
+    }
+
+    /// Where it is, or would be.
+    ///
+    /// # Errors
+    /// When there is no home to put it in.
+    pub fn place(&self) -> CommandResult<PathBuf> {
+        let absolute =
+            |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        match (&self.state_dir, absolute("XDG_STATE_HOME"), absolute("HOME")) {
+            (Some(dir), _, _) => logging::absolute(dir),
+            (None, Some(state), _) => Ok(state.join("coffer")),
+            (None, None, Some(home)) => Ok(home.join(".local/state/coffer")),
+            (None, None, None) if rustix::process::geteuid().is_root() => {
+                Ok(PathBuf::from("/var/lib/coffer"))
+            }
+            (None, None, None) => {
+                Err(CommandError::new(Exit::StateDir, "there is no home directory to keep state in")
+                    .hint("give --state-dir DIR"))
+            }
+        }
     }
 }
 
@@ -175,7 +185,7 @@ fn foreign_home() -> Option<String> {
 }
 
 /// Makes sure of a directory that nobody else can put files into.
-fn private_dir(dir: &std::path::Path) -> std::io::Result<()> {
+fn private_dir(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt};
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let about = std::fs::metadata(dir)?;
@@ -195,13 +205,33 @@ impl BucketArgs {
     /// The URL with a bare path made absolute, so that it stays true when the process leaves its directory.
     ///
     /// # Errors
-    /// When the URL is empty, or the current directory is gone.
+    /// When the URL is empty or has a scheme only in the way of other programs, a word names nothing that there is, or
+    /// the current directory is gone.
     pub fn absolute_url(&self) -> CommandResult<String> {
         if self.url.is_empty() {
             return Err(CommandError::usage("the URL is empty"));
         }
-        if self.url.contains("://") || self.url.starts_with("memory:") || self.url.starts_with("file:") {
-            return Ok(self.url.clone());
+        if let Some((scheme, rest)) = scheme_of(&self.url) {
+            // Those that may stand without `//` the store room reads.
+            if rest.starts_with("//") || matches!(scheme, "memory" | "file") {
+                return Ok(self.url.clone());
+            }
+            return Err(CommandError::usage(format!(
+                "`{scheme}:` has no `//` after it: a bucket is s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or \
+                 gs://BUCKET/PREFIX"
+            ))
+            .hint("a directory of that name is written with ./ before it"));
+        }
+        if !self.url.contains('/') && !Path::new(&self.url).exists() {
+            let message = format!(
+                "`{}` does not exist: it is neither the name of a volume nor a directory here",
+                self.url
+            );
+            return Err(CommandError::new(Exit::BucketMissing, message).hint(format!(
+                "`coffer config list` lists the volumes that have a name; for a directory that `coffer init` \
+                 is to make write ./{}",
+                self.url
+            )));
         }
         let path = logging::absolute(self.url.as_ref())?;
         path.into_os_string()
@@ -256,12 +286,24 @@ impl BucketArgs {
     }
 }
 
+/// What may be a scheme, and what follows its colon; `None` for a path.
+fn scheme_of(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once(':')?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c));
+    is_scheme.then_some((scheme, rest))
+}
+
 /// Looks at the header before asking for anything, then obtains what unlocks it. Leaves no thread behind.
 ///
 /// # Errors
 /// When there is no volume, its header cannot be read, or a factor cannot be had.
-pub fn obtain_factors(bucket: &BucketArgs, unlock: &UnlockArgs) -> CommandResult<Vec<Factor>> {
-    let header = describe(bucket)?;
+pub fn obtain_factors(
+    bucket: &BucketArgs,
+    unlock: &UnlockArgs,
+    state: &StateArgs,
+) -> CommandResult<Vec<Factor>> {
+    let header = describe(bucket, state)?;
     let is_tried = |slot: &&Slot| unlock.key_slot.is_none_or(|only| slot.id == only);
     let slots: Vec<_> = header.slots.iter().filter(is_tried).map(|slot| slot.factors.clone()).collect();
     if let (Some(slot), true) = (unlock.key_slot, slots.is_empty()) {
@@ -274,11 +316,17 @@ pub fn obtain_factors(bucket: &BucketArgs, unlock: &UnlockArgs) -> CommandResult
 /// What the header says without a key.
 ///
 /// # Errors
-/// When there is no volume or its header cannot be read.
-pub fn describe(args: &BucketArgs) -> CommandResult<Header> {
+/// When there is no volume, or none any more where the state folder knows of one, or its header cannot be read.
+pub fn describe(args: &BucketArgs, state: &StateArgs) -> CommandResult<Header> {
     runtime::block_on_alone(async {
         let bucket = args.open()?;
-        let (_, bytes) = outage::told(&bucket, args.read_header(&bucket)).await?;
+        let read = outage::told(&bucket, header::read_newest(&bucket)).await;
+        let (_, bytes) = read.map_err(|error| match (error, state.place()) {
+            (VaultError::NoHeader, Ok(state)) => {
+                explain::volume(&volume::without_header(&bucket, Some(&state)), &[])
+            }
+            (error, _) => explain::vault(&error, bucket.display_url()),
+        })?;
         keys::describe(&bytes).map_err(|e| explain::keys(&e, &[]))
     })
 }
@@ -315,7 +363,7 @@ struct Reading {
 
 impl Reading {
     fn prepare(source: &SourceArgs) -> CommandResult<Self> {
-        let factors = obtain_factors(&source.bucket, &source.unlock)?;
+        let factors = obtain_factors(&source.bucket, &source.unlock, &source.state)?;
         Ok(Self { factors, state_dir: source.state.directory()? })
     }
 

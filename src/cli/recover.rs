@@ -68,7 +68,7 @@ pub fn run(args: &RecoverArgs) -> CommandResult {
     if let Some(dir) = &args.to {
         check_destination(dir)?;
     }
-    let factors = obtain_factors(&args.bucket, &args.unlock)?;
+    let factors = obtain_factors(&args.bucket, &args.unlock, &args.state)?;
     let state_dir = args.state.directory()?;
     let unlocked = runtime::block_on(async {
         let bucket = args.bucket.open()?;

@@ -71,7 +71,7 @@ pub struct RepairArgs {
 /// # Errors
 /// When the volume is mounted or cannot be opened, nothing may be asked, or something cannot be put back.
 pub fn run(args: &RepairArgs) -> CommandResult {
-    let factors = obtain_factors(&args.source.bucket, &args.source.unlock)?;
+    let factors = obtain_factors(&args.source.bucket, &args.source.unlock, &args.source.state)?;
     let mut options = OpenOptions { takeover: args.takeover, ..open_options(&args.source)? };
     options.trust.accept_rollback = args.accept_rollback;
     let how = RepairOptions {

@@ -83,7 +83,7 @@ pub struct RotateArgs {
 /// When the volume cannot be opened, is mounted, or something in it cannot be sealed anew.
 pub fn run(args: &RotateArgs) -> CommandResult {
     code_file::refuse_existing(args.save_recovery_code.as_deref())?;
-    let factors = obtain_factors(&args.bucket, &args.unlock)?;
+    let factors = obtain_factors(&args.bucket, &args.unlock, &args.state)?;
     let new = args.new.obtain()?;
     let options = options(args)?;
     let rotated = runtime::block_on(async {

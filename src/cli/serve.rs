@@ -99,6 +99,7 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
     };
     let entry = MountEntry {
         mountpoint: mounted.point().to_owned(),
+        device: mounted.device().to_string(),
         url: url.clone(),
         volume: opened.volume.to_string(),
         fingerprint: opened.identity.fingerprint().to_string(),

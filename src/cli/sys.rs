@@ -1,5 +1,5 @@
 //! The system calls of the command line that have no safe wrapper, and what guards the process's memory.
-#![allow(unsafe_code)] // three calls, each with its reason beside it
+#![allow(unsafe_code)] // a few calls, each with its reason beside it
 
 use std::fs::File;
 use std::io;
@@ -65,6 +65,22 @@ pub fn duplicate_fd(fd: RawFd) -> io::Result<File> {
     }
     // SAFETY: the kernel has just made `copy` for us and nobody else knows of it.
     Ok(unsafe { File::from_raw_fd(copy) })
+}
+
+/// Closes what other programs have left open for this one, except the three standard streams: whoever waits for the
+/// last holder of a lock, or for a mount to be idle, would wait for this process. All that is opened here closes by itself
+/// at an exec, and so none of it is what came through one.
+pub fn close_inherited() {
+    let Ok(list) = std::fs::read_dir("/proc/self/fd") else { return };
+    let open: Vec<RawFd> = list.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2) {
+        // SAFETY: fcntl reads its integer arguments only; a descriptor that is closed by now gives -1.
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+        if flags >= 0 && flags & libc::FD_CLOEXEC == 0 {
+            // SAFETY: nobody here has a handle on it, because every handle is opened with FD_CLOEXEC.
+            unsafe { libc::close(fd) };
+        }
+    }
 }
 
 /// Keeps keys out of core dumps and out of reach of other processes' debuggers, as far as the system allows.

@@ -16,7 +16,7 @@ use super::exit::Exit;
 use super::runtime;
 use super::stderr;
 use crate::control::{MountEntry, Registry, Request};
-use crate::fuse::is_dead;
+use crate::fuse::{device_of, is_dead, mount_point_of, other_places};
 
 /// Shown at the end of `coffer umount --help`.
 pub const EXAMPLES: &str = "\
@@ -62,24 +62,57 @@ pub fn run(args: &UmountArgs) -> CommandResult {
         refuse_inside(point, entry)?;
     }
     runtime::block_on(async {
-        for entry in &entries {
-            unmount(entry, args.lazy).await?;
+        for (point, entry) in args.points.iter().zip(&entries) {
+            match copy_of(point, entry) {
+                Some((copy, other)) => unmount_copy(&copy, &other, args.lazy)?,
+                None => unmount(entry, args.lazy).await?,
+            }
         }
         Ok(())
     })
 }
 
+/// Where `point` is, and another place of the same mount, if the mount does not end with it: as after `mount --bind`.
+fn copy_of(point: &Path, entry: &MountEntry) -> Option<(PathBuf, PathBuf)> {
+    let full = point.canonicalize().ok().filter(|full| *full != entry.mountpoint)?;
+    is_of(&full, entry).then_some(())?;
+    let other = other_places(&full).into_iter().next()?;
+    Some((full, other))
+}
+
+/// Whether what is at `full` is of this mount, whatever its path.
+fn is_of(full: &Path, entry: &MountEntry) -> bool {
+    device_of(full).is_some_and(|device| device.to_string() == entry.device)
+}
+
+fn unmount_copy(copy: &Path, other: &Path, lazy: bool) -> CommandResult {
+    let how = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    rustix::mount::unmount(copy, how | UnmountFlags::NOFOLLOW).map_err(|error| {
+        CommandError::new(Exit::NotUnmounted, format!("cannot unmount {}: {error}", copy.display()))
+    })?;
+    stderr::line(format_args!(
+        "{}: unmounted; the volume is still mounted at {}",
+        copy.display(),
+        other.display()
+    ));
+    Ok(())
+}
+
 /// As umount(8), takes no path inside a mount for the mount itself. What cannot be looked at is no such path: a mount point
 /// may be closed to this user.
 fn refuse_inside(point: &Path, entry: &MountEntry) -> CommandResult {
-    let mounted = &entry.mountpoint;
-    match point.canonicalize() {
-        Ok(full) if full != *mounted && full.starts_with(mounted) => {
+    let Ok(full) = point.canonicalize() else { return Ok(()) };
+    let mounted = match mount_point_of(&full) {
+        Some(place) if is_of(&full, entry) => place,
+        _ => entry.mountpoint.clone(),
+    };
+    match full != mounted && full.starts_with(&mounted) {
+        true => {
             let message = format!("{} is not a mount point", point.display());
             Err(CommandError::new(Exit::NotMounted, message)
                 .hint(format!("it lies in {}, where a volume is mounted", mounted.display())))
         }
-        _ => Ok(()),
+        false => Ok(()),
     }
 }
 

@@ -157,6 +157,7 @@ mod tests {
         let registry = Registry::at(dir.path().join("run")).unwrap();
         let entry = MountEntry {
             mountpoint: "/mnt/x".into(),
+            device: String::new(),
             url: "memory:".into(),
             volume: "v".into(),
             fingerprint: String::new(),

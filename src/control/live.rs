@@ -83,7 +83,7 @@ impl Subject for Live {
         self.mounted
             .flush_pages()
             .await
-            .map_err(|error| Failure { kind: FailureKind::NotSaved, message: error.to_string() })?;
+            .map_err(|error| Failure { kind: FailureKind::NotSaved, message: in_full(&error) })?;
         let synced = self.vfs.sync_all().await;
         if matches!(synced, Ok(()) | Err(VfsError::LostWrites { .. })) {
             self.mounted.let_go().await;
@@ -119,7 +119,7 @@ impl Subject for Live {
                 MountError::Elsewhere { .. } => FailureKind::Elsewhere,
                 _ => FailureKind::NotUnmounted,
             };
-            Failure { kind, message: error.to_string() }
+            Failure { kind, message: in_full(&error) }
         })
     }
 
@@ -151,6 +151,11 @@ impl Subject for Live {
     }
 }
 
+/// An error with the system's reason, where there is one.
+fn in_full(error: &MountError) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}
+
 #[allow(clippy::needless_pass_by_value)] // it is passed to `map_err`
 fn not_saved(error: VfsError) -> Failure {
     let kind = match error {
@@ -160,4 +165,20 @@ fn not_saved(error: VfsError) -> Failure {
         _ => FailureKind::NotSaved,
     };
     Failure { kind, message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn whoever_asked_is_told_the_systems_reason() {
+        let source = io::Error::from_raw_os_error(libc::EIO);
+        let error = MountError::Io { what: "syncing the mount", path: "/m".into(), source };
+        let said = in_full(&error);
+        assert!(said.starts_with("syncing the mount failed at /m: Input/output error"), "{said}");
+        assert_eq!(in_full(&MountError::Busy("/m".into())), "/m is in use; nothing was unmounted");
+    }
 }

@@ -1,7 +1,8 @@
 //! Finds the mounts of a user wherever they are known, and says whose a mount is that is not.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::registry::full;
 use super::{ControlError, MountEntry, Registry};
 use crate::fuse::owner_of;
 
@@ -62,12 +63,4 @@ fn explain(path: &Path) -> ControlError {
         Some(uid) if uid == user => ControlError::Unknown(point),
         Some(uid) => ControlError::OfAnother { point, uid },
     }
-}
-
-/// The path without links; of a mount point itself, which may be closed to this user, those of its directory.
-fn full(path: &Path) -> Option<PathBuf> {
-    path.canonicalize().ok().or_else(|| {
-        let path = std::path::absolute(path).ok()?;
-        Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
-    })
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::{ControlError, path_text};
-use crate::fuse::{is_dead, mount_point_of};
+use crate::fuse::{device_of, is_dead, mount_point_of};
 
 /// Longest entry that is read; more cannot be one of ours.
 const ENTRY_BYTES_MAX: u64 = 64 * 1024;
@@ -25,6 +25,10 @@ pub struct MountEntry {
     /// Where it is mounted.
     #[serde(with = "path_text")]
     pub mountpoint: PathBuf,
+    /// The number of its device, by which it is known wherever it was moved or is mounted as well; empty if it was written
+    /// by an older process.
+    #[serde(default)]
+    pub device: String,
     /// Its bucket, without credentials.
     pub url: String,
     /// Its volume's id.
@@ -135,7 +139,7 @@ impl Registry {
     /// [`ControlError::NotMounted`], [`ControlError::Died`].
     pub fn find(&self, path: &Path) -> Result<MountEntry, ControlError> {
         let (running, dead) = self.look();
-        if let Some(entry) = choose(&running, path) {
+        if let Some(entry) = of_device(&running, path).or_else(|| choose(&running, path)) {
             return Ok(entry.clone());
         }
         Err(match choose(&dead, path) {
@@ -205,17 +209,35 @@ impl Drop for Published {
     }
 }
 
+/// The mount whose filesystem is at `path`, whatever path it was mounted at. A mount point is not touched, as in [`choose`].
+fn of_device<'a>(entries: &'a [MountEntry], path: &Path) -> Option<&'a MountEntry> {
+    if entries.is_empty() {
+        return None;
+    }
+    let is_point = |path: &PathBuf| mount_point_of(path).as_ref() == Some(path);
+    let real = beside(path).filter(is_point).or_else(|| path.canonicalize().ok())?;
+    let device = device_of(&real)?.to_string();
+    entries.iter().find(|entry| entry.device == device)
+}
+
+/// `path` with the links resolved of the directory that it is in.
+fn beside(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
+}
+
 /// The mount at `path`, or around it.
 fn choose<'a>(entries: &'a [MountEntry], path: &Path) -> Option<&'a MountEntry> {
     let at = |point: &Path| entries.iter().find(|entry| entry.mountpoint == point);
-    let beside = || {
-        let full = std::path::absolute(path).ok()?;
-        let point = full.parent()?.canonicalize().ok()?.join(full.file_name()?);
-        at(&point)
-    };
+    let beside = || at(&beside(path)?);
     let through = || at(&path.canonicalize().ok()?);
     let around = || at(&mount_point_of(&path.canonicalize().ok()?)?);
     if entries.is_empty() { None } else { beside().or_else(through).or_else(around) }
+}
+
+/// The path without links; of a mount point itself, which may be closed to this user, those of its directory.
+pub(super) fn full(path: &Path) -> Option<PathBuf> {
+    path.canonicalize().ok().or_else(|| beside(path))
 }
 
 /// Removes an entry and its socket.
@@ -286,6 +308,7 @@ mod tests {
     fn entry(registry: &Registry, mountpoint: &Path, pid: u32) -> MountEntry {
         MountEntry {
             mountpoint: mountpoint.into(),
+            device: String::new(),
             url: "memory:".into(),
             volume: "v".into(),
             fingerprint: String::new(),

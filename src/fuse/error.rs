@@ -46,6 +46,22 @@ pub enum MountError {
     /// Files there are open, or a process has its working directory there.
     #[error("{} is in use; nothing was unmounted", .0.display())]
     Busy(PathBuf),
+    /// Another filesystem is mounted inside this one.
+    #[error("{} is mounted inside {}; unmount that first", .inside.display(), .path.display())]
+    Holds {
+        /// The mount point.
+        path: PathBuf,
+        /// Where the other one is mounted.
+        inside: PathBuf,
+    },
+    /// It is mounted at other places as well, where it would live on.
+    #[error("{} is also mounted at {}: unmount that first; nothing was unmounted", .path.display(), .other.display())]
+    AlsoAt {
+        /// The mount point.
+        path: PathBuf,
+        /// One of the others.
+        other: PathBuf,
+    },
     /// Another filesystem has been mounted over this one.
     #[error("another filesystem is mounted over {}; unmount that first", .0.display())]
     Covered(PathBuf),

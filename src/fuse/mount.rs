@@ -128,17 +128,15 @@ fn begin(
     before(notifier.clone());
     kernel::raise_read_ahead(device);
     let (tell, end) = watch::channel(None);
-    let place: Arc<Path> = point.into();
-    let theirs = Arc::clone(&place);
     thread::Builder::new()
         .name("fuse".into())
         .spawn(move || {
             let result = session.run().map_err(|error| error.to_string());
-            remove_dead_mount(&theirs, device);
+            remove_dead_mount(device);
             tell.send_replace(Some(result));
         })
         .map_err(failed)?;
-    Ok(Mounted { point: place, device, end, notifier, hold: None, operations: Operations::default() })
+    Ok(Mounted { point: point.into(), device, end, notifier, hold: None, operations: Operations::default() })
 }
 
 fn take_hold(core: &Core, mounted: &Mounted, runtime: &Handle) -> Option<Arc<Hold>> {
@@ -149,10 +147,10 @@ fn take_hold(core: &Core, mounted: &Mounted, runtime: &Handle) -> Option<Arc<Hol
 }
 
 /// When the session is over, a mount still there is dead: every access would fail with `ENOTCONN`.
-fn remove_dead_mount(point: &Path, device: Device) {
-    if let Ok(Some(mount)) = mountinfo::mounted_at(point)
-        && mount.device == device
-        && let Err(error) = kernel::detach(point, true)
+fn remove_dead_mount(device: Device) {
+    let places = mountinfo::places_of(device).unwrap_or_default();
+    let is_on_top = |point: &PathBuf| is_at(point, device);
+    for error in places.iter().filter(|p| is_on_top(p)).filter_map(|point| kernel::detach(point, true).err())
     {
         tracing::warn!(%error, "the mount has ended but is still listed");
     }
@@ -194,7 +192,7 @@ pub fn is_dead(point: &Path) -> bool {
 }
 
 impl Mounted {
-    /// Where it is mounted: an absolute path without symbolic links.
+    /// Where it was mounted: an absolute path without symbolic links.
     #[must_use]
     pub fn point(&self) -> &Path {
         &self.point
@@ -230,7 +228,8 @@ impl Mounted {
     /// With [`Unmount::WhenIdle`], returns when the mount has ended.
     ///
     /// # Errors
-    /// [`MountError::Busy`] or [`MountError::Covered`] if it cannot be done now; then it stays mounted and served.
+    /// [`MountError::Busy`], [`MountError::Holds`], [`MountError::AlsoAt`] or [`MountError::Covered`] if it cannot be done
+    /// now; then it stays mounted and served.
     /// [`MountError::Elsewhere`] if it could be done only here; then it is served there.
     pub async fn unmount(&self, how: Unmount) -> Result<(), MountError> {
         let mut tries = 1;
@@ -284,7 +283,8 @@ impl Mounted {
     pub async fn flush_pages(&self) -> Result<(), MountError> {
         let (point, device) = (Arc::clone(&self.point), self.device);
         blocking(move || {
-            kernel::flush_pages(&point, device).map_err(|source| MountError::Io {
+            let place = place_of(&point, device).ok().flatten().unwrap_or_else(|| point.to_path_buf());
+            kernel::flush_pages(&place, device).map_err(|source| MountError::Io {
                 what: "syncing the mount",
                 path: point.to_path_buf(),
                 source,
@@ -315,17 +315,36 @@ impl Mounted {
 }
 
 fn unmount(point: &Path, device: Device, how: Unmount) -> Result<(), MountError> {
-    let mounts = mountinfo::mounted_at(point);
-    match mounts.map_err(|source| MountError::Io {
-        what: "reading the list of mounts",
-        path: point.into(),
-        source,
-    })? {
-        None => Ok(()),
-        Some(mount) if mount.device == device => kernel::detach(point, how == Unmount::Detach),
-        Some(_) if mountinfo::is_mounted(device) => Err(MountError::Covered(point.into())),
-        Some(_) => Ok(()),
+    let io = |source| MountError::Io { what: "reading the list of mounts", path: point.into(), source };
+    let Some(place) = place_of(point, device).map_err(io)? else { return Ok(()) };
+    if how == Unmount::WhenIdle
+        && let Some(other) = mountinfo::other_places(&place).into_iter().next()
+        && is_at(&place, device)
+    {
+        return Err(MountError::AlsoAt { path: place, other });
     }
+    if !is_at(&place, device) {
+        return Err(MountError::Covered(place));
+    }
+    kernel::detach(&place, how == Unmount::Detach).map_err(|error| match error {
+        MountError::Busy(path) => match mountinfo::mounted_inside(&place) {
+            Some(inside) => MountError::Holds { path, inside },
+            None => MountError::Busy(path),
+        },
+        error => error,
+    })
+}
+
+/// Where a mount is now: at `point`, or where it or a directory above it was moved.
+fn place_of(point: &Path, device: Device) -> io::Result<Option<PathBuf>> {
+    let places = mountinfo::places_of(device)?;
+    let at_point = places.iter().find(|place| *place == point).cloned();
+    Ok(at_point.or_else(|| places.into_iter().next()))
+}
+
+/// Whether it is what shows at `point`.
+fn is_at(point: &Path, device: Device) -> bool {
+    mountinfo::mounted_at(point).is_ok_and(|mount| mount.is_some_and(|mount| mount.device == device))
 }
 
 /// The calls made here end in requests to this very process, so they must not hold up a runtime thread.

@@ -40,11 +40,15 @@ pub(super) fn mounted_at(point: &Path) -> std::io::Result<Option<Mount>> {
     Ok(topmost(&list, point))
 }
 
-/// Whether a filesystem is mounted anywhere that this process can see.
-pub(super) fn is_mounted(device: Device) -> bool {
-    std::fs::read(MOUNTINFO).is_ok_and(|list| {
-        list.split(|byte| *byte == b'\n').filter_map(parse).any(|mount| mount.device == device)
-    })
+/// All places where this process can see a filesystem, those of copies and of parts of it among them, in the order in which
+/// they were mounted.
+pub(super) fn places_of(device: Device) -> std::io::Result<Vec<PathBuf>> {
+    Ok(places(&std::fs::read(MOUNTINFO)?, device))
+}
+
+/// Where another filesystem is mounted inside the one at `point`; the last if there are several, which has to go first.
+pub(super) fn mounted_inside(point: &Path) -> Option<PathBuf> {
+    inside(&std::fs::read(MOUNTINFO).ok()?, point)
 }
 
 /// Where the filesystem is mounted that holds `path`, which must be absolute and without symbolic links.
@@ -59,6 +63,33 @@ pub fn owner_of(path: &Path) -> Option<u32> {
     around(&std::fs::read(MOUNTINFO).ok()?, path)?.owner
 }
 
+/// The device of the volume that holds `path`, which must be as for [`mount_point_of`]; `None` if no volume does.
+#[must_use]
+pub fn device_of(path: &Path) -> Option<Device> {
+    around(&std::fs::read(MOUNTINFO).ok()?, path)
+        .filter(|mount| mount.owner.is_some())
+        .map(|mount| mount.device)
+}
+
+/// Where else than at `point` the filesystem is mounted that is mounted there; nowhere if none is.
+#[must_use]
+pub fn other_places(point: &Path) -> Vec<PathBuf> {
+    let list = std::fs::read(MOUNTINFO).unwrap_or_default();
+    let Some(mount) = topmost(&list, point) else { return Vec::new() };
+    places(&list, mount.device).into_iter().filter(|place| place != point).collect()
+}
+
+fn places(list: &[u8], device: Device) -> Vec<PathBuf> {
+    let mounts = list.split(|byte| *byte == b'\n').filter_map(parse);
+    mounts.filter(|mount| mount.device == device).map(|mount| mount.point).collect()
+}
+
+fn inside(list: &[u8], point: &Path) -> Option<PathBuf> {
+    let mut mounts = list.split(|byte| *byte == b'\n').filter_map(parse);
+    let is_inside = |mount: &Mount| mount.point != point && mount.point.starts_with(point);
+    mounts.rfind(is_inside).map(|mount| mount.point)
+}
+
 fn innermost(list: &[u8], path: &Path) -> Option<PathBuf> {
     around(list, path).map(|mount| mount.point)
 }
@@ -69,13 +100,16 @@ fn around(list: &[u8], path: &Path) -> Option<Mount> {
     mounts.filter(|mount| path.starts_with(&mount.point)).max_by_key(|mount| mount.point.components().count())
 }
 
-/// A process in whose mount namespace a filesystem is mounted; `None` if there is none that may be looked at.
+/// A process in whose mount namespace, which is another than ours, a filesystem is mounted; `None` if there is none that may
+/// be looked at.
 pub(super) fn holder(device: Device) -> Option<String> {
-    let has_it = |list: Vec<u8>| {
-        list.split(|byte| *byte == b'\n').filter_map(parse).any(|mount| mount.device == device)
-    };
+    let has_it = |list: Vec<u8>| !places(&list, device).is_empty();
+    let ours = std::fs::read_link("/proc/self/ns/mnt").ok();
     std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let (path, pid) = (entry.path(), entry.file_name().into_string().ok()?.parse::<u32>().ok()?);
+        if std::fs::read_link(path.join("ns/mnt")).ok() == ours {
+            return None;
+        }
         let list = std::fs::read(path.join("mountinfo")).ok()?;
         let name = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
         has_it(list).then(|| format!("process {pid} ({})", name.trim_end()))
@@ -144,6 +178,15 @@ broken line\n";
         assert_eq!(holds("/mnt/a b/c/d"), Some("/mnt/a b".into()));
         assert_eq!(holds("/mnt/a/b"), Some("/mnt/a".into()));
         assert_eq!(holds("/mnt/ab"), Some("/".into()), "no path inside /mnt/a");
+    }
+
+    #[test]
+    fn a_filesystem_is_found_wherever_it_is_mounted_and_what_is_mounted_inside_it() {
+        let list = [LIST, b"43 22 0:52 /part /b\\040c rw - fuse.coffer s3://one rw,user_id=0\n"].concat();
+        let device = Device { major: 0, minor: 52 };
+        assert_eq!(places(&list, device), [Path::new("/mnt/a b"), Path::new("/b c")]);
+        assert_eq!(inside(&list, Path::new("/mnt")), Some("/mnt/a".into()));
+        assert_eq!(inside(&list, Path::new("/mnt/a")), None, "not /mnt/a b");
     }
 
     #[test]

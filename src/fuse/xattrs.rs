@@ -25,7 +25,7 @@ pub(super) async fn get(core: &Core, node: Ino, name: &[u8]) -> Result<Vec<u8>, 
     }
     // The kernel asks by itself for lists and for some of `security.`; of these it must hear that there are none.
     if !is_known(name) {
-        return Err(VfsError::NotSupported);
+        return Err(if is_bare(name) { VfsError::InvalidInput } else { VfsError::NotSupported });
     }
     core.vfs.get_xattr(node, name).await
 }
@@ -50,7 +50,7 @@ pub(super) async fn set(
         return Err(Refusal(Errno::EPERM));
     }
     if !is_plain(name) {
-        return Err(Refusal(Errno::EOPNOTSUPP));
+        return Err(no_name(name));
     }
     Ok(core.vfs.set_xattr(node, name, value, mode).await?)
 }
@@ -63,7 +63,7 @@ pub(super) async fn remove(core: &Core, node: Ino, name: &[u8]) -> Result<(), Re
         return Err(Refusal(Errno::EPERM));
     }
     if !is_plain(name) {
-        return Err(Refusal(Errno::EOPNOTSUPP));
+        return Err(no_name(name));
     }
     Ok(core.vfs.remove_xattr(node, name).await?)
 }
@@ -98,6 +98,15 @@ fn visible(names: &[u8], uid: u32) -> Vec<u8> {
 
 fn is_known(name: &[u8]) -> bool {
     is_list(name) || is_plain(name)
+}
+
+/// A namespace with no name in it, for which the kernel's own filesystems have an error of its own.
+fn is_bare(name: &[u8]) -> bool {
+    NAMESPACES.contains(&name)
+}
+
+fn no_name(name: &[u8]) -> Refusal {
+    Refusal(if is_bare(name) { Errno::EINVAL } else { Errno::EOPNOTSUPP })
 }
 
 fn is_list(name: &[u8]) -> bool {

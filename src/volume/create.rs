@@ -1,5 +1,6 @@
 //! Makes a volume: an empty tree first, the header last, so that a volume is there whole or not.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,12 +13,19 @@ use crate::meta::chain::GENESIS;
 use crate::meta::engine::{Engine, EngineMode, EngineOptions, Seeds};
 use crate::meta::{Body, Inode, Key, MetaError, Record, Superblock, encode};
 use crate::store::{Bucket, StoreError};
-use crate::vault::{Vault, VaultError, header};
+use crate::vault::{Vault, VaultError, header, peek};
 
 use super::known::KnownVolumes;
 use super::local::{LocalState, new_device};
 use super::pin::{HeaderSeen, Pin};
 use super::{RECORDS_CACHE_BYTES, VolumeError};
+
+/// Directories of a bucket, as `docs/FORMAT.md` has them.
+const SEGMENTS: &str = "d";
+const RECORDS: &str = "m";
+/// What the records take of a volume that was never used: so many objects, and none larger. The first mount makes more.
+const UNUSED_OBJECTS_MAX: usize = 8;
+const UNUSED_OBJECT_BYTES_MAX: u64 = 640;
 
 /// What is chosen when a volume is made.
 #[derive(Clone, Copy, Debug)]
@@ -124,8 +132,7 @@ pub async fn prepare(
         (unlocked.volume, unlocked.header.identity(), HeaderSeen::of(&unlocked.header));
     let ring = Arc::new(unlocked.ring);
     let vault = Vault::new(bucket.clone(), Arc::clone(&ring), Arc::clone(&entropy));
-    // What a making leaves that dies half-way has no segments: these are of a volume that was in use.
-    if vault.list_segments().try_next().await?.is_some() {
+    if was_in_use(bucket).await? {
         return Err(VolumeError::Headless { url: bucket.display_url().to_owned() });
     }
     let options = EngineOptions {
@@ -143,6 +150,25 @@ pub async fn prepare(
     engine.close().await?;
     let created = Created { volume, identity, recovery_code, ring, seen };
     Ok(PreparedVolume { bucket: bucket.clone(), bytes, created })
+}
+
+/// Whether more than a making that died half-way could have left is in a bucket without a header: any segment, or records
+/// that have grown. Those of each volume lie below a directory of their own.
+async fn was_in_use(bucket: &Bucket) -> Result<bool, VolumeError> {
+    if peek::list(bucket, Some(SEGMENTS)).try_next().await?.is_some() {
+        return Ok(true);
+    }
+    let mut counts = HashMap::<String, usize>::new();
+    let mut records = peek::list(bucket, Some(RECORDS));
+    while let Some((path, bytes)) = records.try_next().await? {
+        let volume = path.split('/').nth(1).unwrap_or_default();
+        let count = counts.entry(volume.to_owned()).or_default();
+        *count += 1;
+        if *count > UNUSED_OBJECTS_MAX || bytes > UNUSED_OBJECT_BYTES_MAX {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A record's key and bytes, as the engine takes them.

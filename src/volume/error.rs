@@ -17,6 +17,14 @@ pub enum VolumeError {
         /// Where.
         url: String,
     },
+    /// The bucket holds no header, and did when this machine last looked.
+    #[error("there is no header at {url}, where volume {volume} was seen by this machine")]
+    HeaderGone {
+        /// Where.
+        url: String,
+        /// The volume seen there.
+        volume: VolumeId,
+    },
     /// The bucket holds contents of a volume, and no header.
     #[error("there is no header at {url}, but there are contents of a volume")]
     Headless {

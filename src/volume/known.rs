@@ -83,6 +83,17 @@ impl KnownVolumes {
     }
 }
 
+/// What it means that there is no header in `bucket`, by the state folder. One that cannot be read tells nothing.
+#[must_use]
+pub fn without_header(bucket: &Bucket, state: Option<&Path>) -> VolumeError {
+    let url = bucket.display_url().to_owned();
+    let known = state.and_then(|state| KnownVolumes::new(state).at(bucket).ok().flatten());
+    match known {
+        Some(identity) => VolumeError::HeaderGone { url, volume: identity.volume },
+        None => VolumeError::NoVolume { url },
+    }
+}
+
 /// Whether the place will be the same when it is named again.
 fn outlives_us(bucket: &Bucket) -> bool {
     bucket.known_as() != "memory:"

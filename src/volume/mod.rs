@@ -21,6 +21,7 @@ pub use budget::Budget;
 pub use create::{Created, NewVolumeSpec, PreparedVolume, create, prepare};
 pub use error::{VolumeError, utc};
 pub use examine::{Examined, examine};
+pub use known::without_header;
 pub use open::{OpenOptions, Opened, open, unlock, unlock_by};
 pub use rekey::{Rekeying, rekey};
 pub use rotate::{PreparedEpoch, Rotated, begin_epoch, end_rotation, prepare_epoch};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 
-use super::known::KnownVolumes;
+use super::known::{KnownVolumes, without_header};
 use super::local::{Found, LocalState, new_device, short};
 use super::pin::Pin;
 use super::{OpenOptions, VolumeError};
@@ -167,7 +167,10 @@ pub(super) async fn meet(
 ) -> Result<Met, VolumeError> {
     let trust = &options.trust;
     let state = options.state_dir.as_deref().filter(|_| !trust.forensic);
-    let (mut number, mut bytes) = read_header(bucket).await?;
+    let (mut number, mut bytes) = read_header(bucket).await.map_err(|error| match error {
+        VolumeError::NoVolume { .. } => without_header(bucket, state),
+        error => error,
+    })?;
     let mut offered = keys::describe(&bytes)?;
     let known = match look_up(bucket, &offered, state, trust) {
         // The key may have been rotated, and that been noted by another process, since the header was read.

@@ -143,25 +143,54 @@ fn what_a_broken_run_left_is_taken_up_by_the_next() {
 }
 
 #[test]
-fn what_cannot_take_its_place_is_told_and_the_rest_is_copied() {
+fn what_is_of_another_kind_gives_way_as_rsync_has_it_unless_it_holds_something() {
     let bench = Bench::with_volume();
     fs::create_dir_all(bench.path("first/clash/inside")).unwrap();
+    fs::create_dir_all(bench.path("first/empty")).unwrap();
     fs::write(bench.path("first/other"), "a file").unwrap();
     import(&bench, "first", "/").ok();
-    fs::create_dir_all(bench.path("second/other")).unwrap();
-    fs::write(bench.path("second/clash"), "a file").unwrap();
-    fs::write(bench.path("second/fine"), "fine").unwrap();
+    fs::create_dir_all(bench.path("second/other/deep")).unwrap();
+    for name in ["clash", "empty", "fine"] {
+        fs::write(bench.path("second").join(name), name).unwrap();
+    }
+    fs::hard_link(bench.path("second/fine"), bench.path("second/link")).unwrap();
     let ended = import(&bench, "second", "/");
     assert_eq!(ended.code, i32::from(Exit::Partial.code()), "{}", ended.stderr);
-    for line in [
-        "second/clash: a directory is in its place in the volume",
-        "second/other: something else than a directory is in its place in the volume",
-        "2 files were not copied in full",
-    ] {
-        assert!(ended.stderr.contains(line), "{line}: {}", ended.stderr);
+    let line = "second/clash: a directory that is not empty is in its place in the volume";
+    assert!(ended.stderr.contains(line), "{}", ended.stderr);
+    assert!(ended.stderr.contains("1 file was not copied in full"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("hint"), "it would fail again: {}", ended.stderr);
+    for name in ["empty", "fine"] {
+        assert_eq!(bench.on_volume("cat", &[name]).ok(), name);
     }
+    assert_eq!(bench.on_volume("ls", &["/other"]).ok(), "deep\n");
+    // What PATH goes through does not give way.
+    let through = import(&bench, "second", "/fine/below");
+    assert_eq!(through.code, i32::from(Exit::Failure.code()), "{}", through.stderr);
     assert_eq!(bench.on_volume("cat", &["/fine"]).ok(), "fine");
-    assert_eq!(bench.on_volume("cat", &["/other"]).ok(), "a file");
+}
+
+#[test]
+fn a_file_alone_goes_into_a_directory_or_to_a_name_of_its_own() {
+    let bench = Bench::with_volume();
+    fs::create_dir(bench.path("src")).unwrap();
+    fs::write(bench.path("src/Error.pm"), "few").unwrap();
+    symlink("nowhere", bench.path("src/link")).unwrap();
+    for (path, name) in [
+        ("/", "/Error.pm"),
+        ("/new/", "/new/Error.pm"),
+        ("/new", "/new/Error.pm"),
+        ("/new/name", "/new/name"),
+        ("top", "/top"),
+    ] {
+        import(&bench, "src/Error.pm", path).ok();
+        assert_eq!(bench.on_volume("cat", &[name]).ok(), "few", "{path}");
+    }
+    fs::write(bench.path("src/Error.pm"), "more than few").unwrap();
+    import(&bench, "src/Error.pm", "/top").ok();
+    assert_eq!(bench.on_volume("cat", &["/top"]).ok(), "more than few");
+    import(&bench, "src/link", "/new").ok();
+    assert_eq!(bench.on_volume("ls", &["/new"]).ok(), "Error.pm\nlink\nname\n");
 }
 
 #[test]

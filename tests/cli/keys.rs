@@ -8,7 +8,7 @@ use coffer::cli::exit::Exit;
 use crate::support::{Bench, Ended, PASSPHRASE};
 
 fn init(bench: &Bench, more: &[&str]) -> Ended {
-    bench.run(&[&["init", "--kdf-log-n", "15", "vol"], more].concat())
+    bench.run(&[&["init", "--kdf-log-n", "15", "./vol"], more].concat())
 }
 
 #[test]

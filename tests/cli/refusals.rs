@@ -36,6 +36,29 @@ fn a_url_with_credentials_is_refused_without_repeating_them() {
 }
 
 #[test]
+fn a_bucket_in_the_spelling_of_another_program_is_not_taken_for_a_directory() {
+    let bench = Bench::new();
+    let init = |url| bench.run(&["init", "--kdf-log-n", "15", "--passphrase-file", "right", url]);
+    for url in ["s3:my-bucket", "gs:bucket", "az:container", "b2:bucket/home", "S3:/bucket"] {
+        init(url).refused(Exit::Usage, "no `//` after it");
+        assert!(!bench.path(url).exists(), "{url}");
+    }
+    init("./s3:my-bucket").ok();
+    assert!(bench.path("s3:my-bucket/header").is_dir());
+    bench.run(&["ls", "--passphrase-file", "right", "s3:my-bucket"]).refused(Exit::Usage, "written with ./");
+}
+
+#[test]
+fn a_word_that_names_neither_a_volume_nor_a_directory_is_told_as_such() {
+    let bench = Bench::new();
+    bench.run(&["init", "--passphrase-file", "right", "hone"]).refused(Exit::BucketMissing, "write ./hone");
+    assert!(!bench.path("hone").exists());
+    bench.run(&["ls", "hone"]).refused(Exit::BucketMissing, "neither the name of a volume");
+    fs::create_dir(bench.path("hone")).unwrap();
+    bench.run(&["init", "--kdf-log-n", "15", "--passphrase-file", "right", "hone"]).ok();
+}
+
+#[test]
 fn an_unknown_mount_option_is_named_but_not_its_value() {
     let bench = Bench::with_volume();
     fs::create_dir(bench.path("m")).unwrap();
@@ -90,6 +113,42 @@ fn a_volume_is_never_made_over_the_contents_of_one_that_lost_its_header() {
     bench.run(&init).refused(Exit::HeaderDamaged, "put header/ back");
     fs::rename(bench.path("header"), bench.path("vol/header")).unwrap();
     bench.on_volume("check", &["--read-data"]).ok();
+}
+
+#[test]
+fn where_a_volume_was_seen_a_header_that_is_gone_is_told_and_no_other_volume_made() {
+    let bench = Bench::with_volume();
+    fs::create_dir_all(bench.path("from")).unwrap();
+    fs::write(bench.path("from/small"), "x").unwrap();
+    bench.on_volume("import", &["from", "/"]).ok();
+    assert!(!bench.path("vol/d").exists(), "the file is in its record");
+    fs::rename(bench.path("vol/header"), bench.path("header")).unwrap();
+    bench.on_volume("ls", &[]).refused(Exit::HeaderDamaged, "was seen by this machine");
+    let init = ["init", "--kdf-log-n", "15", "--passphrase-file", "wrong", "vol"];
+    bench.run(&init).refused(Exit::HeaderDamaged, "put header/ back");
+    // Neither does a machine that has never seen it, nor one that is told that nothing is left.
+    for elsewhere in [&["--state-dir", "elsewhere"][..], &["--anew"]] {
+        bench.run(&[&init[..], elsewhere].concat()).refused(Exit::HeaderDamaged, "contents of a volume");
+    }
+    bench.run(&["ls", "--state-dir", "elsewhere", "vol"]).refused(Exit::NoVolume, "no volume at");
+    fs::rename(bench.path("header"), bench.path("vol/header")).unwrap();
+    assert_eq!(bench.on_volume("cat", &["small"]).ok(), "x");
+
+    fs::remove_dir_all(bench.path("vol")).unwrap();
+    fs::create_dir(bench.path("vol")).unwrap();
+    bench.run(&init).refused(Exit::HeaderDamaged, "was seen by this machine");
+    bench.run(&[&init[..], &["--anew"]].concat()).ok();
+    bench.run(&["ls", "--passphrase-file", "wrong", "vol"]).ok();
+}
+
+#[test]
+fn what_a_making_that_was_broken_off_leaves_is_no_volume() {
+    let bench = Bench::with_volume();
+    fs::remove_dir_all(bench.path("vol/header")).unwrap();
+    let again =
+        ["init", "--kdf-log-n", "15", "--passphrase-file", "right", "--state-dir", "elsewhere", "vol"];
+    bench.run(&again).ok();
+    bench.run(&["ls", "--passphrase-file", "right", "--state-dir", "elsewhere", "vol"]).ok();
 }
 
 #[test]
@@ -224,6 +283,8 @@ fn an_altered_block_fails_its_file_and_no_other() {
     assert_eq!(bench.on_volume("cat", &["hurt"]).code, i32::from(Exit::Tampered.code()));
     let exported = bench.on_volume("export", &["/", "out"]);
     assert_eq!(exported.code, i32::from(Exit::Tampered.code()), "{}", exported.stderr);
+    let told = exported.stderr.lines().filter(|line| line.contains("damaged")).count();
+    assert_eq!(told, 1, "once: {}", exported.stderr);
     assert_eq!(fs::read(bench.path("out/whole")).unwrap(), vec![b'w'; 200_000]);
     assert!(!bench.path("out/hurt").exists(), "half a file has its name");
     assert_eq!(fs::read_dir(bench.path("out")).unwrap().count(), 1, "a partial file was left behind");

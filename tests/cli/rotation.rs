@@ -22,7 +22,7 @@ fn pattern() -> Vec<u8> {
 fn bench() -> Bench {
     let bench = Bench::new();
     let init =
-        ["init", "--kdf-log-n", "15", "--passphrase-file", "right", "--save-recovery-code", "code", "vol"];
+        ["init", "--kdf-log-n", "15", "--passphrase-file", "right", "--save-recovery-code", "code", "./vol"];
     bench.run(&init).ok();
     let add =
         ["key", "add", "--label", "laptop", "--passphrase-file", "right", "--new-passphrase-file", "wrong"];

@@ -36,7 +36,7 @@ impl Bench {
     /// A bench whose volume is there already.
     pub(crate) fn with_volume() -> Self {
         let bench = Self::new();
-        bench.run(&["init", "--kdf-log-n", "15", "--passphrase-file", "right", "vol"]).ok();
+        bench.run(&["init", "--kdf-log-n", "15", "--passphrase-file", "right", "./vol"]).ok();
         bench
     }
 

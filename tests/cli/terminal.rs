@@ -84,7 +84,7 @@ impl Session {
 #[test]
 fn a_new_passphrase_is_typed_twice_and_never_shown() {
     let bench = Bench::new();
-    let mut session = Session::start(&bench, &["init", "--kdf-log-n", "15", "vol"]);
+    let mut session = Session::start(&bench, &["init", "--kdf-log-n", "15", "./vol"]);
     session.answer("Passphrase for the new volume: ", PASSPHRASE);
     session.answer("The same again: ", PASSPHRASE);
     let (seen, code) = session.end();
@@ -97,7 +97,7 @@ fn a_new_passphrase_is_typed_twice_and_never_shown() {
 #[test]
 fn two_passphrases_that_differ_make_no_volume() {
     let bench = Bench::new();
-    let mut session = Session::start(&bench, &["init", "--kdf-log-n", "15", "vol"]);
+    let mut session = Session::start(&bench, &["init", "--kdf-log-n", "15", "./vol"]);
     session.answer("Passphrase for the new volume: ", PASSPHRASE);
     session.answer("The same again: ", "something else");
     let (seen, code) = session.end();
@@ -136,7 +136,7 @@ fn a_repair_shows_what_it_would_do_and_does_it_when_told_to() {
 fn a_rotation_asks_for_each_other_key_and_keeps_what_it_is_given() {
     let bench = Bench::new();
     let init =
-        ["init", "--kdf-log-n", "15", "--passphrase-file", "right", "--save-recovery-code", "code", "vol"];
+        ["init", "--kdf-log-n", "15", "--passphrase-file", "right", "--save-recovery-code", "code", "./vol"];
     bench.run(&init).ok();
     bench.secret("file", "the contents of a key file");
     for (label, new) in

@@ -223,7 +223,7 @@ fn an_older_header_is_refused_by_whoever_has_seen_the_newer_one() {
 #[test]
 fn a3_a_passphrase_that_is_stretched_less_than_any_before_is_refused() {
     let bench = Bench::new();
-    bench.run(&["init", "--kdf-log-n", "16", "--passphrase-file", "right", "vol"]).ok();
+    bench.run(&["init", "--kdf-log-n", "16", "--passphrase-file", "right", "./vol"]).ok();
     let add = [
         "key",
         "add",
@@ -287,7 +287,9 @@ fn another_volume_of_the_same_passphrase_in_its_place_is_refused() {
     let elsewhere = ["--state-dir", "elsewhere"];
     fs::remove_dir_all(bench.path("vol")).unwrap();
     bench
-        .run(&[&["init", "--kdf-log-n", "15", "--passphrase-file", "right", "vol"], &elsewhere[..]].concat())
+        .run(
+            &[&["init", "--kdf-log-n", "15", "--passphrase-file", "right", "./vol"], &elsewhere[..]].concat(),
+        )
         .ok();
     let theirs = fingerprint(&bench);
     assert_ne!(mine, theirs);
@@ -305,13 +307,14 @@ fn another_volume_of_the_same_passphrase_in_its_place_is_refused() {
     ls(&bench, STATE, &[]).refused(Exit::OtherVolume, "was seen there before");
     assert_eq!(ls(&bench, STATE, &["--expect", mine.as_str()]).ok(), "mine\n");
     fs::remove_dir_all(bench.path("vol/header")).unwrap();
-    ls(&bench, STATE, &[]).refused(Exit::NoVolume, "no volume");
+    ls(&bench, STATE, &[]).refused(Exit::HeaderDamaged, "was seen by this machine");
+    ls(&bench, "third", &[]).refused(Exit::NoVolume, "no volume");
 }
 
 #[test]
 fn at_first_contact_the_fingerprint_and_a_commit_tell_a_volume_and_its_state() {
     let bench = Bench::new();
-    let made = bench.run(&["init", "--kdf-log-n", "15", "--passphrase-file", "right", "vol"]);
+    let made = bench.run(&["init", "--kdf-log-n", "15", "--passphrase-file", "right", "./vol"]);
     let words = fingerprint(&bench);
     assert!(made.stderr.contains(&words), "{}", made.stderr);
     assert_eq!(ls(&bench, STATE, &[]).stderr, "", "the machine that made it knows it");
@@ -344,7 +347,7 @@ fn at_first_contact_the_fingerprint_and_a_commit_tell_a_volume_and_its_state() {
 fn a_state_folder_that_cannot_be_used_does_not_keep_a_volume_from_being_made() {
     let bench = Bench::new();
     let args =
-        ["init", "--kdf-log-n", "15", "--passphrase-file", "right", "--state-dir", "right/below", "vol"];
+        ["init", "--kdf-log-n", "15", "--passphrase-file", "right", "--state-dir", "right/below", "./vol"];
     let made = bench.run(&args);
     assert!(made.stderr.contains("cannot remember the volume"), "{}", made.stderr);
     made.ok();
