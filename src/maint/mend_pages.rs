@@ -161,7 +161,7 @@ impl Mender<'_> {
     }
 
     /// Whether the history lacks commits.
-    fn lacks_commits(&self) -> bool {
+    pub(super) fn lacks_commits(&self) -> bool {
         let mut findings = self.survey.findings.kept.iter();
         findings.any(|finding| matches!(finding.problem, Problem::CommitMissing { .. }))
     }

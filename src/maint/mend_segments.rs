@@ -128,7 +128,8 @@ impl Mender<'_> {
             self.tell(finding, "notes that it is to be deleted in a day");
         } else if !self.salvages {
             self.kept_for_salvage = true;
-            if self.restore_segment(id, missed).await? {
+            // What a crash leaves has such contents, too: of files that were removed later. Nobody waits for those.
+            if self.lacks_commits() && self.restore_segment(id, missed).await? {
                 self.tell(finding, "keeps it for a salvage, as it has contents of files that are gone");
             }
         }

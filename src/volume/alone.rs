@@ -1,5 +1,8 @@
 //! Opens the records as their only writer: what the writer before began adds nothing any more.
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
 use crate::meta::Superblock;
 use crate::meta::engine::{Engine, EngineError};
 
@@ -11,10 +14,10 @@ const OPENINGS_MAX: usize = 3;
 
 /// Opens the records by `open`, for writing. If somebody else holds the volume by what was `seen`, a merge of theirs may end
 /// yet: it is waited for until none can.
-pub(super) async fn opened_alone(
+pub(super) async fn opened_alone<'a>(
     seen: &Superblock,
     memory: &Memory,
-    open: impl AsyncFn() -> Result<Engine, EngineError>,
+    open: impl Fn() -> BoxFuture<'a, Result<Engine, EngineError>>,
 ) -> Result<Engine, VolumeError> {
     let sessions = memory.local().map_or(Ok(Vec::new()), |local| local.sessions())?;
     let is_held = seen.holder.as_ref().is_some_and(|held| !holder::is_gone(held, memory.device, &sessions));
@@ -23,7 +26,7 @@ pub(super) async fn opened_alone(
         let opened = async {
             let engine = open().await?;
             if is_held {
-                engine.refuse_other_merges().await?;
+                engine.refuse_other_merges().boxed().await?;
             }
             Ok(engine)
         };

@@ -289,8 +289,8 @@ impl Opening {
         vfs_options.device = self.memory.device;
         reader.close().await?;
         refuse_if_held(&seen, &self.memory, self.options.takeover)?;
-        let engine =
-            opened_alone(&seen, &self.memory, async || self.engine(EngineMode::Writer).await).await?;
+        // Boxed, so that whoever opens does not carry its state on the stack.
+        let engine = opened_alone(&seen, &self.memory, || self.engine(EngineMode::Writer).boxed()).await?;
         let found = superblock(&engine).await?;
         check_features(&found)?;
         // What the writer was shown need not be what the reader was shown.

@@ -4,6 +4,8 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use futures::FutureExt;
+
 use crate::base::{Time, VolumeId};
 use crate::keys::{Factor, Header, Signer};
 use crate::meta::engine::{Engine, EngineMode};
@@ -70,7 +72,7 @@ pub async fn seize(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> 
     let store = vault.meta_store(options.table_cache_bytes / 2);
     let open_engine = |mode| {
         let engine_options = engine_options(&bucket, &options);
-        Box::pin(Engine::open(Arc::clone(&store), mode, engine_options, Arc::clone(&options.clock)))
+        Engine::open(Arc::clone(&store), mode, engine_options, Arc::clone(&options.clock)).boxed()
     };
     let reader = open_engine(EngineMode::Reader).await?;
     let seen = standing(&reader).await?;
@@ -101,8 +103,7 @@ pub async fn seize(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> 
         false => reader.logs_are_whole().await.map(|()| false)?,
     };
     reader.close().await?;
-    let engine =
-        Box::pin(opened_alone(&seen, &memory, async || open_engine(EngineMode::Writer).await)).await?;
+    let engine = opened_alone(&seen, &memory, || open_engine(EngineMode::Writer)).await?;
     // What the writer is shown need not be what the reader was shown.
     let found = standing(&engine).await?;
     let offer = Offer { engine: &engine, ring: &ring, header: &header, superblock: &found };

@@ -60,7 +60,7 @@ fn what_a_recovery_code_is_for_is_not_done_where_the_code_cannot_be_kept() {
 fn a_recovery_code_is_in_its_file_before_it_opens_anything() {
     let bench = Bench::new();
     let to = |file| ["--passphrase-file", "right", "--kdf-log-n", "15", "--save-recovery-code", file];
-    bench.run_until_stored(&[&["init", "vol"], &to("code")[..]].concat(), "vol/header/1");
+    bench.run_until_stored(&[&["init", "./vol"], &to("code")[..]].concat(), "vol/header/1");
     let add = ["key", "add", "vol", "--new-recovery-code"];
     bench.run_until_stored(&[&add[..], &to("second")].concat(), "vol/header/2");
     for code in ["code", "second"] {
@@ -78,7 +78,7 @@ fn a_recovery_code_that_cannot_be_shown_opens_nothing() {
         Ended::of(command.stdout(full).output().unwrap())
     };
     let said = "nothing was done, because the recovery code could not be shown";
-    to_nowhere(&["init", "vol"]).refused(Exit::LocalWrite, said);
+    to_nowhere(&["init", "./vol"]).refused(Exit::LocalWrite, said);
     assert!(!bench.path("vol/header/1").exists());
     init(&bench, &["--passphrase-file", "right"]).ok();
     for change in [&["add", "vol", "--new-recovery-code"][..], &["rotate", "vol", "--drop-others"]] {
