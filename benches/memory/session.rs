@@ -38,7 +38,7 @@ impl Session {
         fs::write(&passphrase, "of a benchmark\n").expect("the passphrase");
         fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o400)).expect("it is private");
         let mut session = Self { dir, memory: memory.to_owned(), files, pid: 0, peaks: BTreeMap::new() };
-        session.coffer(&["init", "bucket", "--passphrase-file", "passphrase", "--kdf-log-n", "15"]);
+        session.coffer(&["init", "./bucket", "--passphrase-file", "passphrase", "--kdf-log-n", "15"]);
         session.mount();
         session
     }
