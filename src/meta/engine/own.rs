@@ -53,8 +53,12 @@ impl Own {
 
     /// Whether it matters what the manifest `number` is: those before the first of this writer are judged when it opens.
     pub(super) fn concerns(&self, number: u64) -> bool {
-        let has_sent = || self.sent.lock().range((number, 0)..=(number, u64::MAX)).next().is_some();
-        self.begun.lock().map_or_else(has_sent, |(first, _)| number >= first)
+        let sent = self.sent.lock();
+        let is_remembered = sent.first().is_some_and(|(oldest, _)| number >= *oldest);
+        match *self.begun.lock() {
+            Some((first, _)) => is_remembered && number >= first,
+            None => sent.range((number, 0)..=(number, u64::MAX)).next().is_some(),
+        }
     }
 
     /// Whether a manifest that has been read is this writer's own, or a successor's.
@@ -83,4 +87,21 @@ fn epoch_of<'a>(number: u64, path: &'a Path, bytes: &'a Bytes) -> BoxFuture<'a, 
         Some(manifest.ok()??.writer_epoch())
     };
     read.boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_remembered_any_more_is_not_taken_for_anothers() {
+        let own = Own::default();
+        *own.begun.lock() = Some((5, 1));
+        for number in 5..5 + MANIFESTS_MAX as u64 {
+            own.sends(number, &Bytes::from_static(b"a manifest"));
+        }
+        assert!(!own.concerns(4) && own.concerns(5) && own.concerns(u64::MAX));
+        own.sends(5 + MANIFESTS_MAX as u64, &Bytes::from_static(b"a manifest"));
+        assert!(!own.concerns(5) && own.concerns(6));
+    }
 }
