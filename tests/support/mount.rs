@@ -1,12 +1,14 @@
 //! A mounted volume that is never left behind, even by a test that failed or a daemon that hangs.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use super::command::{Finished, command, run, run_within, tail, wait_until};
 use super::extended;
@@ -77,6 +79,7 @@ impl<'v> MountSpec<'v> {
             state_dir: self.state_dir,
             log,
             told: String::new(),
+            processes: Vec::new(),
             alive: Some(alive),
         };
         let finished = run(coffer);
@@ -87,6 +90,8 @@ impl<'v> MountSpec<'v> {
             return Err(finished);
         }
         assert!(mount.is_mounted(), "mount returned before it was ready: {finished}");
+        mount.processes =
+            mount.daemons().iter().filter_map(|&pid| pidfd_open(pid, PidfdFlags::empty()).ok()).collect();
         let dir = mount.dir.clone();
         let limit = if extended() { MOUNT_LIMIT_EXTENDED } else { MOUNT_LIMIT };
         std::thread::spawn(move || {
@@ -110,6 +115,8 @@ pub(crate) struct Mount<'v> {
     pub(crate) log: PathBuf,
     /// What the command said on standard error.
     pub(crate) told: String,
+    /// Become readable as each process that served it at first ends.
+    processes: Vec<OwnedFd>,
     /// Dropped when the mount is gone, which calls the watchdog off.
     alive: Option<mpsc::Sender<()>>,
 }
@@ -182,8 +189,14 @@ impl Mount<'_> {
         Some(polite.map_or_else(|_| "coffer umount hangs".to_owned(), |finished| finished.to_string()))
     }
 
-    /// Waits until no process serves the mount and nothing is mounted.
+    /// Waits until no process serves the mount. One that is ending has no arguments any more while its sockets are still
+    /// open, so that it is not enough to find none with the directory among them.
     pub(crate) fn wait_until_gone(&self) {
+        let limit = Timespec::try_from(GONE_WITHIN).expect("a minute");
+        for process in &self.processes {
+            let ended = poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&limit)).expect("poll");
+            assert_eq!(ended, 1, "not within {GONE_WITHIN:?}: the daemon ends\n{}", self.said());
+        }
         wait_until("the daemon ends", GONE_WITHIN, || self.daemons().is_empty());
     }
 
