@@ -14,8 +14,9 @@ use coffer::store::Bucket;
 use coffer::vfs::{Handle, VfsOptions};
 use coffer::volume::{self, OpenOptions, Opened, TrustOptions, VolumeError};
 use damaged::{OddStore, World, factors, put, repair_options, sync, told};
-use object_store::ObjectStoreExt;
+use futures::TryStreamExt;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 
 /// Commits whose records lie in logs only.
 const COMMITS: u8 = 6;
@@ -232,4 +233,46 @@ async fn a_segment_with_contents_of_files_that_went_with_a_log_is_kept_for_a_sal
     let tree = world.tree().await.unwrap();
     let is_there = |fill: u8| tree.values().flatten().any(|seen| seen.contents == vec![fill; PART]);
     assert!((1..=3).all(is_there), "{:?}", tree.keys().collect::<Vec<_>>());
+}
+
+/// A store that had but withheld a log puts it back where an admin has given it up, with the manifests of that time: what
+/// was written with it would be shown beneath all that came since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_an_admin_has_given_up_is_not_let_back_in() {
+    let sound = crashed().await;
+    let logs = read_at_opening(&sound).await;
+    let kept = sound.objects().await;
+    for log in &logs[1..logs.len() - 1] {
+        let world = sound.fork().await;
+        world.vault().await.meta_store(1 << 20).delete(log).await.unwrap();
+        let left = world.objects().await;
+        let withheld = &kept.iter().find(|object| !left.contains(object)).unwrap().0;
+        repair_without(&world, false).await;
+        let manifests = Path::from("db/manifest");
+        let metadata = world.vault().await.meta_store(1 << 20);
+        let manifest_names = async |world: &World| -> Vec<Path> {
+            let store = world.vault().await.meta_store(1 << 20);
+            let listed: Vec<_> = store.list(Some(&manifests)).try_collect().await.unwrap();
+            listed.into_iter().map(|object| object.location).collect()
+        };
+        // Everything that was ever there, but for the newer manifests and what stands in place of the log.
+        let before = manifest_names(&sound).await;
+        for newer in manifest_names(&world).await.iter().filter(|name| !before.contains(name)) {
+            metadata.delete(newer).await.unwrap();
+        }
+        for (object, _) in &kept {
+            let is_there = world.objects().await.iter().any(|(name, _)| name == object);
+            if !is_there || object == withheld {
+                world.put(object, sound.get(object).await).await;
+            }
+        }
+        for read_only in [true, false] {
+            let refused = open(&world, read_only, TrustOptions::default()).await;
+            let refused = refused.err().unwrap_or_else(|| panic!("{log} is let back in"));
+            assert!(matches!(refused, VolumeError::LogIsBack { .. }), "{log}: {refused:?}");
+        }
+        let report = world.check(false).await;
+        let is_found = |found: &maint::Finding| matches!(found.problem, Problem::LogIsBack { .. });
+        assert!(report.findings.iter().any(is_found), "{log}: {}", told(&report));
+    }
 }

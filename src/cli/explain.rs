@@ -224,7 +224,7 @@ pub fn volume(error: &VolumeError, given: &[Factor]) -> CommandError {
 fn distrust(error: &VolumeError, plain: impl Fn(Exit) -> CommandError) -> CommandError {
     match error {
         VolumeError::Rollback { .. } => plain(Exit::RolledBack).hint(PUT_BACK),
-        VolumeError::Fork { .. } | VolumeError::Woven { .. } => plain(Exit::Forked).hint(PUT_BACK),
+        VolumeError::Fork { .. } | VolumeError::Woven { .. } | VolumeError::LogIsBack { .. } => plain(Exit::Forked).hint(PUT_BACK),
         VolumeError::HeaderRolledBack { .. } => plain(Exit::HeaderRolledBack).hint(PUT_BACK),
         VolumeError::WeakerKeys { .. } => plain(Exit::WeakerKeys)
             .hint("if an admin has made it so on purpose, mount once with --accept-rollback and an admin key"),

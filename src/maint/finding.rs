@@ -120,6 +120,11 @@ pub enum Problem {
         /// What the engine calls it.
         name: String,
     },
+    /// A log of the records that an admin has given up is there again, and counts.
+    LogIsBack {
+        /// The engine's number of it.
+        number: u64,
+    },
     /// The superblock's chain head is not that of its commit.
     HeadWrong,
     /// A commit record is missing.

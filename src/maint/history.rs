@@ -5,7 +5,7 @@ use super::check::Survey;
 use super::finding::{Problem, Subject};
 use super::rows::{Row, Rows};
 use crate::meta::chain::{GENESIS, HISTORY_COMMITS, hash_in, link};
-use crate::meta::{Commit, History, Key, Record, Superblock};
+use crate::meta::{Commit, History, Key, MetaError, Record, Superblock, lost_logs};
 
 /// Where the walk along the chain stands.
 struct Chain {
@@ -21,6 +21,12 @@ impl Survey<'_> {
         let engine = self.source.engine.clone();
         if let Some(name) = engine.missing_log().await? {
             self.findings.add(Subject::Volume, Problem::LogMissing { name });
+        }
+        match lost_logs::stay_away(&engine).await {
+            Err(MetaError::Inconsistent { key: Key::LostLog(number), .. }) => {
+                self.findings.add(Subject::Volume, Problem::LogIsBack { number });
+            }
+            looked => looked?,
         }
         let mut rows = Rows::of(&engine, b'V');
         while let Some(row) = rows.next().await? {
@@ -91,7 +97,7 @@ impl Survey<'_> {
 
     /// Records about commits that nothing else depends on.
     async fn look_at_declarations(&mut self) -> Result<(), MaintError> {
-        for letter in *b"AM" {
+        for letter in *b"AMW" {
             let mut rows = Rows::of(&self.source.engine, letter);
             while let Some(row) = rows.next().await? {
                 match (row.key, row.record) {

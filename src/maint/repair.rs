@@ -160,6 +160,9 @@ async fn accept(
     let Some(acceptance) = volume.accept(&superblock, now).await? else { return Ok(None) };
     let maker = (volume.holder.device, volume.holder.session);
     let mut desk = Desk::new(source.engine.clone(), source.vault.clone(), superblock, maker);
+    for number in source.engine.logs_given_up() {
+        desk.put(Key::LostLog(number), Some(Record::LostLog));
+    }
     desk.put(Key::Acceptance, Some(Record::Acceptance(Arc::new(acceptance.clone()))));
     desk.commit(now, |commit, hash, counter| volume.note_accepted(commit, hash, counter, &acceptance))
         .await?;

@@ -10,7 +10,7 @@ use crate::meta::engine::Engine;
 use crate::meta::{Key, MetaError, Record, decode};
 
 /// The letters of this format's keys, in order.
-const LETTERS: &[u8] = b"ABCDEGHILMORSVX";
+const LETTERS: &[u8] = b"ABCDEGHILMORSVWX";
 
 /// A record as it is stored.
 #[derive(Clone, Debug)]

@@ -58,6 +58,7 @@ impl Problem {
             Self::NextInoLow { .. } => "next-inode-low",
             Self::Totals { .. } => "totals",
             Self::LogMissing { .. } => "log-missing",
+            Self::LogIsBack { .. } => "log-is-back",
             Self::HeadWrong => "chain-head",
             Self::CommitMissing { .. } => "commit-missing",
             Self::CommitBroken { .. } => "commit-broken",
@@ -129,6 +130,9 @@ impl Problem {
             ),
             Self::LogMissing { name } => {
                 format!("metadata object {name} is missing, and later ones are there")
+            }
+            Self::LogIsBack { number } => {
+                format!("log {number} of the records, which an admin has given up, is there again")
             }
             Self::HeadWrong => "the superblock's chain does not end in it".to_owned(),
             Self::CommitMissing { .. } => "its record is missing".to_owned(),
@@ -233,6 +237,10 @@ impl Problem {
             Self::Totals { .. } => ("`df` and the quota are off", REPAIR),
             Self::LogMissing { .. } => (
                 "mounts refuse the volume: what was committed there and later is not shown, by damage or because it is withheld",
+                FROM_A_COPY,
+            ),
+            Self::LogIsBack { .. } => (
+                "mounts refuse the volume: what was given up would be mixed into what came since",
                 FROM_A_COPY,
             ),
             Self::HeadWrong => ("the history does not lead to the present", REPAIR),

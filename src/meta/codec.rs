@@ -40,7 +40,7 @@ pub fn encode(record: &Record) -> Result<Vec<u8>, MetaError> {
         Record::Inode(inode) => body(inode.as_ref()),
         Record::Leftover(leftover) => body(leftover),
         Record::Machine(machine) => body(machine),
-        Record::Orphan | Record::Reference => Ok(vec![VERSION]),
+        Record::LostLog | Record::Orphan | Record::Reference => Ok(vec![VERSION]),
         Record::Segment(segment) => body(segment),
         Record::Super(superblock) => body(superblock.as_ref()),
         Record::Xattr(xattr) => body(xattr.as_ref()),
@@ -98,9 +98,10 @@ pub fn decode(key: &Key, bytes: &Bytes) -> Result<Record, MetaError> {
         }
         Key::Leftover(_) => Record::Leftover(parse(key, &body)?),
         Key::Machine(_) => Record::Machine(parse(key, &body)?),
+        Key::LostLog(_) if body.is_empty() => Record::LostLog,
         Key::Orphan(_) if body.is_empty() => Record::Orphan,
         Key::Reference(..) if body.is_empty() => Record::Reference,
-        Key::Orphan(_) | Key::Reference(..) => return Err(wrong("it has a body")),
+        Key::LostLog(_) | Key::Orphan(_) | Key::Reference(..) => return Err(wrong("it has a body")),
         Key::Segment(_) => Record::Segment(parse(key, &body)?),
         Key::Super => Record::Super(Arc::new(parse(key, &body)?)),
         Key::Xattr(..) => Record::Xattr(Arc::new(parse(key, &body)?)),
@@ -218,7 +219,7 @@ mod tests {
     proptest! {
         #[test]
         fn d11_no_bytes_make_the_decoder_panic(
-            letter in 0usize..15,
+            letter in 0usize..16,
             mut bytes in proptest::collection::vec(any::<u8>(), 0..400),
         ) {
             if let Some(first) = bytes.first_mut() {
@@ -229,7 +230,7 @@ mod tests {
                 Key::Garbage(SegmentId([0; 16])), Key::Inode(Ino(1)), Key::Orphan(Ino(1)),
                 Key::Segment(SegmentId([0; 16])), Key::Super, Key::Xattr(Ino(1), Tag([0; 16])),
                 Key::History(1), Key::Leftover(SegmentId([0; 16])), Key::Reference(SegmentId([0; 16]), Ino(1), 0),
-                Key::Acceptance, Key::Machine([1; 16]),
+                Key::Acceptance, Key::Machine([1; 16]), Key::LostLog(1),
             ];
             let _ = decode(&keys[letter], &Bytes::from(bytes));
         }

@@ -37,6 +37,8 @@ pub enum Key {
     Segment(SegmentId),
     /// `V`: the superblock.
     Super,
+    /// `W`: a log of the records that was lost, and that an admin has given up.
+    LostLog(u64),
     /// `X`: an extended attribute.
     Xattr(Ino, Tag),
 }
@@ -61,6 +63,7 @@ impl Key {
             Self::Reference(id, ino, page) => put(&mut bytes, b'R', &[&id.0, &be(ino.0), &be(*page)]),
             Self::Segment(id) => put(&mut bytes, b'S', &[&id.0]),
             Self::Super => put(&mut bytes, b'V', &[]),
+            Self::LostLog(number) => put(&mut bytes, b'W', &[&be(*number)]),
             Self::Xattr(ino, tag) => put(&mut bytes, b'X', &[&be(ino.0), &tag.0]),
         }
         bytes
@@ -89,6 +92,7 @@ impl Key {
             }
             b'S' => Some(Self::Segment(SegmentId(rest.try_into().ok()?))),
             b'V' => rest.is_empty().then_some(Self::Super),
+            b'W' => number(rest).map(Self::LostLog),
             b'X' => ino_and_tag(rest).map(|(ino, tag)| Self::Xattr(ino, tag)),
             _ => None,
         }
@@ -148,6 +152,7 @@ mod tests {
             id.prop_map(Key::Segment),
             Just(Key::Acceptance),
             Just(Key::Super),
+            any::<u64>().prop_map(Key::LostLog),
             (ino, tag).prop_map(|(i, t)| Key::Xattr(i, t)),
         ]
     }

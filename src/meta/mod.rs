@@ -7,6 +7,7 @@ pub mod engine;
 mod error;
 mod key;
 pub mod links;
+pub mod lost_logs;
 mod opened;
 mod overlay;
 mod record;

@@ -290,6 +290,8 @@ pub enum Record {
     Inode(Arc<Inode>),
     /// Under [`Key::Leftover`](super::Key::Leftover).
     Leftover(Leftover),
+    /// Under [`Key::LostLog`](super::Key::LostLog).
+    LostLog,
     /// Under [`Key::Machine`](super::Key::Machine).
     Machine(Machine),
     /// Under [`Key::Orphan`](super::Key::Orphan).
@@ -321,6 +323,7 @@ impl Record {
             }
             Self::Garbage(_)
             | Self::Leftover(_)
+            | Self::LostLog
             | Self::Machine(_)
             | Self::Orphan
             | Self::Reference

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 
 use crate::meta::engine::{Base, Engine, EngineError, Judge, View};
-use crate::meta::{Key, MetaError, Record, Superblock, decode, links};
+use crate::meta::{Key, MetaError, Record, Superblock, decode, links, lost_logs};
 
 use super::state::Phase;
 use super::{Vfs, VfsError};
@@ -196,6 +196,9 @@ impl Vfs {
             return links::walk(engine, ring, newest, Some(before)).await;
         }
         links::walk(engine, ring, newest, self.options.accepted).await?;
+        if self.options.accepted.is_some() {
+            lost_logs::stay_away(engine).await?;
+        }
         match links::passes(engine, ring, newest, before).await? {
             true => Ok(()),
             false => {

@@ -89,6 +89,17 @@ pub enum VolumeError {
         /// The first such commit.
         number: u64,
     },
+    /// A log that an admin has given up is there again, and counts.
+    #[error(
+        "log {number} of the records of volume {volume}, which an admin has given up, is in the bucket again: it offers a \
+         mixture of histories"
+    )]
+    LogIsBack {
+        /// The volume.
+        volume: VolumeId,
+        /// The engine's number of it.
+        number: u64,
+    },
     /// The newest commit is older than it may be.
     #[error(
         "the newest commit ({commit}) of volume {volume} was made at {made} UTC, {age_secs} s ago; \

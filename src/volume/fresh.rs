@@ -12,7 +12,7 @@ use crate::base::{Time, VolumeId};
 use crate::crypto::{KeyRing, verify_acceptance};
 use crate::keys::{Header, Signer};
 use crate::meta::engine::Engine;
-use crate::meta::{Acceptance, Key, MetaError, Record, Superblock, chain, decode, links};
+use crate::meta::{Acceptance, Key, MetaError, Record, Superblock, chain, decode, links, lost_logs};
 
 /// A state that a bucket offers: the header, the superblock, and the records to ask for more.
 pub(super) struct Offer<'a> {
@@ -112,14 +112,23 @@ impl Offer<'_> {
         if trust.forensic {
             return Ok(None);
         }
-        match links::walk(self.engine, self.ring, self.superblock, self.accepted().await?).await {
+        let volume = self.volume();
+        let accepted = self.accepted().await?;
+        match links::walk(self.engine, self.ring, self.superblock, accepted).await {
             Err(MetaError::Inconsistent { key: Key::Commit(number), .. }) => {
-                Ok(Some(VolumeError::Woven { volume: self.volume(), number }))
+                return Ok(Some(VolumeError::Woven { volume, number }));
             }
-            walked => {
-                walked?;
-                Ok(None)
+            walked => walked?,
+        }
+        if accepted.is_none() {
+            // Nothing was ever given up.
+            return Ok(None);
+        }
+        match lost_logs::stay_away(self.engine).await {
+            Err(MetaError::Inconsistent { key: Key::LostLog(number), .. }) => {
+                Ok(Some(VolumeError::LogIsBack { volume, number }))
             }
+            looked => looked.map(|()| None).map_err(Into::into),
         }
     }
 

@@ -446,7 +446,7 @@ pub fn bumps(record: &Record) -> Vec<(&'static str, Record)> {
             all.push(("another beginning", Record::History(Arc::new(other))));
         }
         // Nothing else depends on these, or they say nothing that could be wrong.
-        Record::Acceptance(_) | Record::Machine(_) => {}
+        Record::Acceptance(_) | Record::LostLog | Record::Machine(_) => {}
         Record::Garbage(_) | Record::Leftover(_) | Record::Orphan | Record::Reference => {}
     }
     all

@@ -11,6 +11,7 @@ use object_store::{
 };
 
 use super::error::find;
+use super::logs_read::number;
 use super::{Access, DATABASE, Engine, EngineError};
 use crate::vault::VaultError;
 
@@ -125,10 +126,6 @@ async fn look(store: &dyn ObjectStore, after: u64) -> RawResult<Option<Path>> {
         next = number.saturating_add(1);
     }
     Ok(None)
-}
-
-fn number(path: &Path) -> Option<u64> {
-    path.filename()?.strip_suffix(".sst")?.parse().ok()
 }
 
 #[cfg(test)]

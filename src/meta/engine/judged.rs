@@ -63,7 +63,8 @@ impl Engine {
             let (store, options, clock) =
                 (self.0.store.clone(), self.0.options.clone(), self.0.clock.clone());
             let access = Access::Read(Arc::clone(&past));
-            judge(Self(Arc::new(Inner::of(access, store, options, clock)))).await?;
+            let logs = Arc::clone(&self.0.logs);
+            judge(Self(Arc::new(Inner { logs, ..Inner::of(access, store, options, clock) }))).await?;
         }
         Ok(past)
     }

@@ -9,6 +9,7 @@ mod gap;
 mod garbage;
 mod judged;
 mod listed;
+mod logs_read;
 mod own;
 mod paced;
 mod past;
@@ -47,6 +48,7 @@ pub use view::{Base, View};
 
 use cache::BlockCache;
 use follower::Follower;
+use logs_read::LogsRead;
 use past::Written;
 use scan::{Source, scan};
 use seam::Seam;
@@ -114,6 +116,7 @@ struct Inner {
     options: EngineOptions,
     clock: Arc<dyn Clock>,
     written: Arc<Written>,
+    logs: Arc<LogsRead>,
     /// Something was sealed with a newer key than those at hand.
     newer_key: Arc<AtomicBool>,
     /// What a fenced writer goes on reading from.
@@ -136,6 +139,7 @@ impl Inner {
             options,
             clock,
             written: Arc::default(),
+            logs: Arc::default(),
             newer_key: Arc::default(),
             past: tokio::sync::OnceCell::new(),
             is_fenced: AtomicBool::new(false),
@@ -166,7 +170,7 @@ impl Engine {
         let written = Arc::new(Written::default());
         let newer_key = Arc::new(AtomicBool::new(false));
         let seam = Seam::new(store, may_create, Arc::clone(&written), Arc::clone(&newer_key));
-        let day = seam.day();
+        let (day, logs) = (seam.day(), seam.logs());
         let store: Arc<dyn ObjectStore> = Arc::new(seam);
         let cached = Gauge::default();
         let cache: Arc<dyn DbCache> = Arc::new(BlockCache::new(options.cache_bytes, cached.clone()));
@@ -187,7 +191,7 @@ impl Engine {
             })
         };
         let access = within(&options, true, opening).await?;
-        let inner = Inner { written, newer_key, cached, ..Inner::of(access, store, options, clock) };
+        let inner = Inner { written, logs, newer_key, cached, ..Inner::of(access, store, options, clock) };
         Ok(Self(Arc::new(inner)))
     }
 

@@ -21,6 +21,7 @@ use slatedb_common::retry::NonRetryable;
 use super::DATABASE;
 use super::error::{NothingHere, find};
 use super::listed::Listed;
+use super::logs_read::LogsRead;
 use super::own::Own;
 use super::past::Written;
 use super::store_day::StoreDay;
@@ -61,6 +62,7 @@ pub(super) struct Seam {
     /// The highest number of a manifest that was read or written.
     newest: Arc<AtomicU64>,
     day: Arc<StoreDay>,
+    logs: Arc<LogsRead>,
     /// Set when an object was sealed with a newer key than those at hand: SlateDB's readers keep what they met to themselves.
     newer_key: Arc<AtomicBool>,
 }
@@ -72,9 +74,9 @@ impl Seam {
         written: Arc<Written>,
         newer_key: Arc<AtomicBool>,
     ) -> Self {
-        let (listed, newest, day) = (Arc::default(), Arc::default(), Arc::default());
+        let (listed, newest, day, logs) = (Arc::default(), Arc::default(), Arc::default(), Arc::default());
         let notes = Arc::new(InMemory::new());
-        Self { inner, notes, may_create, written, own: Own::default(), listed, newest, day, newer_key }
+        Self { inner, notes, may_create, written, own: Own::default(), listed, newest, day, logs, newer_key }
     }
 
     /// Where an object, or all below a prefix, is kept.
@@ -85,6 +87,11 @@ impl Seam {
     /// What day it is by what is listed.
     pub(super) fn day(&self) -> Arc<StoreDay> {
         Arc::clone(&self.day)
+    }
+
+    /// Which logs were read.
+    pub(super) fn logs(&self) -> Arc<LogsRead> {
+        Arc::clone(&self.logs)
     }
 
     /// Each note of a merge tells all of it, and the newest counts: older ones would only take memory.
@@ -239,6 +246,7 @@ impl ObjectStore for Seam {
         if is_boundary(path) {
             return Err(no_boundary(path));
         }
+        let is_head = options.head;
         match self.home(Some(path)).get_opts(path, options).await {
             Err(RawError::NotFound { .. }) if self.listed.is_withheld(path).await => {
                 Err(never_retried(Box::new(VaultError::Missing(path.to_string()))))
@@ -254,6 +262,8 @@ impl ObjectStore for Seam {
             Ok(got) => {
                 self.listed.is_there(path);
                 self.met(path);
+                let read = if is_head { 0 } else { got.range.end.saturating_sub(got.range.start) };
+                self.logs.note(path, got.meta.size, read);
                 self.judged(path, got).await
             }
         }
