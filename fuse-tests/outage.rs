@@ -2,15 +2,18 @@
 
 use std::cell::RefCell;
 use std::fs::{self, File};
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{Seek, Write};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
+use rustix::process::Signal;
 
-use crate::support::command::{Finished, run, run_ok};
+use crate::mapping::Mapping;
+use crate::support::command::{Finished, run, run_ok, wait_until};
 use crate::support::mount::Mount;
 use crate::support::servers;
 use crate::support::tree::is_root;
@@ -228,4 +231,87 @@ impl Drop for Denial {
         // Or the directory could not be removed after a failure.
         self.set(false);
     }
+}
+
+/// A mount of a volume whose bucket is away.
+struct Stuck<'v> {
+    mount: Mount<'v>,
+    maps: Vec<(File, Mapping)>,
+    filling: JoinHandle<()>,
+}
+
+/// Programs write to their maps while there is no room, and ask where data is: the kernel would hand the pages over first,
+/// and waits in that until there is room. Each call keeps a thread of the mount's.
+fn with_seeks_that_cannot_be_served<'v>(volume: &'v Volume, hidden: &Path) -> Stuck<'v> {
+    const FILES: usize = 12;
+    let mount = volume.mount_spec().args(&["--memory", "64MiB", "--dirty-limit", "16MiB"]).mount();
+    fs::write(mount.path("known"), "as before").unwrap();
+    let map = |number| {
+        let path = mount.path(format!("mapped{number}"));
+        let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
+        file.set_len(1 << 20).unwrap();
+        let map = Mapping::of(&file, 1 << 20).unwrap();
+        (file, map)
+    };
+    let maps: Vec<_> = (0..FILES).map(map).collect();
+    mount.sync();
+    fs::rename(volume.bucket(), hidden).unwrap();
+    let filler = mount.path("filler");
+    // It waits until the bucket is back, or is told that the mount is gone.
+    let filling = std::thread::spawn(move || {
+        let mut filler = File::create(filler).unwrap();
+        while filler.write_all(&[1; 4096]).is_ok() && filler.stream_position().unwrap() < 32 << 20 {}
+    });
+    let waiting = || mount.status()["mounts"][0]["volume"]["dirty_bytes"].as_u64().unwrap();
+    let mut before = 0;
+    wait_until("there is no room", Duration::from_secs(60), || {
+        let last = std::mem::replace(&mut before, waiting());
+        before > 12 << 20 && last == before
+    });
+    std::thread::scope(|scope| {
+        for (file, map) in &maps {
+            map.write(5, b"through a map");
+            scope.spawn(move || assert_eq!(rustix::fs::seek(file, rustix::fs::SeekFrom::Data(0)), Ok(0)));
+        }
+    });
+    assert_eq!(fs::read(mount.path("known")).unwrap(), b"as before");
+    Stuck { mount, maps, filling }
+}
+
+#[test]
+fn seeks_in_maps_that_cannot_be_saved_hold_up_nobody() {
+    let volume = Volume::local();
+    let hidden = volume.bucket().with_extension("away");
+    let Stuck { mount, maps, filling } = with_seeks_that_cannot_be_served(&volume, &hidden);
+    fs::rename(&hidden, volume.bucket()).unwrap();
+    filling.join().unwrap();
+    drop(maps);
+    mount.sync();
+    assert_eq!(&fs::read(mount.path("mapped11")).unwrap()[5..18], b"through a map");
+    mount.unmount();
+}
+
+#[test]
+fn a_mount_that_was_killed_while_the_kernel_held_one_of_its_threads_is_taken_away_by_an_unmount() {
+    let volume = Volume::local();
+    let hidden = volume.bucket().with_extension("away");
+    let Stuck { mount, maps, filling } = with_seeks_that_cannot_be_served(&volume, &hidden);
+    mount.signal(Signal::KILL);
+    wait_until("it is known to have died", Duration::from_secs(60), || {
+        let said = volume.try_verb("status", &mount.dir, &[]);
+        String::from_utf8_lossy(&said.stdout).contains("has died")
+    });
+    let removed = volume.try_verb("umount", &mount.dir, &[]);
+    assert_eq!(removed.status.code(), Some(31), "{removed}");
+    assert!(
+        removed.stderr.contains("has died") && removed.stderr.contains("the mount was removed"),
+        "{removed}"
+    );
+    mount.wait_until_gone();
+    drop(maps);
+    filling.join().unwrap();
+    fs::rename(&hidden, volume.bucket()).unwrap();
+    let again = volume.mount_spec().state_dir(&mount.state_dir).mount();
+    assert_eq!(fs::read(again.path("known")).unwrap(), b"as before");
+    again.unmount();
 }

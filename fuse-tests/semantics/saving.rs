@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
@@ -28,6 +28,25 @@ fn a_synchronous_write_survives_a_kill() {
     for name in ["sync", "dsync", "option"] {
         assert_eq!(fs::read_to_string(mount.path(name)).unwrap(), name);
     }
+    mount.unmount();
+}
+
+/// The kernel follows a cached write by an `fsync` of its own, and no other.
+///
+/// > **`O_SYNC`, `O_DSYNC`**, `RWF_SYNC` and the mount option `sync` make each write wait likewise.
+#[test]
+fn a_synchronous_write_beside_one_that_goes_past_the_pages_survives_a_kill() {
+    let volume = Volume::local();
+    let mount = volume.mount_spec().args(&["--commit-age", "1h"]).mount();
+    let stream = File::create(mount.path("file")).unwrap();
+    let dsync = OFlags::DSYNC.bits().cast_signed();
+    let both =
+        OpenOptions::new().read(true).write(true).custom_flags(dsync).open(mount.path("file")).unwrap();
+    both.write_all_at(b"written", 0).unwrap();
+    mount.crash();
+    drop((stream, both));
+    let mount = volume.mount_spec().args(&["--takeover"]).mount();
+    assert_eq!(fs::read_to_string(mount.path("file")).unwrap(), "written");
     mount.unmount();
 }
 

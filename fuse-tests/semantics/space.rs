@@ -108,6 +108,34 @@ fn data_and_holes_are_told_in_blocks() {
     });
 }
 
+/// A guest's disk trims in pieces of 4 KiB.
+///
+/// > **Holes.** A hole is a block of 64 KiB that was never written, or was punched or cut off.
+#[test]
+fn to_punch_a_part_of_a_hole_stores_nothing() {
+    on_a_mount(|root| {
+        let file = file_at(&root.join("file"));
+        file.set_len(16 * BLOCK).unwrap();
+        file.write_all_at(&[1; 100], 8 * BLOCK).unwrap();
+        let punch = |from, len| {
+            fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, from, len).unwrap();
+        };
+        for part in 0..16 {
+            punch(part * BLOCK + 4096, 4096);
+        }
+        punch(2 * BLOCK + 100, BLOCK);
+        punch(7 * BLOCK + 5, BLOCK);
+        for _ in ["in memory", "stored"] {
+            assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(0)), Ok(8 * BLOCK));
+            assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(9 * BLOCK)), Err(Errno::NXIO));
+            let mut bytes = [7; 100];
+            file.read_exact_at(&mut bytes, 8 * BLOCK).unwrap();
+            assert_eq!((bytes[..5].to_vec(), bytes[5..].to_vec()), (vec![0; 5], vec![1; 95]));
+            file.sync_all().unwrap();
+        }
+    });
+}
+
 /// > **`st_blocks`** counts stored plaintext in units of 512, with what is not committed yet; a block that is being
 /// > overwritten counts twice until a second after the commit. It says nothing of compression. `st_blksize` is 65,536.
 #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// Disjoint, non-adjacent, sorted ranges. Meant for few of them: every operation is linear.
+/// Disjoint, non-adjacent, sorted ranges. Looking is logarithmic; adding in the middle moves those after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeSet(Vec<Range<u64>>);
 
@@ -19,34 +19,35 @@ impl RangeSet {
             last.end = last.end.max(range.end);
             return;
         }
-        let mut merged = range;
-        self.0.retain(|old| {
-            let apart = old.end < merged.start || merged.end < old.start;
-            if !apart {
-                merged = merged.start.min(old.start)..merged.end.max(old.end);
-            }
-            apart
-        });
-        let at = self.0.partition_point(|old| old.start < merged.start);
-        self.0.insert(at, merged);
+        let from = self.0.partition_point(|old| old.end < range.start);
+        let to = self.0.partition_point(|old| old.start <= range.end);
+        let touched = self.0.get(from..to).unwrap_or_default();
+        let start = touched.first().map_or(range.start, |first| first.start.min(range.start));
+        let end = touched.last().map_or(range.end, |last| last.end.max(range.end));
+        self.0.splice(from..to, [start..end]);
     }
 
     /// Whether `point` is in the set.
     #[must_use]
     pub fn contains(&self, point: u64) -> bool {
-        self.0.iter().any(|range| range.contains(&point))
+        self.around(point).is_some()
     }
 
     /// Whether all of `range` is in the set.
     #[must_use]
     pub fn covers(&self, range: &Range<u64>) -> bool {
-        range.is_empty() || self.0.iter().any(|own| own.start <= range.start && range.end <= own.end)
+        range.is_empty() || self.around(range.start).is_some_and(|own| range.end <= own.end)
     }
 
     /// The end of the range that holds `point`, if one does.
     #[must_use]
     pub fn end_of(&self, point: u64) -> Option<u64> {
-        self.0.iter().find(|range| range.contains(&point)).map(|range| range.end)
+        self.around(point).map(|range| range.end)
+    }
+
+    fn around(&self, point: u64) -> Option<&Range<u64>> {
+        let range = self.0.get(self.0.partition_point(|own| own.end <= point))?;
+        range.contains(&point).then_some(range)
     }
 
     /// The ranges in order.

@@ -1,5 +1,6 @@
 //! `coffer umount`: unmounts after everything is in the bucket.
 
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::runtime;
 use super::stderr;
-use crate::control::{MountEntry, Registry, Request};
+use crate::control::{Client, ControlError, MountEntry, Registry, Request};
 use crate::fuse::{device_of, is_dead, mount_point_of, other_places};
 
 /// Shown at the end of `coffer umount --help`.
@@ -142,7 +143,8 @@ fn remove_dead(point: &Path) -> CommandError {
             .arg(point)
             .status()
             .is_ok_and(|end| end.success()),
-        other => other.is_ok(),
+        // By force it may have gone already.
+        other => other.is_ok() || !mount_point_of(point).is_some_and(|mounted| mounted == point),
     };
     let done = if removed { "the mount was removed" } else { "the mount could not be removed" };
     let point = point.display();
@@ -152,8 +154,31 @@ fn remove_dead(point: &Path) -> CommandError {
         .hint("all up to its last commit is in the bucket; mount again to see it")
 }
 
+/// Ends a mount whose process was killed while the kernel held one of its threads, which waits for answers that nobody gives
+/// any more: they never come, and the connection is closed by nobody, until the kernel is told so.
+fn end_dying(entry: &MountEntry, process: io::Result<OwnedFd>) -> CommandError {
+    if let Err(error) = close_connection(entry) {
+        // By force it closes the connection, also where the mount is in use; for root only.
+        let forced = rustix::mount::unmount(&entry.mountpoint, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW);
+        tracing::debug!(%error, ?forced, device = entry.device, "there is no way to close the connection alone");
+    }
+    // The lock on the volume goes with it.
+    let _ = process.map(|process| has_ended(&process));
+    remove_dead(&entry.mountpoint)
+}
+
+/// Has every request to the mount fail, also those that wait (`Documentation/filesystems/fuse.rst`, "Aborting a filesystem
+/// connection").
+fn close_connection(entry: &MountEntry) -> io::Result<()> {
+    let (_, minor) = entry.device.split_once(':').ok_or(io::ErrorKind::InvalidInput)?;
+    fs::write(Path::new("/sys/fs/fuse/connections").join(minor).join("abort"), "1")
+}
+
 async fn unmount(entry: &MountEntry, lazy: bool) -> CommandResult {
     let process = watch(entry);
+    if let Err(ControlError::Died { .. }) = Client::connect(entry).await {
+        return Err(tokio::task::block_in_place(|| end_dying(entry, process)));
+    }
     let answer = ask(entry, &Request::Unmount { detach: lazy }).await?;
     let point = entry.mountpoint.display();
     if answer.get("detached").and_then(serde_json::Value::as_bool) == Some(true) {

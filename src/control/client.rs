@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use super::protocol::{REPLY_BYTES_MAX, Reply};
+use super::registry::is_running;
 use super::{ControlError, MountEntry, Progress, Request};
 
 /// A connection to a running mount, good for one request.
@@ -21,7 +22,7 @@ impl Client {
     /// Connects to the mount of `entry`.
     ///
     /// # Errors
-    /// [`ControlError::Gone`] if its process does not answer, [`ControlError::Stranger`] if another user's does.
+    /// [`ControlError::Gone`] if its process does not answer, [`ControlError::Died`] if it never will, [`ControlError::Stranger`] if another user's does.
     pub async fn connect(entry: &MountEntry) -> Result<Self, ControlError> {
         let point = entry.mountpoint.clone();
         let stream = match UnixStream::connect(&entry.socket).await {
@@ -34,6 +35,10 @@ impl Client {
         let peer = stream.peer_cred().map_err(ControlError::io("asking who answers", &entry.socket))?;
         if peer.uid() != 0 && peer.uid() != rustix::process::geteuid().as_raw() {
             return Err(ControlError::Stranger { point, uid: peer.uid() });
+        }
+        // Where the kernel holds one of its threads, a process that was killed keeps the socket open, and nobody reads.
+        if peer.pid().and_then(|pid| u32::try_from(pid).ok()).is_some_and(|pid| pid > 0 && !is_running(pid)) {
+            return Err(ControlError::died(entry.clone()));
         }
         Ok(Self { point, stream })
     }

@@ -253,7 +253,7 @@ fn is_own(path: &Path) -> bool {
 }
 
 /// Whether there is such a process and it has not ended: where nobody fetches the dead, their numbers stay.
-fn is_running(pid: u32) -> bool {
+pub(super) fn is_running(pid: u32) -> bool {
     let status =
         fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap_or_default();
     // The program's name, in brackets before it, may hold anything.

@@ -97,10 +97,15 @@ pub(super) async fn open(
     Ok((handle, flags_of))
 }
 
-/// Where the next data or hole is. What programs wrote through maps is sent by the kernel first.
+/// Where the next data or hole is. What programs wrote through maps is sent by the kernel first; where it cannot be, all of
+/// the file is data.
 pub(super) async fn seek(core: &Core, node: Ino, offset: u64, what: SeekFor) -> Result<u64, VfsError> {
-    if core.opens.may_be_mapped(node) {
-        core.send_pages(node).await;
+    if core.opens.may_be_mapped(node) && !core.send_pages(node).await {
+        return match (core.vfs.getattr(node).await?.size, what) {
+            (size, _) if offset >= size => Err(VfsError::NoData),
+            (_, SeekFor::Data) => Ok(offset),
+            (size, SeekFor::Hole) => Ok(size),
+        };
     }
     core.vfs.seek(node, offset, what).await
 }

@@ -123,15 +123,13 @@ impl Bridge {
     }
 
     /// Writes straight from the request's buffer if that can be done at once, else from a copy.
-    #[allow(clippy::too_many_arguments)] // it is `write(2)` and what the kernel adds to it
     pub(super) fn store(
         &self,
         request: &Request,
         node: Ino,
         offset: u64,
         data: &[u8],
-        drops: Drops,
-        durability: Option<bool>,
+        (drops, durability): (Drops, Option<bool>),
         reply: ReplyWrite,
     ) {
         let written = move |core: &Core, reply: ReplyWrite, bytes: usize| {

@@ -10,6 +10,8 @@ use fuser::{
     WriteFlags,
 };
 
+use tokio::sync::Semaphore;
+
 use super::convert::{Refusal, file_attr};
 use super::dirs::Fit;
 use super::listing::Listings;
@@ -25,8 +27,14 @@ const TTL_UNSETTLED: Duration = Duration::from_secs(1);
 
 /// Largest write in one request; larger ones measured no faster.
 const WRITE_BYTES_MAX: u32 = 1024 * 1024;
-/// Read-ahead and other background requests that may be under way at once.
-const BACKGROUND_MAX: u16 = 64;
+/// Read-ahead and other background requests that may be under way at once. Writes from maps are among them, which wait
+/// while there is no room: they must not take the place of reads.
+const BACKGROUND_MAX: u16 = u16::MAX;
+/// How many threads may wait at once for the kernel to send pages. It has them wait for answers from this process, which need
+/// threads of the same pool: so they are far fewer than that has.
+const FLUSHES_MAX: usize = 2;
+/// How long anybody waits for that.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asked for if the kernel has them. `EXPORT_SUPPORT` promises that `.` and `..` can be looked up: file handles then
 /// outlive what the kernel remembers, as NFS needs. Locks are left out: without the flags the kernel keeps them itself,
@@ -66,6 +74,7 @@ pub(super) struct Core {
     set_ids: SetIds,
     kernel_says_kill: AtomicBool,
     notifier: OnceLock<Notifier>,
+    flushes: Arc<Semaphore>,
 }
 
 /// What a mount asks of the kernel. Public so that a filesystem to compare with can ask for the same.
@@ -95,6 +104,7 @@ impl Core {
             set_ids: SetIds::default(),
             kernel_says_kill: AtomicBool::new(false),
             notifier: OnceLock::new(),
+            flushes: Arc::new(Semaphore::new(FLUSHES_MAX)),
         }
     }
 
@@ -191,20 +201,43 @@ impl Core {
         self.listings.close(listing);
     }
 
-    /// Has the kernel send what it keeps of a file's pages that were written to through maps.
-    pub(super) async fn send_pages(&self, ino: Ino) {
-        let Some(notifier) = self.notifier.get().cloned() else { return };
+    /// Has the kernel send what it keeps of a file's pages that were written to through maps. Says whether it has: not
+    /// while there is no room for them, for whose answer the kernel waits.
+    pub(super) async fn send_pages(&self, ino: Ino) -> bool {
+        let Some(notifier) = self.notifier.get().cloned() else { return true };
+        let flushes = Arc::clone(&self.flushes);
         // It sends them by requests of its own, which other threads answer meanwhile.
-        let sent = tokio::task::spawn_blocking(move || notifier.inval_inode(INodeNo(ino.0), 0, 0)).await;
-        match sent {
-            Ok(Ok(())) => self.opens.flushed(ino),
-            Ok(Err(error)) => tracing::debug!(%ino, %error, "the kernel keeps no pages of it"),
-            Err(error) => tracing::warn!(%ino, %error, "the kernel was not asked for a file's pages"),
+        let sending = async move {
+            let turn = flushes.acquire_owned().await;
+            let send = move || {
+                let sent = notifier.inval_inode(INodeNo(ino.0), 0, 0);
+                drop(turn);
+                sent
+            };
+            tokio::task::spawn_blocking(send).await
+        };
+        match tokio::time::timeout(FLUSH_PATIENCE, sending).await {
+            Ok(Ok(Ok(()))) => self.opens.flushed(ino),
+            Ok(Ok(Err(error))) => tracing::debug!(%ino, %error, "the kernel keeps no pages of it"),
+            Ok(Err(error)) => tracing::warn!(%ino, %error, "the kernel was not asked for a file's pages"),
+            Err(_) => return false,
         }
+        true
+    }
+
+    /// What a write takes, and what must be durable before it returns.
+    pub(super) fn terms(
+        &self,
+        uid: u32,
+        flags: WriteFlags,
+        handle: u64,
+        opened: OpenFlags,
+    ) -> (Drops, Option<bool>) {
+        (self.drops(uid, flags), durability(opened, || self.opens.is_direct(handle)))
     }
 
     /// What a write takes of setuid, setgid and capabilities. From the kernel's own pages come only writes through maps.
-    pub(super) fn drops(&self, uid: u32, flags: WriteFlags) -> Drops {
+    fn drops(&self, uid: u32, flags: WriteFlags) -> Drops {
         let is_privileged = if self.kernel_says_kill.load(Ordering::Acquire) {
             !flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID)
         } else {
@@ -241,18 +274,16 @@ pub(super) fn writes(flags: OpenFlags) -> bool {
 /// What must be durable before a write returns. `None`: nothing. `Some(true)`: the data, as `O_DSYNC` asks;
 /// `Some(false)`: the attributes too, as `O_SYNC` does.
 ///
-/// The kernel follows a cached write by an FSYNC of its own, a direct one by nothing; it passes on here what
-/// `pwritev2(2)` and the `sync` mount option ask for as if the file had been opened so.
-pub(super) fn durability(flags: OpenFlags) -> Option<bool> {
-    if !writes_only(flags) {
-        None
-    } else if flags.0 & libc::O_SYNC == libc::O_SYNC {
-        Some(false)
-    } else if flags.0 & libc::O_DSYNC != 0 {
-        Some(true)
-    } else {
-        None
+/// The kernel follows a cached write by an FSYNC of its own, a direct one by nothing, nor one with `O_DIRECT` that is not
+/// waited for (`io_submit(2)`); it passes on here what `pwritev2(2)` and the `sync` mount option ask for as if the file had
+/// been opened so.
+fn durability(flags: OpenFlags, is_direct: impl FnOnce() -> bool) -> Option<bool> {
+    if flags.0 & libc::O_DSYNC == 0 {
+        return None;
     }
+    let is_followed = !writes_only(flags) && flags.0 & libc::O_DIRECT == 0 && !is_direct();
+    // `O_SYNC` is `O_DSYNC` and a bit more.
+    (!is_followed).then_some(flags.0 & libc::O_SYNC != libc::O_SYNC)
 }
 
 #[cfg(test)]
@@ -261,11 +292,14 @@ mod tests {
 
     #[test]
     fn a_direct_write_that_must_be_durable_is_known_by_its_flags() {
-        let of = |flags| durability(OpenFlags(flags));
+        let of = |flags| durability(OpenFlags(flags), || false);
         assert_eq!(of(libc::O_WRONLY), None);
         assert_eq!(of(libc::O_WRONLY | libc::O_DSYNC), Some(true));
         assert_eq!(of(libc::O_WRONLY | libc::O_SYNC), Some(false));
         assert_eq!(of(libc::O_RDWR | libc::O_SYNC), None);
+        assert_eq!(of(libc::O_RDWR | libc::O_DIRECT | libc::O_SYNC), Some(false));
+        assert_eq!(durability(OpenFlags(libc::O_RDWR | libc::O_DSYNC), || true), Some(true));
+        assert_eq!(durability(OpenFlags(libc::O_RDWR), || true), None);
     }
 
     #[test]

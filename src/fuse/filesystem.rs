@@ -20,7 +20,7 @@ use super::convert::{
     absent, answer_statfs, ino, node_kind, perm, rename_mode, seek_for, set_time, time_from_kernel,
     xattr_mode,
 };
-use super::core::{Core, durability};
+use super::core::Core;
 use super::{dirs, permission, xattrs};
 use crate::vfs::{Handle, SetAttr};
 
@@ -236,7 +236,7 @@ impl Filesystem for Bridge {
         &self,
         request: &Request,
         node: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
@@ -244,8 +244,8 @@ impl Filesystem for Bridge {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let drops = self.0.core.drops(request.uid(), write_flags);
-        self.store(request, ino(node), offset, data, drops, durability(flags), reply);
+        let terms = self.0.core.terms(request.uid(), write_flags, handle.0, flags);
+        self.store(request, ino(node), offset, data, terms, reply);
     }
 
     /// Never sent to kernels that know NOFLUSH; to the others, this answer is the last they ask for.

@@ -72,10 +72,11 @@ impl Opens {
     /// Decides how a file is opened, and counts it until it is [`Self::closed`].
     pub(super) fn open(&self, handle: u64, ino: Ino, flags: OpenFlags) -> How {
         let mut state = self.0.lock();
-        let maps_cached_only = state.maps_cached_only;
+        let (maps_cached_only, is_mapped) = (state.maps_cached_only, state.mapped.contains(&ino));
         let counts = state.files.entry(ino).or_default();
         let how = if writes_only(flags) {
-            if counts.cached == 0 { How::DirectWriting } else { How::Cached }
+            // Who writes through a map while another writes past the pages takes back what that has written to them.
+            if counts.cached == 0 && !is_mapped { How::DirectWriting } else { How::Cached }
         } else if counts.direct_writing == 0 || maps_cached_only {
             How::Cached
         } else if writes(flags) {
@@ -91,6 +92,11 @@ impl Opens {
         }
         state.handles.insert(handle, (ino, how));
         how
+    }
+
+    /// Whether what is written to it goes past the kernel's pages.
+    pub(super) fn is_direct(&self, handle: u64) -> bool {
+        self.0.lock().handles.get(&handle).is_some_and(|(_, how)| how.is_direct())
     }
 
     /// The file is closed.
@@ -181,9 +187,23 @@ mod tests {
         for handle in [2, 4, 5, 6, 6] {
             opens.closed(handle);
         }
+        opens.flushed(FILE);
         assert_eq!(open(&opens, 7, libc::O_WRONLY), How::DirectWriting);
         opens.closed(7);
         assert!(opens.0.lock().files.is_empty() && opens.0.lock().handles.is_empty());
+    }
+
+    #[test]
+    fn who_only_writes_goes_through_the_pages_of_what_may_be_mapped() {
+        let opens = Opens::default();
+        assert_eq!(open(&opens, 1, libc::O_RDWR), How::Cached);
+        opens.closed(1);
+        assert_eq!(open(&opens, 2, libc::O_WRONLY), How::Cached, "its pages may wait still");
+        assert!(!opens.is_direct(2));
+        opens.closed(2);
+        opens.flushed(FILE);
+        assert_eq!(open(&opens, 3, libc::O_WRONLY), How::DirectWriting);
+        assert!(opens.is_direct(3) && !opens.is_direct(2));
     }
 
     #[test]

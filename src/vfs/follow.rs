@@ -235,7 +235,11 @@ impl Vfs {
         let until = Duration::from_micros(self.follow.leased_until_us.load(Ordering::Acquire));
         tokio::time::sleep(self.lease_left(until)).await;
         // Boxed: what it holds while it waits would be part of every operation that may come here.
-        self.follow().boxed().await.map(drop)
+        let following = async {
+            self.engine.look_anew().await.map_err(MetaError::from)?;
+            self.follow().await.map(drop)
+        };
+        following.boxed().await
     }
 
     /// Fails once this reader has met a newer key than its own: from then on every operation says that the volume is to be

@@ -49,6 +49,10 @@ impl Vfs {
                 txn.state().check_quota(end.saturating_sub(inode.size))?;
             }
             let (size, now) = (inode.size, txn.now);
+            let cleared = match clears && offset < size {
+                true => Some(over_holes(txn, ino, &inode, offset, end.min(size))?),
+                false => None,
+            };
             let change = Arc::make_mut(&mut inode);
             if !keeps_size {
                 change.size = size.max(end);
@@ -57,8 +61,8 @@ impl Vfs {
             change.ctime = now;
             // Set-id bits the kernel has had cleared where they must be, because it knows who asks.
             self.put_changed(txn, ino, inode)?;
-            if clears && offset < size {
-                txn.dirty().punch(ino, offset, end.min(size), size);
+            if let Some((from, to)) = cleared {
+                txn.dirty().punch(ino, from, to, size);
             }
             Ok(())
         })
@@ -101,6 +105,18 @@ impl Vfs {
             }
         }
     }
+}
+
+/// `from` to `to`, and all of the blocks at both ends where these are holes already: nothing of them has to be stored.
+fn over_holes(txn: &mut Txn, ino: Ino, inode: &Inode, from: u64, to: u64) -> Result<(u64, u64), Halt> {
+    let (first, last) = (BlockIndex::of(from), BlockIndex::of(to));
+    let from =
+        if from > first.start() && !has_data(txn, ino, inode, first.0)? { first.start() } else { from };
+    let to = match to > last.start() && !has_data(txn, ino, inode, last.0)? {
+        true => last.start().saturating_add(BLOCK_LEN),
+        false => to,
+    };
+    Ok((from, to))
 }
 
 fn step(txn: &mut Txn, ino: Ino, from: u64, what: SeekFor) -> Result<Step, Halt> {

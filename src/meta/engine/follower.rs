@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::clock::EngineClock;
 use super::error::NothingHere;
 use super::seeds::Seeds;
-use super::{Base, DATABASE, View, settings};
+use super::{Access, Base, DATABASE, Engine, EngineError, View, settings};
 use crate::base::{Clock, Time};
 
 /// A database opened for reading. Writes nothing to the store.
@@ -35,6 +35,8 @@ struct Handle {
     clock: Arc<EngineClock>,
     /// When it was surely up to date: by the time of day, and by the monotonic clock.
     looked_at: Arc<Mutex<(Time, Duration)>>,
+    /// When the manifests were listed last, by the monotonic clock.
+    listed_at: Arc<Mutex<Duration>>,
     status: watch::Receiver<DbStatus>,
     /// Handles opened before this one.
     number: u64,
@@ -114,7 +116,27 @@ impl Follower {
             return self.reopen(&handle.db).await;
         }
         *handle.looked_at.lock() = now;
-        Ok(())
+        self.look_anew(settings::LOOK_ANEW).await
+    }
+
+    /// Opens the database again if a list shows a newer manifest than the one that was found by asking for the next. Looks at
+    /// most `every` so often.
+    async fn look_anew(&self, every: Duration) -> Result<(), slatedb::Error> {
+        let handle = self.current.read().clone();
+        let now = self.clock.elapsed();
+        if self.checkpoint.is_some() || now.saturating_sub(*handle.listed_at.lock()) < every {
+            return Ok(());
+        }
+        let known = handle.db.manifest().id();
+        let newest = newest_manifest(&self.store).await;
+        // What cannot be listed is asked for again by whoever comes next.
+        match newest.is_ok_and(|newest| newest > known) {
+            true => self.reopen(&handle.db).await,
+            false => {
+                *handle.listed_at.lock() = now;
+                Ok(())
+            }
+        }
     }
 
     /// Opens the database again unless somebody did since `lost` was in use.
@@ -155,6 +177,7 @@ impl Handle {
             }
         };
         let looked_at = Arc::new(Mutex::new((clock.now(), clock.elapsed())));
+        let listed_at = Arc::new(Mutex::new(clock.elapsed()));
         let clock = Arc::new(EngineClock::new(clock.clone()));
         let db = DbReader::builder(DATABASE, store.clone())
             .with_reader_mode(mode)
@@ -165,7 +188,7 @@ impl Handle {
             .build()
             .await?;
         let status = db.subscribe();
-        Ok(Self { db: Arc::new(db), clock, looked_at, status, number: 0 })
+        Ok(Self { db: Arc::new(db), clock, looked_at, listed_at, status, number: 0 })
     }
 
     /// SlateDB finds newer manifests by asking for the number after the newest it knows. If that one
@@ -177,6 +200,29 @@ impl Handle {
         let is_long = |span: Duration| span >= settings::MANIFEST_AGE / 2;
         by_day.map_or(true, is_long) || is_long(elapsed.saturating_sub(elapsed_then))
     }
+}
+
+impl Engine {
+    /// For a reader that misses something: [`Engine::refresh`] asks for the manifest after the newest that it knows, and takes
+    /// itself for up to date where that has been removed already. Does nothing if that was made sure of not long ago.
+    ///
+    /// # Errors
+    /// As [`Engine::refresh`].
+    pub async fn look_anew(&self) -> Result<(), EngineError> {
+        match &self.0.access {
+            Access::Write(_) => Ok(()),
+            Access::Read(follower) => self.read(follower.look_anew(settings::LOOK_ANEW_EARLY)).await,
+        }
+    }
+}
+
+/// The highest number of a manifest that is listed.
+async fn newest_manifest(store: &Arc<dyn ObjectStore>) -> object_store::Result<u64> {
+    let manifests = store.list(Some(&Path::from(DATABASE).join("manifest")));
+    let number = |name: &str| name.strip_suffix(".manifest")?.parse().ok();
+    let numbers = manifests
+        .try_filter_map(|object| futures::future::ready(Ok(object.location.filename().and_then(number))));
+    numbers.try_fold(0, |newest: u64, number: u64| futures::future::ready(Ok(newest.max(number)))).await
 }
 
 async fn is_empty(store: &Arc<dyn ObjectStore>) -> bool {

@@ -31,6 +31,10 @@ pub(super) const GARBAGE_AGE: Duration = Duration::from_secs(10 * 60);
 /// Old manifests likewise. A writer that slept longer may write one again under a name that was removed:
 /// nobody reads it, because the newest rules, and what it acknowledges is guarded by the fences.
 pub(super) const MANIFEST_AGE: Duration = Duration::from_secs(60 * 60);
+/// How often a reader in use looks for the newest manifest in a list, and how often it may because something is missing. A
+/// writer whose clock is ahead of the bucket's removes manifests early.
+pub(super) const LOOK_ANEW: Duration = Duration::from_secs(5 * 60);
+pub(super) const LOOK_ANEW_EARLY: Duration = Duration::from_secs(30);
 /// A fence refuses the commits of a writer that was taken over. It must outlive every machine's sleep, by the bucket's clock:
 /// a successor whose own is a year ahead must not remove what it has just put there.
 const FENCE_AGE: Duration = Duration::from_secs(90 * 24 * 60 * 60);

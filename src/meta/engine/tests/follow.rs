@@ -60,6 +60,39 @@ async fn a_reader_that_slept_while_its_tables_were_removed_finds_its_footing() {
     assert_eq!(all(&reader).await.expect("scans"), now);
 }
 
+/// A writer whose clock is ahead of the bucket's takes what it has just written for old, and removes it.
+#[tokio::test(start_paused = true)]
+async fn a_reader_in_use_finds_the_newest_manifest_though_the_next_has_been_removed() {
+    let bench = Bench::new();
+    let writer = bench.writer().await;
+    writer.write_durable(put("a", "0")).await.expect("committed");
+    let reader = bench.reader().await;
+    for n in 0..1500_u32 {
+        writer.write_durable(put(n.to_be_bytes(), n.to_be_bytes())).await.expect("committed");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    writer.close().await.expect("closes");
+    let sealed = Bench::sealed(&bench.bucket());
+    let fresh = bench.reader().await;
+    let live = fresh.live_objects().await.expect("told");
+    let there: Vec<_> = futures::TryStreamExt::try_collect(sealed.list(None)).await.expect("lists");
+    let newest =
+        there.iter().map(|object| object.location.to_string()).filter(|name| name.contains("manifest")).max();
+    for object in &there {
+        let name = object.location.to_string();
+        let is_needed = live.contains(&name) || Some(&name) == newest.as_ref();
+        if !is_needed && (name.contains("/wal/") || name.contains("/manifest/")) {
+            object_store::ObjectStoreExt::delete(&sealed, &object.location).await.expect("deleted");
+        }
+    }
+    let now = all(&fresh).await.expect("scans");
+    for _ in 0..7 {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        reader.refresh().await.expect("refreshes");
+    }
+    assert_eq!(all(&reader).await.expect("scans"), now);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_checkpoint_stays_as_it_was_until_dropped() {
     let bench = Bench::new();
