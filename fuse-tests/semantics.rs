@@ -8,6 +8,8 @@ mod support;
 
 // Also of the tests in `mounted`, which use more of it.
 #[allow(dead_code)]
+mod mapping;
+#[allow(dead_code)]
 mod place;
 
 #[path = "semantics/commits.rs"]

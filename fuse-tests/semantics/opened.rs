@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use crate::mapping::Mapping;
 use crate::place::{across_a_remount, on_a_mount};
 use crate::support::command::run_ok;
 use crate::support::volume::Volume;
@@ -112,6 +113,45 @@ fn a_direct_read_sees_a_write_whole_or_not_at_all() {
                 seen += 1;
             }
             println!("{seen} reads");
+        });
+    });
+}
+
+/// The file has been open for reading and writing before, as by whoever made it.
+///
+/// > **Shared maps.** What is written through a map and by `write(2)` is one file, but for this: where a descriptor that
+/// > only writes was open before any that also reads, its bytes go past the kernel's pages, and a program that at that moment
+#[test]
+fn what_is_written_beside_a_map_is_not_put_back() {
+    const ROUNDS: u64 = 3000;
+    on_a_mount(|root| {
+        let path = root.join("file");
+        let both =
+            || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+        both().set_len(4096).unwrap();
+        let only_writes = OpenOptions::new().write(true).open(&path).unwrap();
+        let mapped = both();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let map = Mapping::of(&mapped, 4096).unwrap();
+                for number in (0_u64..).take_while(|_| !done.load(Ordering::Relaxed)) {
+                    map.write(1024, &number.to_le_bytes());
+                    if number % 64 == 0 {
+                        map.sync();
+                    }
+                }
+            });
+            for number in 1..=ROUNDS {
+                only_writes.write_all_at(&number.to_le_bytes(), 8).unwrap();
+                let mut back = [0; 8];
+                mapped.read_exact_at(&mut back, 8).unwrap();
+                if u64::from_le_bytes(back) != number {
+                    done.store(true, Ordering::Relaxed);
+                    panic!("{number} was written, {} is there", u64::from_le_bytes(back));
+                }
+            }
+            done.store(true, Ordering::Relaxed);
         });
     });
 }

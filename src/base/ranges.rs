@@ -24,7 +24,7 @@ impl RangeSet {
         let touched = self.0.get(from..to).unwrap_or_default();
         let start = touched.first().map_or(range.start, |first| first.start.min(range.start));
         let end = touched.last().map_or(range.end, |last| last.end.max(range.end));
-        self.0.splice(from..to, [start..end]);
+        self.0.splice(from..to, std::iter::once(start..end));
     }
 
     /// Whether `point` is in the set.

@@ -144,7 +144,7 @@ fn remove_dead(point: &Path) -> CommandError {
             .status()
             .is_ok_and(|end| end.success()),
         // By force it may have gone already.
-        other => other.is_ok() || !mount_point_of(point).is_some_and(|mounted| mounted == point),
+        other => other.is_ok() || mount_point_of(point).is_none_or(|mounted| mounted != point),
     };
     let done = if removed { "the mount was removed" } else { "the mount could not be removed" };
     let point = point.display();
