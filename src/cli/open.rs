@@ -321,13 +321,15 @@ pub fn describe(args: &BucketArgs, state: &StateArgs) -> CommandResult<Header> {
     runtime::block_on_alone(async {
         let bucket = args.open()?;
         let read = outage::told(&bucket, header::read_newest(&bucket)).await;
-        let (_, bytes) = read.map_err(|error| match (error, state.place()) {
+        let (number, bytes) = read.map_err(|error| match (error, state.place()) {
             (VaultError::NoHeader, Ok(state)) => {
                 explain::volume(&volume::without_header(&bucket, Some(&state)), &[])
             }
             (error, _) => explain::vault(&error, bucket.display_url()),
         })?;
-        keys::describe(&bytes).map_err(|e| explain::keys(&e, &[]))
+        let described = keys::describe(&bytes);
+        let described = described.and_then(|header| header.check_number(number).map(|()| header));
+        described.map_err(|e| explain::keys(&e, &[]))
     })
 }
 

@@ -15,36 +15,54 @@ use crate::fuse;
 
 const WORD: &str = "remount";
 /// Words that change nothing in the kernel and nothing here.
-const FOR_OTHERS: [&str; 4] = ["defaults", "_netdev", "nofail", "noauto"];
+const FOR_OTHERS: [&str; 13] = [
+    "defaults", "_netdev", "nofail", "auto", "noauto", "user", "nouser", "users", "owner", "group", "loud",
+    "silent", "iversion",
+];
+const FOR_OTHERS_STARTS: [&str; 7] = ["x-", "X-", "comment=", "user=", "uhelper=", "helper=", "subtype="];
 
-/// The flags that a remount sets and clears, in the order of its words.
+/// What a remount asks for. mount(8) adds what stands in fstab, or in the list of mounts, in an order of its own, so that no
+/// position tells what is asked anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Remount(Vec<(MountFlags, bool)>);
+pub struct Remount {
+    /// The flags that it sets and clears, in the order of its words.
+    flags: Vec<(MountFlags, bool)>,
+    /// All words that have to be as the mount has them already.
+    others: Vec<String>,
+}
 
 impl Remount {
-    /// Reads lists of options; `None` if they ask for a mount. What stands before the word `remount` mount(8) has taken from
-    /// fstab or from the list of mounts, so that it is as the mount has it already, and only what is the kernel's counts.
-    ///
-    /// # Errors
-    /// Names the first option after it that cannot be changed, without its value.
-    pub fn parse<S: AsRef<str>>(lists: &[S]) -> CommandResult<Option<Self>> {
-        let words = || lists.iter().flat_map(|list| list.as_ref().split(',')).map(str::trim);
-        let Some(at) = words().position(|word| word == WORD) else { return Ok(None) };
-        let mut flags = Vec::new();
-        for (index, word) in words().enumerate() {
+    /// Whether lists of options ask for one.
+    #[must_use]
+    pub fn is_asked<S: AsRef<str>>(lists: &[S]) -> bool {
+        words(lists).any(|word| word == WORD)
+    }
+
+    /// Reads lists of options; `None` if they ask for a mount.
+    #[must_use]
+    pub fn parse<S: AsRef<str>>(lists: &[S]) -> Option<Self> {
+        if !Self::is_asked(lists) {
+            return None;
+        }
+        let mut read = Self::default();
+        if words(lists).any(|word| matches!(word, "ro" | "rw")) {
+            // So mount(8) begins, and then it leaves out `exec` and `async`: what it does not mention is not to be.
+            read.flags.extend([(MountFlags::NOEXEC, false), (MountFlags::SYNCHRONOUS, false)]);
+        }
+        for word in words(lists).filter(|word| !is_for_others(word)) {
             match flag(word) {
-                Some(change) => flags.push(change),
-                None if index <= at || is_for_others(word) => {}
-                None => return Err(cannot_change(word)),
+                Some(change) => read.flags.push(change),
+                None => read.others.push(normal(word)),
             }
         }
-        Ok(Some(Self(flags)))
+        Some(read)
     }
 
     /// Remounts what is mounted at `dir`.
     ///
     /// # Errors
-    /// When no volume is mounted there, it was opened for reading only, or the kernel refuses.
+    /// When no volume is mounted there, it was opened for reading only, or the kernel refuses. Names the first option that
+    /// cannot be changed, without its value.
     pub fn run(&self, dir: &Path) -> CommandResult {
         let failed = |exit, why: &str| {
             CommandError::new(exit, format!("cannot change how {} is mounted: {why}", dir.display()))
@@ -52,6 +70,10 @@ impl Remount {
         let point = dir.canonicalize().map_err(|e| failed(Exit::NotMounted, &e.to_string()))?;
         if fuse::owner_of(&point).is_none() || fuse::mount_point_of(&point).as_ref() != Some(&point) {
             return Err(failed(Exit::NotMounted, "no volume is mounted there"));
+        }
+        let given = given(&point);
+        if let Some(word) = self.others.iter().find(|word| !has(&given, last(&self.others, word))) {
+            return Err(cannot_change(word));
         }
         let now = rustix::fs::statvfs(&point).map_err(|e| failed(Exit::Failure, &e.to_string()))?;
         let flags = self.laid_over(now.f_flag);
@@ -79,7 +101,7 @@ impl Remount {
         ] {
             flags.set(flag, now.contains(seen));
         }
-        self.0.iter().for_each(|(flag, is_set)| flags.set(*flag, *is_set));
+        self.flags.iter().for_each(|(flag, is_set)| flags.set(*flag, *is_set));
         flags
     }
 }
@@ -100,16 +122,76 @@ fn flag(word: &str) -> Option<(MountFlags, bool)> {
     })
 }
 
+fn words<S: AsRef<str>>(lists: &[S]) -> impl Iterator<Item = &str> {
+    lists.iter().flat_map(|list| list.as_ref().split(',')).map(str::trim)
+}
+
 fn is_for_others(word: &str) -> bool {
-    let is_noted = word.starts_with("x-") || word.starts_with("X-");
+    let is_noted = FOR_OTHERS_STARTS.iter().any(|start| word.starts_with(start));
     word.is_empty() || word == WORD || FOR_OTHERS.contains(&word) || is_noted
 }
 
+/// The word as it is compared: settings may be written with either stroke.
+fn normal(word: &str) -> String {
+    let (name, value) = word.split_at(word.find('=').unwrap_or(word.len()));
+    name.replace('_', "-") + value
+}
+
+fn name_of(word: &str) -> &str {
+    word.split('=').next().unwrap_or(word)
+}
+
+/// The last of `words` that gives a value to what `word` does; itself if it has none.
+fn last<'a>(words: &'a [String], word: &'a str) -> &'a str {
+    let gives = |other: &&String| other.contains('=') && name_of(other) == name_of(word);
+    if word.contains('=') { words.iter().rfind(gives).map_or(word, String::as_str) } else { word }
+}
+
+/// Whether a mount that was given `given` has `word`.
+fn has(given: &[String], word: &str) -> bool {
+    given.iter().any(|other| other == word) && last(given, word) == word
+}
+
+/// The words that the mount at `point` was given, and those by which the kernel lists it.
+fn given(point: &Path) -> Vec<String> {
+    let line = control::find(point)
+        .ok()
+        .and_then(|entry| std::fs::read(format!("/proc/{}/cmdline", entry.pid)).ok());
+    let line = String::from_utf8_lossy(&line.unwrap_or_default()).into_owned();
+    let mut given = on_the_line(line.split('\0'));
+    given.extend(words(&[fuse::listed_options(point)]).map(normal));
+    given
+}
+
+/// The options of a command line. A list overrides a long flag, as it does where a mount begins.
+fn on_the_line<'a>(line: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let (mut flags, mut listed) = (Vec::new(), Vec::new());
+    let mut line = line.skip(1).peekable();
+    while let Some(word) = line.next() {
+        let next = line.peek().copied().unwrap_or_default();
+        let list = match (word.strip_prefix("--"), word.strip_prefix('-')) {
+            (Some("options"), _) => Some(next),
+            (Some(flag), _) => {
+                flags.push(normal(flag));
+                flags.extend((!flag.contains('=')).then(|| normal(&format!("{flag}={next}"))));
+                flag.strip_prefix("options=")
+            }
+            (None, Some(short)) => {
+                short.split_once('o').map(|(_, list)| if list.is_empty() { next } else { list })
+            }
+            (None, None) => None,
+        };
+        listed.extend(words(&[list.unwrap_or_default()]).map(normal));
+    }
+    flags.append(&mut listed);
+    flags
+}
+
 fn cannot_change(word: &str) -> CommandError {
-    let name = word.split('=').next().unwrap_or(word);
+    let name = name_of(word);
     CommandError::usage(format!("-o {name} cannot be changed while the volume is mounted")).hint(
-        "a remount changes ro, rw, suid, nosuid, dev, nodev, exec, noexec, sync and async; for all else unmount, and mount \
-         again",
+        "a remount changes ro, rw, suid, nosuid, dev, nodev, exec, noexec, sync and async; all else has to be as it was \
+         given when the volume was mounted: unmount, and mount it again",
     )
 }
 
@@ -128,19 +210,54 @@ mod tests {
 
     #[test]
     fn a_list_that_asks_for_a_mount_is_no_remount() {
-        assert_eq!(Remount::parse(&["rw,noatime", "passphrase-file=/p"]).unwrap(), None);
+        assert_eq!(Remount::parse(&["rw,noatime", "passphrase-file=/p"]), None);
     }
 
     #[test]
-    fn what_mount_8_repeats_is_let_pass_and_what_is_asked_anew_must_be_the_kernels() {
-        let remount = Remount::parse(&["rw,passphrase-file=/p,noatime,remount,ro,x-systemd.automount"]);
-        let now = StatVfsMountFlags::NOSUID | StatVfsMountFlags::NODEV;
-        let flags = remount.unwrap().unwrap().laid_over(now);
-        assert_eq!(flags, MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV);
-        for word in ["passphrase=hunter2", "cache-size=1G", "noatime", "allow_other", "nonsense"] {
-            let error = Remount::parse(&["rw,remount", word]).unwrap_err().render();
-            assert!(error.contains("while the volume is mounted") && !error.contains("hunter2"), "{error}");
+    fn flags_are_taken_wherever_they_stand_and_others_are_kept_to_be_compared() {
+        let remount =
+            Remount::parse(&["ro,remount,passphrase_file=/p_q,noatime,x-systemd.automount,nofail,_netdev"]);
+        let now = StatVfsMountFlags::NOSUID | StatVfsMountFlags::NODEV | StatVfsMountFlags::NOEXEC;
+        let remount = remount.unwrap();
+        assert_eq!(remount.laid_over(now), MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV);
+        assert_eq!(remount.others, ["passphrase-file=/p_q", "noatime"]);
+        let flags = |list: &str| Remount::parse(&[list]).unwrap().laid_over(now);
+        assert_eq!(
+            flags("remount,dev"),
+            MountFlags::NOSUID | MountFlags::NOEXEC,
+            "what is not mentioned stays"
+        );
+        assert_eq!(flags("rw,dev,noexec,remount"), MountFlags::NOSUID | MountFlags::NOEXEC);
+        assert_eq!(
+            flags("ro,remount,rw,nodev"),
+            MountFlags::NOSUID | MountFlags::NODEV,
+            "the later word wins"
+        );
+    }
+
+    #[test]
+    fn an_option_passes_if_the_mount_has_it_so() {
+        let line = "mount.coffer /v /m -o rw,passphrase-file=/a_b,commit_age=1h,commit-age=5,nohold --cache-size 1G \
+                    --memory=2G -fo noatime --require-locked-keys";
+        let given = on_the_line(line.split(' '));
+        for word in [
+            "passphrase-file=/a_b",
+            "commit-age=5",
+            "nohold",
+            "cache-size=1G",
+            "memory=2G",
+            "noatime",
+            "require-locked-keys",
+        ] {
+            assert!(has(&given, word), "{word}: {given:?}");
         }
-        assert_eq!(Remount::parse(&["remount,rw,dev"]).unwrap().unwrap().laid_over(now), MountFlags::NOSUID);
+        for word in
+            ["passphrase-file=/a-b", "commit-age=1h", "cache-size=2G", "http=9400", "allow-other", "/v"]
+        {
+            assert!(!has(&given, word), "{word}");
+        }
+        let asked = ["commit-age=1h".to_owned(), "commit-age=5".to_owned()];
+        assert_eq!(last(&asked, "commit-age=1h"), "commit-age=5");
+        assert!(!cannot_change("passphrase=hunter2").render().contains("hunter2"));
     }
 }

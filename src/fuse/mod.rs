@@ -33,5 +33,5 @@ pub use error::MountError;
 #[doc(hidden)]
 pub use mount::mount_for_comparison;
 pub use mount::{KernelCache, Mounted, Unmount, check_mount_point, is_dead, mount};
-pub use mountinfo::{Device, device_of, mount_point_of, other_places, owner_of};
+pub use mountinfo::{Device, device_of, listed_options, mount_point_of, other_places, owner_of};
 pub use options::MountOptions;

@@ -32,6 +32,8 @@ pub(super) struct Mount {
     pub(super) source: String,
     /// The user who has mounted it, if it is one of ours.
     owner: Option<u32>,
+    /// Options of the mount, and behind a comma those of the filesystem.
+    options: String,
 }
 
 /// What is visible at `point`, which must be an absolute path without symbolic links: the last mount there.
@@ -69,6 +71,12 @@ pub fn device_of(path: &Path) -> Option<Device> {
     around(&std::fs::read(MOUNTINFO).ok()?, path)
         .filter(|mount| mount.owner.is_some())
         .map(|mount| mount.device)
+}
+
+/// The options by which the kernel lists what is mounted at `point`, parted by commas; none if nothing is.
+#[must_use]
+pub fn listed_options(point: &Path) -> String {
+    mounted_at(point).ok().flatten().map(|mount| mount.options).unwrap_or_default()
 }
 
 /// Where else than at `point` the filesystem is mounted that is mounted there; nowhere if none is.
@@ -126,13 +134,15 @@ fn parse(line: &[u8]) -> Option<Mount> {
     let (major, minor) = device.split_once(':')?;
     let device = Device { major: major.parse().ok()?, minor: minor.parse().ok()? };
     let point = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
+    let own = String::from_utf8_lossy(fields.next()?);
     // Optional fields of any number end with a lone dash; then come type, source and options.
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let (kind, source) = (fields.next()?, fields.next()?);
     let options = std::str::from_utf8(fields.next().unwrap_or_default()).unwrap_or_default();
     let owner = options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok());
     let owner = owner.filter(|_| kind == KIND);
-    Some(Mount { device, point, source: String::from_utf8_lossy(&unescape(source)).into_owned(), owner })
+    let source = String::from_utf8_lossy(&unescape(source)).into_owned();
+    Some(Mount { device, point, source, owner, options: format!("{own},{options}") })
 }
 
 /// Undoes the kernel's `\ooo` for space, tab, newline and backslash.
@@ -205,7 +215,9 @@ broken line\n";
     #[test]
     fn optional_fields_are_stepped_over() {
         let line = LIST.split(|b| *b == b'\n').nth(1).unwrap();
-        assert_eq!(parse(line).unwrap().source, "s3://one");
+        let mount = parse(line).unwrap();
+        assert_eq!(mount.source, "s3://one");
+        assert_eq!(mount.options, "rw,nosuid,nodev,rw,user_id=0");
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"1 2 x:y / /p rw - t s o"), None);
     }

@@ -253,6 +253,17 @@ impl Header {
         self.slots.iter().find(|slot| slot.id == id)
     }
 
+    /// Whether it is the header that its object, `header/<number>`, is to hold: it says so itself.
+    ///
+    /// # Errors
+    /// It is a copy of another one.
+    pub fn check_number(&self, number: u64) -> Result<(), KeyError> {
+        match self.revision == number {
+            true => Ok(()),
+            false => Err(KeyError::damaged("its number is not that of its object")),
+        }
+    }
+
     fn check(&self) -> Result<(), KeyError> {
         if self.slots.is_empty() || self.slots.len() > SLOTS_MAX {
             return Err(KeyError::damaged(format!("it has {} slots", self.slots.len())));

@@ -199,6 +199,39 @@ mod tests {
         }
     }
 
+    /// `docs/FORMAT.md`, "Worked sizes".
+    #[test]
+    fn inodes_have_the_sizes_that_the_format_tells() {
+        let now = crate::base::Time { secs: 1_800_000_000, nanos: 123_456_789 };
+        let sized = |size: u64, body| {
+            let inode = Inode {
+                kind: crate::base::FileKind::Regular,
+                perm: 0o644,
+                uid: 0,
+                gid: 250,
+                nlink: 1,
+                rdev: 0,
+                size,
+                allocated: size,
+                atime: now,
+                mtime: now,
+                ctime: now,
+                btime: now,
+                parent: Ino(0),
+                entries: 0,
+                xattrs: 0,
+                body,
+            };
+            encode(&Record::Inode(Arc::new(inode))).unwrap().len()
+        };
+        let run =
+            |full, rest| crate::base::Run { first: 0, segment: SegmentId([1; 16]), pos: 64, full, rest };
+        let last = crate::base::Piece { plain: 4464, stored: 4464, codec: crate::base::Codec::Raw };
+        assert_eq!(sized(6, Body::Inline), 55);
+        assert_eq!(sized(4 * 65_536, Body::Run(run(4, Vec::new()))), 83);
+        assert_eq!(sized(70_000, Body::Run(run(1, vec![last]))), 90);
+    }
+
     #[test]
     fn commits_and_histories_read_back() {
         let time = crate::base::Time { secs: 5, nanos: 6 };

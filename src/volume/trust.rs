@@ -15,7 +15,7 @@ use super::local::{Found, LocalState, new_device, short};
 use super::pin::Pin;
 use super::{OpenOptions, VolumeError};
 use crate::crypto::KeyRing;
-use crate::keys::{self, Factor, Fingerprint, Header, Identity, KeyError, Unlocked};
+use crate::keys::{self, Factor, Fingerprint, Header, Identity, Unlocked};
 use crate::meta::engine::Engine;
 use crate::meta::{Key, Record, decode};
 use crate::store::Bucket;
@@ -203,9 +203,7 @@ pub(super) async fn meet(
         (number, bytes) = read_header(bucket).await?;
         unlocked = keys::unlock_by(&bytes, factors, options.key_slot)?;
     }
-    if unlocked.header.revision != number {
-        return Err(KeyError::Damaged { what: "its number is not that of its object".to_owned() }.into());
-    }
+    unlocked.header.check_number(number)?;
     if let Some(pin) = &memory.pin {
         compare((&pin.seen.identity, pin.seen.revision), &unlocked.header, bucket)?;
     }

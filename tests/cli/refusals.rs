@@ -152,6 +152,18 @@ fn what_a_making_that_was_broken_off_leaves_is_no_volume() {
 }
 
 #[test]
+fn a_copy_of_a_header_under_a_higher_number_is_refused_by_who_needs_no_key_too() {
+    let bench = Bench::with_volume();
+    fs::copy(bench.path("vol/header/1"), bench.path("vol/header/9")).unwrap();
+    for command in [&["key", "list"][..], &["key", "list", "--json"], &["fingerprint"], &["ls"]] {
+        let said = bench.run(&[command, &["vol"]].concat());
+        said.refused(Exit::HeaderDamaged, "its number is not that of its object");
+    }
+    fs::remove_file(bench.path("vol/header/9")).unwrap();
+    bench.run(&["key", "list", "vol"]).ok();
+}
+
+#[test]
 fn a_damaged_header_a_newer_one_and_a_wrong_passphrase_are_told_apart() {
     let bench = Bench::with_volume();
     let header = bench.path("vol/header/1");

@@ -19,6 +19,7 @@ pub use show::{ConfigCommand, EXAMPLES, run};
 
 use super::args::{self, Cli};
 use super::error::CommandError;
+use super::remount::Remount;
 use crate::cli::stderr;
 
 /// Why there is nothing to run.
@@ -66,7 +67,10 @@ pub fn parse(words: &[OsString]) -> Result<Cli, Refusal> {
     };
     let mut cli = read(applied).map_err(|error| blame(error, &config, volume))?;
     if let (args::Command::Mount(mount), Some(words)) = (&mut cli.command, config.options(volume)) {
-        mount.options.insert(0, words.to_owned());
+        // They are the mount's, which has them: a remount asks for what stands on the line.
+        if !Remount::is_asked(&mount.options) {
+            mount.options.insert(0, words.to_owned());
+        }
     }
     Ok(cli)
 }

@@ -139,6 +139,39 @@ mod tests {
         }
     }
 
+    /// `docs/FORMAT.md`, "Segments".
+    #[test]
+    fn zstandard_is_written_as_one_plain_frame_and_read_however_it_was_written() {
+        let plain = [7; 4096];
+        let frame = |plain: &[u8], checksum, size| {
+            let mut encoder = zstd::stream::Encoder::new(Vec::new(), ZSTD_LEVEL).unwrap();
+            encoder.include_checksum(checksum).unwrap();
+            encoder.include_contentsize(size).unwrap();
+            std::io::Write::write_all(&mut encoder, plain).unwrap();
+            encoder.finish().unwrap()
+        };
+        let read = |stored: &[u8]| {
+            let piece = Piece { plain: 4096, stored: stored.len() as u32, codec: Codec::Zstd };
+            unpack(piece, stored.to_vec()).as_deref() == Some(&plain[..])
+        };
+        let (_, stored) = packed(Compression::Zstd, &plain);
+        let descriptor = stored[4];
+        assert_eq!(
+            descriptor & 0b0010_0111,
+            0b0010_0000,
+            "one segment, so a size; no checksum, no dictionary"
+        );
+        assert!(read(&stored) && read(&frame(&plain, true, false)) && read(&frame(&plain, false, false)));
+        let mut wrong = frame(&plain, true, false);
+        *wrong.last_mut().unwrap() ^= 1;
+        assert!(!read(&wrong), "the checksum");
+        let halves = [frame(&plain[..2048], false, false), frame(&plain[2048..], true, false)].concat();
+        let skipped = [&b"\x50\x2a\x4d\x18\x02\0\0\0??"[..], &stored].concat();
+        assert!(read(&halves) && read(&skipped));
+        let dictionary = [&stored[..4], &[descriptor | 1, 9], &stored[5..]].concat();
+        assert!(!read(&dictionary) && !read(&[&stored[..], b"?"].concat()));
+    }
+
     proptest! {
         #[test]
         fn unpacking_any_bytes_gives_the_stated_length_or_nothing(
