@@ -64,7 +64,7 @@ async fn print(tree: &Tree, path: &[u8], attr: &Attr, handle: Handle) -> Command
         let read = tree.vfs.read(handle, attr.ino, offset, CHUNK_BYTES).await;
         let bytes = read.map_err(|e| path_error(path, &e))?;
         if bytes.is_empty() {
-            break;
+            return Err(path_error(path, &VfsError::GoneOn));
         }
         tokio::task::block_in_place(|| io::stdout().lock().write_all(&bytes))
             .map_err(|e| stdout_error(&e))?;
