@@ -5,11 +5,12 @@ use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use rustix::fs::{CWD, RenameFlags};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -49,9 +50,11 @@ pub struct Extraction {
     slots: Arc<Semaphore>,
     tasks: JoinSet<()>,
     begun: HashSet<PathBuf>,
+    /// Directories that something that has begun lies in.
+    above: HashSet<PathBuf>,
     directories: Vec<(PathBuf, Attr)>,
     first_paths: HashMap<Ino, PathBuf>,
-    links: Vec<(PathBuf, PathBuf)>,
+    links: Vec<(Attr, PathBuf)>,
 }
 
 struct Shared {
@@ -61,6 +64,8 @@ struct Shared {
     failures: AtomicU64,
     tampered: AtomicU64,
     partial_names: AtomicU64,
+    /// Which local file was made of one with several names: device and inode.
+    made: Mutex<HashMap<Ino, (u64, u64)>>,
     /// Something was left out because it is to stop.
     is_cut_short: AtomicBool,
 }
@@ -90,6 +95,7 @@ impl Extraction {
             failures: AtomicU64::new(0),
             tampered: AtomicU64::new(0),
             partial_names: AtomicU64::new(0),
+            made: Mutex::default(),
             is_cut_short: AtomicBool::new(false),
         };
         Self {
@@ -97,6 +103,7 @@ impl Extraction {
             slots,
             tasks: JoinSet::new(),
             begun: HashSet::new(),
+            above: HashSet::new(),
             directories: Vec::new(),
             first_paths: HashMap::new(),
             links: Vec::new(),
@@ -114,10 +121,12 @@ impl Extraction {
     /// Nothing is written through a link at `to` or below. One look at a directory is enough for all that comes into it,
     /// because a file or link that is given its name never replaces a directory.
     pub async fn copy(&mut self, attr: Attr, to: PathBuf) {
-        if !self.begun.insert(to.clone()) {
+        if to.ancestors().any(|path| self.begun.contains(path)) || self.above.contains(&to) {
             // Of two sources with one name, the first is there before the second replaces it.
-            while self.tasks.join_next().await.is_some() {}
+            self.settle().await;
         }
+        self.above.extend(to.ancestors().skip(1).map(Path::to_owned));
+        self.begun.insert(to.clone());
         let mut waiting = vec![(attr, to)];
         while let Some((attr, to)) = waiting.pop() {
             if self.shared.is_to_stop() {
@@ -161,12 +170,17 @@ impl Extraction {
 
     async fn copy_one(&mut self, attr: Attr, to: PathBuf) {
         if attr.nlink > 1 {
-            if let Some(first) = self.first_paths.get(&attr.ino) {
-                self.links.push((first.clone(), to));
+            if self.first_paths.contains_key(&attr.ino) {
+                self.links.push((attr, to));
                 return;
             }
             self.first_paths.insert(attr.ino, to.clone());
         }
+        self.begin(attr, to).await;
+    }
+
+    /// Begins to copy a file, as soon as there is a slot for it.
+    async fn begin(&mut self, attr: Attr, to: PathBuf) {
         let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
         while self.tasks.try_join_next().is_some() {}
         let shared = Arc::clone(&self.shared);
@@ -187,21 +201,37 @@ impl Extraction {
         });
     }
 
+    /// Waits for the files on their way and makes the hard links. Where the first of a file's names has come to nothing, or is
+    /// another file's by now, the file is copied once more and its further names are those of the copy.
+    async fn settle(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
+        for (attr, to) in std::mem::take(&mut self.links) {
+            if self.shared.is_to_stop() {
+                return;
+            }
+            let made = self.shared.made.lock().get(&attr.ino).copied();
+            let first = self.first_paths.get(&attr.ino).filter(|_| made.is_some()).cloned();
+            let replace = self.shared.options.replace;
+            let linked =
+                first.map(|first| tokio::task::block_in_place(|| make_link(&first, made, &to, replace)));
+            match linked {
+                Some(Ok(true)) => self.shared.progress.add_file(),
+                Some(Err(error)) => self.shared.fail(&to, &error.into()),
+                Some(Ok(false)) | None => {
+                    self.first_paths.insert(attr.ino, to.clone());
+                    self.begin(attr, to).await;
+                    while self.tasks.join_next().await.is_some() {}
+                }
+            }
+        }
+    }
+
     /// Waits for the files on their way, makes the hard links and dresses the directories, deepest first.
     ///
     /// # Errors
     /// When it stopped, with `again` on how to go on, or any file was not copied.
     pub async fn finish(mut self, again: &str) -> CommandResult<String> {
-        while self.tasks.join_next().await.is_some() {}
-        for (first, link) in &self.links {
-            if self.shared.is_to_stop() {
-                break;
-            }
-            match tokio::task::block_in_place(|| make_link(first, link, self.shared.options.replace)) {
-                Ok(()) => self.shared.progress.add_file(),
-                Err(error) => self.shared.fail(link, &error.into()),
-            }
-        }
+        self.settle().await;
         for (path, attr) in self.directories.iter().rev() {
             if self.shared.is_to_stop() {
                 break;
@@ -266,9 +296,13 @@ impl Shared {
         }
         tokio::task::block_in_place(|| {
             self.dress(&partial.0, shown, attr, &xattrs);
-            partial.become_whole(to, self.options.replace)
-        })?;
-        Ok(())
+            let about = partial.0.symlink_metadata()?;
+            partial.become_whole(to, self.options.replace)?;
+            if attr.nlink > 1 {
+                self.made.lock().insert(attr.ino, (about.dev(), about.ino()));
+            }
+            Ok(())
+        })
     }
 
     async fn copy_contents(&self, attr: &Attr, partial: &Partial) -> Result<(), FileError> {
@@ -386,14 +420,24 @@ pub(super) fn make_directory(path: &Path, replace: bool) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::AlreadyExists, "what is in its place is not a directory"))
 }
 
-fn make_link(first: &Path, link: &Path, replace: bool) -> io::Result<()> {
+/// Makes `link` a further name of the file `made` (device and inode), of which `first` was the first. Says whether it still
+/// is.
+fn make_link(first: &Path, made: Option<(u64, u64)>, link: &Path, replace: bool) -> io::Result<bool> {
     let (first, link) = (Near::of(first)?, Near::of(link)?);
     let (first, link) = (first.path(), link.path());
+    let found = first.symlink_metadata().map(|about| (about.dev(), about.ino())).ok();
+    if found.is_none() || found != made {
+        return Ok(false);
+    }
     match std::fs::hard_link(first, link) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && replace => {
+            if link.symlink_metadata().is_ok_and(|about| Some((about.dev(), about.ino())) == made) {
+                return Ok(true);
+            }
             std::fs::remove_file(link)?;
-            std::fs::hard_link(first, link)
+            std::fs::hard_link(first, link)?;
         }
-        other => other,
+        other => other?,
     }
+    Ok(true)
 }

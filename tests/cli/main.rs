@@ -4,6 +4,7 @@
 mod beside;
 mod cleaning;
 mod config;
+mod copied;
 mod copies;
 mod exhaustion;
 mod help;
