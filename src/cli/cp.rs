@@ -16,7 +16,7 @@ use crate::base::FileKind;
 /// Shown at the end of `coffer cp --help`.
 pub const EXAMPLES: &str = "\
 Every SOURCE is a path in the volume; DEST is a local path. Existing files are replaced, \
-each in one step. To copy a tree with owners, extended attributes and ACLs, use `coffer export`.
+each in one step; what is no regular file is not. To copy a tree with owners, extended attributes and ACLs, use `coffer export`.
 
 Examples:
   coffer cp s3://bucket/home letters/2024.pdf .
@@ -62,6 +62,12 @@ pub fn run(args: &CpArgs) -> CommandResult {
     };
     let dest = destination(Path::new(dest))?;
     let into = dest.is_dir();
+    if !into && dest.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+        let message =
+            format!("{} is no regular file, and would be lost", printable(dest.as_os_str().as_bytes()));
+        return Err(CommandError::new(Exit::LocalWrite, message)
+            .hint("`coffer cat` writes what is in a file to standard output"));
+    }
     if !into && sources.len() > 1 {
         let message =
             format!("{} is not a directory, so that only one file can be copied there", dest.display());
@@ -80,10 +86,6 @@ pub fn run(args: &CpArgs) -> CommandResult {
             if attr.kind == FileKind::Directory && !args.recursive {
                 let message = format!("{} is a directory", printable(source.as_bytes()));
                 return Err(CommandError::new(Exit::NoSuchPath, message).hint("copy directories with -r"));
-            }
-            if attr.kind == FileKind::Directory && !into && dest.is_symlink() {
-                let message = format!("{} is a link, and not to a directory", dest.display());
-                return Err(CommandError::new(Exit::LocalWrite, message));
             }
             let to = match last_name(source) {
                 Some(name) if into => dest.join(name),

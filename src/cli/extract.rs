@@ -54,7 +54,7 @@ pub struct Extraction {
     above: HashSet<PathBuf>,
     directories: Vec<(PathBuf, Attr)>,
     first_paths: HashMap<Ino, PathBuf>,
-    links: Vec<(Attr, PathBuf)>,
+    links: Vec<(Attr, PathBuf, Links)>,
 }
 
 struct Shared {
@@ -68,6 +68,15 @@ struct Shared {
     made: Mutex<HashMap<Ino, (u64, u64)>>,
     /// Something was left out because it is to stop.
     is_cut_short: AtomicBool,
+}
+
+/// What becomes of a link that is where a file is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Links {
+    /// It goes: it is in a tree that is copied, where links are the volume's.
+    Go,
+    /// It stays: it is the user's.
+    Stay,
 }
 
 /// Why one file was not copied.
@@ -121,9 +130,11 @@ impl Extraction {
     /// Nothing is written through a link at `to` or below. One look at a directory is enough for all that comes into it,
     /// because a file or link that is given its name never replaces a directory.
     pub async fn copy(&mut self, attr: Attr, to: PathBuf) {
+        let mut links = Links::Stay;
         if to.ancestors().any(|path| self.begun.contains(path)) || self.above.contains(&to) {
             // Of two sources with one name, the first is there before the second replaces it.
             self.settle().await;
+            links = Links::Go;
         }
         self.above.extend(to.ancestors().skip(1).map(Path::to_owned));
         self.begun.insert(to.clone());
@@ -133,7 +144,7 @@ impl Extraction {
                 return;
             }
             if attr.kind != FileKind::Directory {
-                self.copy_one(attr, to).await;
+                self.copy_one(attr, to, links).await;
                 continue;
             }
             let replace = self.shared.options.replace;
@@ -154,7 +165,7 @@ impl Extraction {
                             if attr.kind == FileKind::Directory {
                                 waiting.push((attr, path));
                             } else {
-                                self.copy_one(attr, path).await;
+                                self.copy_one(attr, path, Links::Go).await;
                             }
                         }
                         cookie = next;
@@ -168,26 +179,26 @@ impl Extraction {
         }
     }
 
-    async fn copy_one(&mut self, attr: Attr, to: PathBuf) {
+    async fn copy_one(&mut self, attr: Attr, to: PathBuf, links: Links) {
         if attr.nlink > 1 {
             if self.first_paths.contains_key(&attr.ino) {
-                self.links.push((attr, to));
+                self.links.push((attr, to, links));
                 return;
             }
             self.first_paths.insert(attr.ino, to.clone());
         }
-        self.begin(attr, to).await;
+        self.begin(attr, to, links).await;
     }
 
     /// Begins to copy a file, as soon as there is a slot for it.
-    async fn begin(&mut self, attr: Attr, to: PathBuf) {
+    async fn begin(&mut self, attr: Attr, to: PathBuf, links: Links) {
         let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
         while self.tasks.try_join_next().is_some() {}
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
             let copied = match tokio::task::block_in_place(|| Near::of(&to)) {
                 Ok(near) => tokio::select! {
-                    copied = shared.copy_file(&attr, near.path(), &to) => copied,
+                    copied = shared.copy_file(&attr, near.path(), &to, links) => copied,
                     () = shared.options.stop.asked() => Err(FileError::Stopped),
                 },
                 Err(error) => Err(error.into()),
@@ -205,7 +216,7 @@ impl Extraction {
     /// another file's by now, the file is copied once more and its further names are those of the copy.
     async fn settle(&mut self) {
         while self.tasks.join_next().await.is_some() {}
-        for (attr, to) in std::mem::take(&mut self.links) {
+        for (attr, to, links) in std::mem::take(&mut self.links) {
             if self.shared.is_to_stop() {
                 return;
             }
@@ -219,7 +230,7 @@ impl Extraction {
                 Some(Err(error)) => self.shared.fail(&to, &error.into()),
                 Some(Ok(false)) | None => {
                     self.first_paths.insert(attr.ino, to.clone());
-                    self.begin(attr, to).await;
+                    self.begin(attr, to, links).await;
                     while self.tasks.join_next().await.is_some() {}
                 }
             }
@@ -283,7 +294,8 @@ impl Shared {
     }
 
     /// Copies a file to `to`, which is the way to `shown`.
-    async fn copy_file(&self, attr: &Attr, to: &Path, shown: &Path) -> Result<(), FileError> {
+    async fn copy_file(&self, attr: &Attr, to: &Path, shown: &Path, links: Links) -> Result<(), FileError> {
+        tokio::task::block_in_place(|| check_replaceable(to, attr, links))?;
         let xattrs = self.xattrs(attr).await?;
         let partial = self.partial(to);
         match attr.kind {
@@ -297,6 +309,8 @@ impl Shared {
         tokio::task::block_in_place(|| {
             self.dress(&partial.0, shown, attr, &xattrs);
             let about = partial.0.symlink_metadata()?;
+            // Once more, because copying takes its time.
+            check_replaceable(to, attr, links)?;
             partial.become_whole(to, self.options.replace)?;
             if attr.nlink > 1 {
                 self.made.lock().insert(attr.ino, (about.dev(), about.ino()));
@@ -387,15 +401,30 @@ impl Drop for Partial {
     }
 }
 
-/// Where a copy to `given` goes: the directory that it leads to if it is a link, which only what the user names may be.
+/// Where a copy to `given` goes: to what it leads to if it is a link, which only what the user names may be.
 ///
 /// # Errors
 /// When the system cannot say where that is.
 pub(super) fn destination(given: &Path) -> CommandResult<PathBuf> {
-    if given.is_symlink() && given.is_dir() {
+    if given.is_symlink() && given.exists() {
         return given.canonicalize().map_err(|e| CommandError::writing(given, &e));
     }
     Ok(given.to_owned())
+}
+
+/// Whether a file like `attr` may take the place of what is at `path`: of a regular file, of what is of its own kind, and of a
+/// link if `links` go. What is a directory there the system refuses.
+fn check_replaceable(path: &Path, attr: &Attr, links: Links) -> io::Result<()> {
+    let Ok(there) = path.symlink_metadata() else { return Ok(()) };
+    let goes = match local::kind_of(&there) {
+        FileKind::Regular | FileKind::Directory => true,
+        FileKind::Symlink => links == Links::Go || attr.kind == FileKind::Symlink,
+        kind => kind == attr.kind && local::encode_rdev(there.rdev()) == attr.rdev,
+    };
+    if goes {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, "what is in its place is no regular file, and stays"))
 }
 
 /// Makes a directory, or takes the one that is there. Links are made by whoever can write to the volume, so that one in its

@@ -1,10 +1,12 @@
 //! What `coffer cp` makes of what is there before, and of several sources.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
-use coffer::base::Ino;
+use coffer::base::{FileKind, Ino};
+use coffer::cli::exit::Exit;
 use coffer::vfs::{Caller, Vfs};
 
 use crate::support::Bench;
@@ -79,4 +81,72 @@ fn a_link_is_none_to_an_older_file_where_the_first_name_was_not_copied() {
         assert_is(&bench.path(name), "one");
         assert_eq!(fs::metadata(bench.path(name)).unwrap().permissions().mode() & 0o777, 0o644);
     }
+}
+
+/// A local pipe, and as root a local device that is `/dev/full` by another name.
+fn make_special(at: &Path) {
+    assert!(Command::new("mkfifo").arg(at.join("pipe")).status().unwrap().success());
+    if rustix::process::geteuid().is_root() {
+        let made = Command::new("mknod").arg(at.join("full")).args(["c", "1", "7"]).status().unwrap();
+        assert!(made.success());
+    }
+}
+
+fn is_special(path: &Path) -> bool {
+    let kind = fs::symlink_metadata(path).unwrap().file_type();
+    kind.is_fifo() || kind.is_char_device()
+}
+
+#[test]
+fn what_is_no_regular_file_is_not_replaced_and_a_link_that_is_named_is_followed() {
+    let bench = Bench::with_volume();
+    bench.change(async |vfs| {
+        let dir = mkdir(vfs, Ino::ROOT, "dir").await;
+        for name in ["file", "pipe", "full", "link"] {
+            put(vfs, dir, name, "new").await;
+        }
+        vfs.mknod(&me(), dir, b"own", FileKind::Fifo, 0o600, 0).await.unwrap();
+        vfs.symlink(&me(), dir, b"soft", b"file").await.unwrap();
+    });
+    let into = bench.path("into");
+    fs::create_dir(&into).unwrap();
+    make_special(&into);
+    let specials: Vec<_> = ["pipe", "full"].into_iter().filter(|name| into.join(name).exists()).collect();
+    for name in &specials {
+        let dest = format!("into/{name}");
+        let ended = bench.on_volume("cp", &["dir/file", &dest]);
+        assert_eq!(ended.code, i32::from(Exit::LocalWrite.code()), "{}", ended.stderr);
+        let ended = bench.on_volume("cp", &[&format!("dir/{name}"), "dir/file", "into"]);
+        assert_eq!(ended.code, i32::from(Exit::Partial.code()), "{}", ended.stderr);
+        assert!(ended.stderr.contains(&format!("error: into/{name}: ")), "{}", ended.stderr);
+        assert!(is_special(&into.join(name)));
+        assert_is(&into.join("file"), "new");
+    }
+
+    fs::write(bench.path("real"), "old").unwrap();
+    symlink("real", bench.path("to real")).unwrap();
+    symlink("../real", into.join("link")).unwrap();
+    bench.on_volume("cp", &["dir/file", "to real"]).ok();
+    assert_eq!(fs::read_link(bench.path("to real")).unwrap(), Path::new("real"));
+    assert_is(&bench.path("real"), "new");
+    fs::write(bench.path("real"), "old").unwrap();
+    let ended = bench.on_volume("cp", &["dir/link", "into"]);
+    assert_eq!(ended.code, i32::from(Exit::Partial.code()), "{}", ended.stderr);
+    assert_eq!(fs::read_link(into.join("link")).unwrap(), Path::new("../real"));
+    assert_is(&bench.path("real"), "old");
+    symlink("/dev/null", bench.path("nowhere")).unwrap();
+    bench.on_volume("cp", &["dir/file", "nowhere"]).refused(Exit::LocalWrite, "no regular file");
+
+    // The same tree once more: its own pipes and links give way to each other.
+    for _ in 0..2 {
+        bench.on_volume("cp", &["-r", "dir", "tree"]).ok();
+    }
+    fs::remove_file(bench.path("tree/file")).unwrap();
+    fs::rename(into.join("pipe"), bench.path("tree/file")).unwrap();
+    let ended = bench.on_volume("cp", &["-r", "dir", "dir/soft", "tree"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    fs::rename(bench.path("tree/file"), bench.path("tree/dir/pipe")).unwrap();
+    let ended = bench.on_volume("cp", &["-r", "dir", "tree"]);
+    assert_eq!(ended.code, i32::from(Exit::Partial.code()), "{}", ended.stderr);
+    assert!(is_special(&bench.path("tree/dir/pipe")));
 }
