@@ -52,6 +52,7 @@ pub struct Extraction {
     begun: HashSet<PathBuf>,
     /// Directories that something that has begun lies in.
     above: HashSet<PathBuf>,
+    /// Those that get their attributes at the end.
     directories: Vec<(PathBuf, Attr)>,
     first_paths: HashMap<Ino, PathBuf>,
     links: Vec<(Attr, PathBuf, Links)>,
@@ -148,11 +149,17 @@ impl Extraction {
                 continue;
             }
             let replace = self.shared.options.replace;
-            if let Err(error) = Near::of(&to).and_then(|near| make_directory(near.path(), replace)) {
-                self.shared.fail(&to, &error.into());
-                continue;
+            match Near::of(&to).and_then(|near| make_directory(near.path(), replace)) {
+                // One that was there before stays as it is, unless its attributes are to be those of the volume's.
+                Ok(is_new) if is_new || self.shared.options.keep.times_and_mode => {
+                    self.directories.push((to.clone(), attr));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.shared.fail(&to, &error.into());
+                    continue;
+                }
             }
-            self.directories.push((to.clone(), attr));
             let mut cookie = Some(0);
             while let Some(at) = cookie {
                 match self.shared.tree.page(attr.ino, at).await {
@@ -428,19 +435,19 @@ fn check_replaceable(path: &Path, attr: &Attr, links: Links) -> io::Result<()> {
 }
 
 /// Makes a directory, or takes the one that is there. Links are made by whoever can write to the volume, so that one in its
-/// place is not followed: it goes if `replace`.
+/// place is not followed: it goes if `replace`. Says whether it is new.
 ///
 /// # Errors
 /// The system's; [`io::ErrorKind::AlreadyExists`] for what stays in its place.
-pub(super) fn make_directory(path: &Path, replace: bool) -> io::Result<()> {
-    let make = || DirBuilder::new().mode(0o700).create(path);
+pub(super) fn make_directory(path: &Path, replace: bool) -> io::Result<bool> {
+    let make = || DirBuilder::new().mode(0o700).create(path).map(|()| true);
     match make() {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => return made,
     }
     let found = path.symlink_metadata()?.file_type();
     if found.is_dir() {
-        return Ok(());
+        return Ok(false);
     }
     if found.is_symlink() && replace {
         std::fs::remove_file(path)?;

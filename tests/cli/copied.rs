@@ -150,3 +150,24 @@ fn what_is_no_regular_file_is_not_replaced_and_a_link_that_is_named_is_followed(
     assert_eq!(ended.code, i32::from(Exit::Partial.code()), "{}", ended.stderr);
     assert!(is_special(&bench.path("tree/dir/pipe")));
 }
+
+#[test]
+fn a_directory_that_was_there_keeps_its_mode_unless_modes_are_kept() {
+    let bench = Bench::with_volume();
+    bench.change(async |vfs| {
+        let top = mkdir(vfs, Ino::ROOT, "top").await;
+        let below = mkdir(vfs, top, "below").await;
+        put(vfs, below, "file", "new").await;
+        put(vfs, mkdir(vfs, top, "fresh").await, "file", "new").await;
+    });
+    let mode = |name: &str| fs::metadata(bench.path(name)).unwrap().mode() & 0o7777;
+    fs::create_dir_all(bench.path("into/below")).unwrap();
+    for (name, mode) in [("into", 0o1777), ("into/below", 0o700)] {
+        fs::set_permissions(bench.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    bench.on_volume("cp", &["-r", "top", "/", "into"]).ok();
+    bench.on_volume("cp", &["-r", "top/below", "into"]).ok();
+    assert_eq!([mode("into"), mode("into/below"), mode("into/top/fresh")], [0o1777, 0o700, 0o755]);
+    bench.on_volume("cp", &["-rp", "top/below", "into"]).ok();
+    assert_eq!([mode("into"), mode("into/below")], [0o1777, 0o755]);
+}
