@@ -11,7 +11,9 @@ use super::local::Keep;
 use super::ls::{no_empty_path, printable};
 use super::open::{SourceArgs, with_tree_calmly};
 use super::stderr;
+use super::tree::Tree;
 use crate::base::FileKind;
+use crate::vfs::Attr;
 
 /// Shown at the end of `coffer cp --help`.
 pub const EXAMPLES: &str = "\
@@ -82,21 +84,32 @@ pub fn run(args: &CpArgs) -> CommandResult {
         let options = ExtractOptions { keep, replace: true, jobs: args.jobs.into(), stop };
         let mut extraction = Extraction::new(tree.clone(), options);
         for source in sources {
-            let attr = tree.resolve(source.as_bytes(), !args.recursive).await?;
-            if attr.kind == FileKind::Directory && !args.recursive {
-                let message = format!("{} is a directory", printable(source.as_bytes()));
-                return Err(CommandError::new(Exit::NoSuchPath, message).hint("copy directories with -r"));
+            match find(&tree, source, args.recursive).await {
+                Ok(attr) => {
+                    let to = match last_name(source) {
+                        Some(name) if into => dest.join(name),
+                        _ => dest.clone(),
+                    };
+                    extraction.copy(attr, to).await;
+                }
+                Err(error) if sources.len() == 1 => return Err(error),
+                Err(error) => extraction.leave_out(&error),
             }
-            let to = match last_name(source) {
-                Some(name) if into => dest.join(name),
-                _ => dest.clone(),
-            };
-            extraction.copy(attr, to).await;
         }
         let summary = extraction.finish(AGAIN).await?;
         stderr::line(format_args!("copied {summary}"));
         Ok(())
     })
+}
+
+/// What is to be copied.
+async fn find(tree: &Tree, source: &OsStr, is_recursive: bool) -> CommandResult<Attr> {
+    let attr = tree.resolve(source.as_bytes(), !is_recursive).await?;
+    if attr.kind == FileKind::Directory && !is_recursive {
+        let message = format!("{} is a directory", printable(source.as_bytes()));
+        return Err(CommandError::new(Exit::NoSuchPath, message).hint("copy directories with -r"));
+    }
+    Ok(attr)
 }
 
 /// The last name on a path of the volume; `None` for its root.

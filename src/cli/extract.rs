@@ -125,6 +125,13 @@ impl Extraction {
         self.shared.progress.set_total(bytes);
     }
 
+    /// Tells and counts what cannot be copied at all.
+    pub fn leave_out(&self, error: &CommandError) {
+        self.shared.failures.fetch_add(1, Ordering::Relaxed);
+        self.shared.tampered.fetch_add(u64::from(error.exit() == Exit::Tampered), Ordering::Relaxed);
+        self.shared.progress.say(error.render().trim_end());
+    }
+
     /// Copies what `attr` describes to `to`, and all that is below it, unless it is to stop. Failures of single files are
     /// told and counted.
     ///

@@ -171,3 +171,27 @@ fn a_directory_that_was_there_keeps_its_mode_unless_modes_are_kept() {
     bench.on_volume("cp", &["-rp", "top/below", "into"]).ok();
     assert_eq!([mode("into"), mode("into/below")], [0o1777, 0o755]);
 }
+
+#[test]
+fn one_wrong_path_of_several_is_told_and_the_others_are_gone_on_with() {
+    let bench = with_names();
+    fs::create_dir(bench.path("into")).unwrap();
+    let ended = bench.on_volume("cp", &["a/s/f", "absent", "a", "z/g", "into"]);
+    assert_eq!(ended.code, i32::from(Exit::Partial.code()), "{}", ended.stderr);
+    for words in ["error: absent: no such file", "error: a is a directory", "2 files were not copied"] {
+        assert!(ended.stderr.contains(words), "{words} is not in: {}", ended.stderr);
+    }
+    for name in ["into/f", "into/g"] {
+        assert_is(&bench.path(name), "one");
+        // Finished: further names are links.
+        assert_eq!(fs::metadata(bench.path(name)).unwrap().nlink(), 2);
+    }
+    for (command, args, printed) in
+        [("cat", ["a/s/f", "absent", "b/s/f"], "onetwo"), ("ls", ["a", "absent", "b/s"], "s\nf\nthird\n")]
+    {
+        let ended = bench.on_volume(command, &args);
+        assert_eq!(ended.code, i32::from(Exit::NoSuchPath.code()), "{}", ended.stderr);
+        assert_eq!(ended.stderr, "error: absent: no such file or directory\n");
+        assert_eq!(String::from_utf8(ended.stdout).unwrap(), printed);
+    }
+}
