@@ -334,3 +334,53 @@ async fn requests_that_hang_for_hours_do_nothing_to_what_a_successor_has_left() 
     assert!(report.worst() <= Some(Severity::Harmless), "{:#?}", report.findings);
     examined.close().await;
 }
+
+/// A reader that stays at the commit it was opened at is shown that, as long as it is kept; then it fails, and never shows
+/// anything newer.
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stays_shows_the_one_commit_or_fails() {
+    let (_, world, options) = behind_faults(Arc::new(InMemory::new())).await;
+    let (writer, _) = world.open(options.clone()).await;
+    let names = ["a", "b", "c"];
+    for (name, seed) in names.into_iter().zip(1..) {
+        put(&writer.vfs, name, &noise(seed, 3 * MIB)).await;
+        writer.vfs.sync_all().await.unwrap();
+    }
+    let vfs = VfsOptions { read_only: true, stays: true, record_cache_bytes: 0, ..VfsOptions::default() };
+    let (reader, _) = world.open(OpenOptions { vfs, table_cache_bytes: 0, ..options.clone() }).await;
+    let [a, b] = [1, 2].map(|seed| noise(seed, 3 * MIB));
+    let attr = reader.vfs.lookup(Ino::ROOT, b"b").await.unwrap();
+
+    for name in names {
+        put(&writer.vfs, name, &noise(9, 5 * MIB)).await;
+    }
+    writer.vfs.unlink(Ino::ROOT, b"c").await.unwrap();
+    writer.vfs.sync_all().await.unwrap();
+    sleep(MINUTE * 5).await;
+    assert!(contents(&reader.vfs, "a").await == a, "it stays while the writer goes on");
+    let early = reader.vfs.read(Handle(0), attr.ino, 0, MIB).await.unwrap();
+    assert!(early == b[..MIB]);
+
+    // The segment goes first; the records of it are in memory.
+    sleep(MINUTE * 20).await;
+    let late = reader.vfs.read(Handle(0), attr.ino, 2 * MIB as u64, MIB).await;
+    assert!(matches!(&late, Ok(bytes) if bytes[..] == b[2 * MIB..]) || matches!(late, Err(VfsError::GoneOn)));
+    for number in 0..60 {
+        put(&writer.vfs, &format!("other {number}"), &noise(number, 1000)).await;
+        writer.vfs.sync_all().await.unwrap();
+        sleep(MINUTE * 5).await;
+    }
+    let mut gone = 0;
+    for name in ["c", "other 1", "nothing"] {
+        match reader.vfs.lookup(Ino::ROOT, name.as_bytes()).await {
+            Ok(attr) => assert_eq!((name, attr.size), ("c", 3 << 20)),
+            Err(VfsError::NoEntry) => assert_ne!(name, "c"),
+            Err(VfsError::GoneOn) => gone += 1,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert!(gone > 0, "the test needs tables that are removed");
+    assert!(matches!(reader.vfs.readdir(Ino::ROOT, 0, 100).await, Err(VfsError::GoneOn)));
+    reader.close().await.unwrap();
+    writer.close().await.unwrap();
+}

@@ -4,11 +4,16 @@
 
 mod in_memory;
 
+use std::time::Duration;
+
 use coffer::base::Ino;
+use coffer::data::DataError;
 use coffer::meta::{Key, Record, decode, links};
 use coffer::store::Bucket;
 use coffer::vfs::{Handle, RenameMode, Vfs, VfsError, VfsOptions};
 use coffer::volume::{self, OpenOptions, Opened};
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt};
 
 use in_memory::{CALLER, World, factors};
 
@@ -102,4 +107,44 @@ async fn a_second_writer_is_refused_and_a_takeover_fences_the_first() {
     let kept = second.vfs.lookup(Ino::ROOT, b"kept").await.unwrap();
     assert_eq!(second.vfs.read(Handle(0), kept.ino, 0, 10).await.unwrap(), b"before");
     second.close().await.unwrap();
+}
+
+/// What is missing while the writer has let go of nothing is damage, and no change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_stays_tells_what_was_removed_from_what_is_missing() {
+    let world = World::new().await;
+    let (writer, _) = open(&world, false).await;
+    let ino = put(&writer.vfs, b"one", &[1; 300_000]).await;
+    writer.vfs.sync_all().await.unwrap();
+    let options = || VfsOptions {
+        read_only: true,
+        stays: true,
+        poll_interval: Duration::from_millis(1),
+        ..VfsOptions::default()
+    };
+    let segments: Vec<_> = world.0.list(Some(&"d".into())).try_collect().await.unwrap();
+    let [segment] = &segments[..] else { panic!("{segments:?}") };
+    let bytes = world.0.get(&segment.location).await.unwrap().bytes().await.unwrap();
+    world.0.delete(&segment.location).await.unwrap();
+    let (first, _) = world.open(OpenOptions { vfs: options(), ..OpenOptions::default() }).await;
+    let missing = first.vfs.read(Handle(0), ino, 0, 10).await;
+    assert!(matches!(missing, Err(VfsError::Data(DataError::Missing { .. }))), "{missing:?}");
+
+    world.0.put(&segment.location, bytes.into()).await.unwrap();
+    let (second, _) = world.open(OpenOptions { vfs: options(), ..OpenOptions::default() }).await;
+    assert_eq!(second.vfs.lookup(Ino::ROOT, b"one").await.unwrap().size, 300_000);
+    writer.vfs.forget(ino, 1);
+    writer.vfs.unlink(Ino::ROOT, b"one").await.unwrap();
+    put(&writer.vfs, b"two", b"2").await;
+    writer.vfs.sync_all().await.unwrap();
+    world.0.delete(&segment.location).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let two = second.vfs.lookup(Ino::ROOT, b"two").await;
+    assert!(matches!(two, Err(VfsError::NoEntry)), "{two:?}");
+    let removed = second.vfs.read(Handle(0), ino, 0, 10).await;
+    assert!(matches!(removed, Err(VfsError::GoneOn)), "{removed:?}");
+    for reader in [first, second] {
+        reader.close().await.unwrap();
+    }
+    writer.close().await.unwrap();
 }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::error::{CommandResult, stdout_error};
 use super::ls::no_empty_path;
 use super::open::{SourceArgs, with_tree};
-use super::tree::{Tree, path_error};
+use super::tree::{PathErrors, Tree, path_error};
 use crate::base::FileKind;
 use crate::vfs::{Attr, Handle, VfsError};
 
@@ -38,24 +38,27 @@ pub struct CatArgs {
 pub fn run(args: &CatArgs) -> CommandResult {
     no_empty_path(&args.paths)?;
     with_tree(&args.source, async |tree| {
+        let mut errors = PathErrors::default();
         for path in &args.paths {
-            let path = path.as_bytes();
-            let attr = tree.resolve(path, true).await?;
-            if attr.kind != FileKind::Regular {
-                let error = if attr.kind == FileKind::Directory {
-                    VfsError::IsDirectory
-                } else {
-                    VfsError::NotSupported
-                };
-                return Err(path_error(path, &error));
+            if let Err(error) = print_file(&tree, path.as_bytes()).await {
+                errors.note(error, args.paths.len())?;
             }
-            let handle = tree.vfs.open(attr.ino, false, false).await.map_err(|e| path_error(path, &e))?;
-            let printed = print(&tree, path, &attr, handle).await;
-            tree.vfs.release(handle);
-            printed?;
         }
-        Ok(())
+        errors.end()
     })
+}
+
+async fn print_file(tree: &Tree, path: &[u8]) -> CommandResult {
+    let attr = tree.resolve(path, true).await?;
+    if attr.kind != FileKind::Regular {
+        let is_directory = attr.kind == FileKind::Directory;
+        let error = if is_directory { VfsError::IsDirectory } else { VfsError::NotSupported };
+        return Err(path_error(path, &error));
+    }
+    let handle = tree.vfs.open(attr.ino, false, false).await.map_err(|e| path_error(path, &e))?;
+    let printed = print(tree, path, &attr, handle).await;
+    tree.vfs.release(handle);
+    printed
 }
 
 async fn print(tree: &Tree, path: &[u8], attr: &Attr, handle: Handle) -> CommandResult {
@@ -64,7 +67,7 @@ async fn print(tree: &Tree, path: &[u8], attr: &Attr, handle: Handle) -> Command
         let read = tree.vfs.read(handle, attr.ino, offset, CHUNK_BYTES).await;
         let bytes = read.map_err(|e| path_error(path, &e))?;
         if bytes.is_empty() {
-            break;
+            return Err(path_error(path, &VfsError::GoneOn));
         }
         tokio::task::block_in_place(|| io::stdout().lock().write_all(&bytes))
             .map_err(|e| stdout_error(&e))?;

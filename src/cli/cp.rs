@@ -11,12 +11,14 @@ use super::local::Keep;
 use super::ls::{no_empty_path, printable};
 use super::open::{SourceArgs, with_tree_calmly};
 use super::stderr;
+use super::tree::Tree;
 use crate::base::FileKind;
+use crate::vfs::Attr;
 
 /// Shown at the end of `coffer cp --help`.
 pub const EXAMPLES: &str = "\
 Every SOURCE is a path in the volume; DEST is a local path. Existing files are replaced, \
-each in one step. To copy a tree with owners, extended attributes and ACLs, use `coffer export`.
+each in one step; what is no regular file is not. To copy a tree with owners, extended attributes and ACLs, use `coffer export`.
 
 Examples:
   coffer cp s3://bucket/home letters/2024.pdf .
@@ -62,6 +64,12 @@ pub fn run(args: &CpArgs) -> CommandResult {
     };
     let dest = destination(Path::new(dest))?;
     let into = dest.is_dir();
+    if !into && dest.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+        let message =
+            format!("{} is no regular file, and would be lost", printable(dest.as_os_str().as_bytes()));
+        return Err(CommandError::new(Exit::LocalWrite, message)
+            .hint("`coffer cat` writes what is in a file to standard output"));
+    }
     if !into && sources.len() > 1 {
         let message =
             format!("{} is not a directory, so that only one file can be copied there", dest.display());
@@ -76,25 +84,32 @@ pub fn run(args: &CpArgs) -> CommandResult {
         let options = ExtractOptions { keep, replace: true, jobs: args.jobs.into(), stop };
         let mut extraction = Extraction::new(tree.clone(), options);
         for source in sources {
-            let attr = tree.resolve(source.as_bytes(), !args.recursive).await?;
-            if attr.kind == FileKind::Directory && !args.recursive {
-                let message = format!("{} is a directory", printable(source.as_bytes()));
-                return Err(CommandError::new(Exit::NoSuchPath, message).hint("copy directories with -r"));
+            match find(&tree, source, args.recursive).await {
+                Ok(attr) => {
+                    let to = match last_name(source) {
+                        Some(name) if into => dest.join(name),
+                        _ => dest.clone(),
+                    };
+                    extraction.copy(attr, to).await;
+                }
+                Err(error) if sources.len() == 1 => return Err(error),
+                Err(error) => extraction.leave_out(&error),
             }
-            if attr.kind == FileKind::Directory && !into && dest.is_symlink() {
-                let message = format!("{} is a link, and not to a directory", dest.display());
-                return Err(CommandError::new(Exit::LocalWrite, message));
-            }
-            let to = match last_name(source) {
-                Some(name) if into => dest.join(name),
-                _ => dest.clone(),
-            };
-            extraction.copy(attr, to).await;
         }
         let summary = extraction.finish(AGAIN).await?;
         stderr::line(format_args!("copied {summary}"));
         Ok(())
     })
+}
+
+/// What is to be copied.
+async fn find(tree: &Tree, source: &OsStr, is_recursive: bool) -> CommandResult<Attr> {
+    let attr = tree.resolve(source.as_bytes(), !is_recursive).await?;
+    if attr.kind == FileKind::Directory && !is_recursive {
+        let message = format!("{} is a directory", printable(source.as_bytes()));
+        return Err(CommandError::new(Exit::NoSuchPath, message).hint("copy directories with -r"));
+    }
+    Ok(attr)
 }
 
 /// The last name on a path of the volume; `None` for its root.

@@ -5,11 +5,12 @@ use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use rustix::fs::{CWD, RenameFlags};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -49,9 +50,12 @@ pub struct Extraction {
     slots: Arc<Semaphore>,
     tasks: JoinSet<()>,
     begun: HashSet<PathBuf>,
+    /// Directories that something that has begun lies in.
+    above: HashSet<PathBuf>,
+    /// Those that get their attributes at the end.
     directories: Vec<(PathBuf, Attr)>,
     first_paths: HashMap<Ino, PathBuf>,
-    links: Vec<(PathBuf, PathBuf)>,
+    links: Vec<(Attr, PathBuf, Links)>,
 }
 
 struct Shared {
@@ -61,8 +65,19 @@ struct Shared {
     failures: AtomicU64,
     tampered: AtomicU64,
     partial_names: AtomicU64,
+    /// Which local file was made of one with several names: device and inode.
+    made: Mutex<HashMap<Ino, (u64, u64)>>,
     /// Something was left out because it is to stop.
     is_cut_short: AtomicBool,
+}
+
+/// What becomes of a link that is where a file is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Links {
+    /// It goes: it is in a tree that is copied, where links are the volume's.
+    Go,
+    /// It stays: it is the user's.
+    Stay,
 }
 
 /// Why one file was not copied.
@@ -90,6 +105,7 @@ impl Extraction {
             failures: AtomicU64::new(0),
             tampered: AtomicU64::new(0),
             partial_names: AtomicU64::new(0),
+            made: Mutex::default(),
             is_cut_short: AtomicBool::new(false),
         };
         Self {
@@ -97,6 +113,7 @@ impl Extraction {
             slots,
             tasks: JoinSet::new(),
             begun: HashSet::new(),
+            above: HashSet::new(),
             directories: Vec::new(),
             first_paths: HashMap::new(),
             links: Vec::new(),
@@ -108,31 +125,48 @@ impl Extraction {
         self.shared.progress.set_total(bytes);
     }
 
+    /// Tells and counts what cannot be copied at all.
+    pub fn leave_out(&self, error: &CommandError) {
+        self.shared.failures.fetch_add(1, Ordering::Relaxed);
+        self.shared.tampered.fetch_add(u64::from(error.exit() == Exit::Tampered), Ordering::Relaxed);
+        self.shared.progress.say(error.render().trim_end());
+    }
+
     /// Copies what `attr` describes to `to`, and all that is below it, unless it is to stop. Failures of single files are
     /// told and counted.
     ///
     /// Nothing is written through a link at `to` or below. One look at a directory is enough for all that comes into it,
     /// because a file or link that is given its name never replaces a directory.
     pub async fn copy(&mut self, attr: Attr, to: PathBuf) {
-        if !self.begun.insert(to.clone()) {
+        let mut links = Links::Stay;
+        if to.ancestors().any(|path| self.begun.contains(path)) || self.above.contains(&to) {
             // Of two sources with one name, the first is there before the second replaces it.
-            while self.tasks.join_next().await.is_some() {}
+            self.settle().await;
+            links = Links::Go;
         }
+        self.above.extend(to.ancestors().skip(1).map(Path::to_owned));
+        self.begun.insert(to.clone());
         let mut waiting = vec![(attr, to)];
         while let Some((attr, to)) = waiting.pop() {
             if self.shared.is_to_stop() {
                 return;
             }
             if attr.kind != FileKind::Directory {
-                self.copy_one(attr, to).await;
+                self.copy_one(attr, to, links).await;
                 continue;
             }
             let replace = self.shared.options.replace;
-            if let Err(error) = Near::of(&to).and_then(|near| make_directory(near.path(), replace)) {
-                self.shared.fail(&to, &error.into());
-                continue;
+            match Near::of(&to).and_then(|near| make_directory(near.path(), replace)) {
+                // One that was there before stays as it is, unless its attributes are to be those of the volume's.
+                Ok(is_new) if is_new || self.shared.options.keep.times_and_mode => {
+                    self.directories.push((to.clone(), attr));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.shared.fail(&to, &error.into());
+                    continue;
+                }
             }
-            self.directories.push((to.clone(), attr));
             let mut cookie = Some(0);
             while let Some(at) = cookie {
                 match self.shared.tree.page(attr.ino, at).await {
@@ -145,7 +179,7 @@ impl Extraction {
                             if attr.kind == FileKind::Directory {
                                 waiting.push((attr, path));
                             } else {
-                                self.copy_one(attr, path).await;
+                                self.copy_one(attr, path, Links::Go).await;
                             }
                         }
                         cookie = next;
@@ -159,21 +193,26 @@ impl Extraction {
         }
     }
 
-    async fn copy_one(&mut self, attr: Attr, to: PathBuf) {
+    async fn copy_one(&mut self, attr: Attr, to: PathBuf, links: Links) {
         if attr.nlink > 1 {
-            if let Some(first) = self.first_paths.get(&attr.ino) {
-                self.links.push((first.clone(), to));
+            if self.first_paths.contains_key(&attr.ino) {
+                self.links.push((attr, to, links));
                 return;
             }
             self.first_paths.insert(attr.ino, to.clone());
         }
+        self.begin(attr, to, links).await;
+    }
+
+    /// Begins to copy a file, as soon as there is a slot for it.
+    async fn begin(&mut self, attr: Attr, to: PathBuf, links: Links) {
         let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
         while self.tasks.try_join_next().is_some() {}
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
             let copied = match tokio::task::block_in_place(|| Near::of(&to)) {
                 Ok(near) => tokio::select! {
-                    copied = shared.copy_file(&attr, near.path(), &to) => copied,
+                    copied = shared.copy_file(&attr, near.path(), &to, links) => copied,
                     () = shared.options.stop.asked() => Err(FileError::Stopped),
                 },
                 Err(error) => Err(error.into()),
@@ -187,21 +226,37 @@ impl Extraction {
         });
     }
 
+    /// Waits for the files on their way and makes the hard links. Where the first of a file's names has come to nothing, or is
+    /// another file's by now, the file is copied once more and its further names are those of the copy.
+    async fn settle(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
+        for (attr, to, links) in std::mem::take(&mut self.links) {
+            if self.shared.is_to_stop() {
+                return;
+            }
+            let made = self.shared.made.lock().get(&attr.ino).copied();
+            let first = self.first_paths.get(&attr.ino).filter(|_| made.is_some()).cloned();
+            let replace = self.shared.options.replace;
+            let linked =
+                first.map(|first| tokio::task::block_in_place(|| make_link(&first, made, &to, replace)));
+            match linked {
+                Some(Ok(true)) => self.shared.progress.add_file(),
+                Some(Err(error)) => self.shared.fail(&to, &error.into()),
+                Some(Ok(false)) | None => {
+                    self.first_paths.insert(attr.ino, to.clone());
+                    self.begin(attr, to, links).await;
+                    while self.tasks.join_next().await.is_some() {}
+                }
+            }
+        }
+    }
+
     /// Waits for the files on their way, makes the hard links and dresses the directories, deepest first.
     ///
     /// # Errors
     /// When it stopped, with `again` on how to go on, or any file was not copied.
     pub async fn finish(mut self, again: &str) -> CommandResult<String> {
-        while self.tasks.join_next().await.is_some() {}
-        for (first, link) in &self.links {
-            if self.shared.is_to_stop() {
-                break;
-            }
-            match tokio::task::block_in_place(|| make_link(first, link, self.shared.options.replace)) {
-                Ok(()) => self.shared.progress.add_file(),
-                Err(error) => self.shared.fail(link, &error.into()),
-            }
-        }
+        self.settle().await;
         for (path, attr) in self.directories.iter().rev() {
             if self.shared.is_to_stop() {
                 break;
@@ -253,7 +308,8 @@ impl Shared {
     }
 
     /// Copies a file to `to`, which is the way to `shown`.
-    async fn copy_file(&self, attr: &Attr, to: &Path, shown: &Path) -> Result<(), FileError> {
+    async fn copy_file(&self, attr: &Attr, to: &Path, shown: &Path, links: Links) -> Result<(), FileError> {
+        tokio::task::block_in_place(|| check_replaceable(to, attr, links))?;
         let xattrs = self.xattrs(attr).await?;
         let partial = self.partial(to);
         match attr.kind {
@@ -266,9 +322,15 @@ impl Shared {
         }
         tokio::task::block_in_place(|| {
             self.dress(&partial.0, shown, attr, &xattrs);
-            partial.become_whole(to, self.options.replace)
-        })?;
-        Ok(())
+            let about = partial.0.symlink_metadata()?;
+            // Once more, because copying takes its time.
+            check_replaceable(to, attr, links)?;
+            partial.become_whole(to, self.options.replace)?;
+            if attr.nlink > 1 {
+                self.made.lock().insert(attr.ino, (about.dev(), about.ino()));
+            }
+            Ok(())
+        })
     }
 
     async fn copy_contents(&self, attr: &Attr, partial: &Partial) -> Result<(), FileError> {
@@ -353,31 +415,46 @@ impl Drop for Partial {
     }
 }
 
-/// Where a copy to `given` goes: the directory that it leads to if it is a link, which only what the user names may be.
+/// Where a copy to `given` goes: to what it leads to if it is a link, which only what the user names may be.
 ///
 /// # Errors
 /// When the system cannot say where that is.
 pub(super) fn destination(given: &Path) -> CommandResult<PathBuf> {
-    if given.is_symlink() && given.is_dir() {
+    if given.is_symlink() && given.exists() {
         return given.canonicalize().map_err(|e| CommandError::writing(given, &e));
     }
     Ok(given.to_owned())
 }
 
+/// Whether a file like `attr` may take the place of what is at `path`: of a regular file, of what is of its own kind, and of a
+/// link if `links` go. What is a directory there the system refuses.
+fn check_replaceable(path: &Path, attr: &Attr, links: Links) -> io::Result<()> {
+    let Ok(there) = path.symlink_metadata() else { return Ok(()) };
+    let goes = match local::kind_of(&there) {
+        FileKind::Regular | FileKind::Directory => true,
+        FileKind::Symlink => links == Links::Go || attr.kind == FileKind::Symlink,
+        kind => kind == attr.kind && local::encode_rdev(there.rdev()) == attr.rdev,
+    };
+    if goes {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, "what is in its place is no regular file, and stays"))
+}
+
 /// Makes a directory, or takes the one that is there. Links are made by whoever can write to the volume, so that one in its
-/// place is not followed: it goes if `replace`.
+/// place is not followed: it goes if `replace`. Says whether it is new.
 ///
 /// # Errors
 /// The system's; [`io::ErrorKind::AlreadyExists`] for what stays in its place.
-pub(super) fn make_directory(path: &Path, replace: bool) -> io::Result<()> {
-    let make = || DirBuilder::new().mode(0o700).create(path);
+pub(super) fn make_directory(path: &Path, replace: bool) -> io::Result<bool> {
+    let make = || DirBuilder::new().mode(0o700).create(path).map(|()| true);
     match make() {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => return made,
     }
     let found = path.symlink_metadata()?.file_type();
     if found.is_dir() {
-        return Ok(());
+        return Ok(false);
     }
     if found.is_symlink() && replace {
         std::fs::remove_file(path)?;
@@ -386,14 +463,24 @@ pub(super) fn make_directory(path: &Path, replace: bool) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::AlreadyExists, "what is in its place is not a directory"))
 }
 
-fn make_link(first: &Path, link: &Path, replace: bool) -> io::Result<()> {
+/// Makes `link` a further name of the file `made` (device and inode), of which `first` was the first. Says whether it still
+/// is.
+fn make_link(first: &Path, made: Option<(u64, u64)>, link: &Path, replace: bool) -> io::Result<bool> {
     let (first, link) = (Near::of(first)?, Near::of(link)?);
     let (first, link) = (first.path(), link.path());
+    let found = first.symlink_metadata().map(|about| (about.dev(), about.ino())).ok();
+    if found.is_none() || found != made {
+        return Ok(false);
+    }
     match std::fs::hard_link(first, link) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && replace => {
+            if link.symlink_metadata().is_ok_and(|about| Some((about.dev(), about.ino())) == made) {
+                return Ok(true);
+            }
             std::fs::remove_file(link)?;
-            std::fs::hard_link(first, link)
+            std::fs::hard_link(first, link)?;
         }
-        other => other,
+        other => other?,
     }
+    Ok(true)
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::error::{CommandError, CommandResult, stdout_error};
 use super::open::{SourceArgs, with_tree};
-use super::tree::{Entry, Tree, path_error};
+use super::tree::{Entry, PathErrors, Tree, path_error};
 use super::units::{show_size, show_time};
 use crate::base::FileKind;
 use crate::vfs::Attr;
@@ -55,10 +55,15 @@ pub fn run(args: &LsArgs) -> CommandResult {
     with_tree(&args.source, async |tree| {
         let listing = Listing { args, tree: &tree, escape: io::stdout().is_terminal() };
         let mut out = BufWriter::new(io::stdout().lock());
+        let mut errors = PathErrors::default();
         for path in &args.paths {
-            listing.path(&mut out, path.as_bytes()).await?;
+            if let Err(error) = listing.path(&mut out, path.as_bytes()).await {
+                out.flush().map_err(|e| stdout_error(&e))?;
+                errors.note(error, args.paths.len())?;
+            }
         }
-        out.flush().map_err(|e| stdout_error(&e))
+        out.flush().map_err(|e| stdout_error(&e))?;
+        errors.end()
     })
 }
 

@@ -377,6 +377,8 @@ impl Reading {
         let (state_dir, key_slot) = (Some(state_dir), source.unlock.key_slot);
         let mut options = OpenOptions { state_dir, key_slot, trust, ..OpenOptions::default() };
         options.vfs.read_only = true;
+        // What a writer does meanwhile is not mixed in.
+        options.vfs.stays = true;
         budget::apply(&mut options, Some(memory), None, None)?;
         let trust = options.trust.clone();
         let opening = volume::open(bucket.clone(), &factors, options);

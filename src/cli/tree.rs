@@ -6,6 +6,7 @@ use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
 use super::explain;
 use super::local::Xattr;
+use super::stderr;
 use crate::base::{FileKind, Ino};
 use crate::vfs::{Attr, Vfs, VfsError};
 
@@ -149,6 +150,34 @@ fn no_path(path: &[u8], why: &str) -> CommandError {
 #[must_use]
 pub fn path_error(path: &[u8], error: &VfsError) -> CommandError {
     CommandError::new(explain::vfs_exit(error), format!("{}: {}", path.escape_ascii(), sentence(error)))
+}
+
+/// Errors of single paths, where the others are gone on with.
+#[derive(Debug, Default)]
+pub struct PathErrors(Option<Exit>);
+
+impl PathErrors {
+    /// Tells `error` of one of `paths` and keeps it in mind.
+    ///
+    /// # Errors
+    /// `error` itself if there is one path only, or nobody listens any more.
+    pub fn note(&mut self, error: CommandError, paths: usize) -> CommandResult {
+        if paths == 1 || error.is_silent() {
+            return Err(error);
+        }
+        stderr::text(error.render());
+        let is_graver = error.exit() == Exit::Tampered;
+        self.0 = self.0.filter(|_| !is_graver).or(Some(error.exit()));
+        Ok(())
+    }
+
+    /// Ends the command.
+    ///
+    /// # Errors
+    /// With the first exit that was told; that of tampered data comes before others.
+    pub fn end(self) -> CommandResult {
+        self.0.map_or(Ok(()), |exit| Err(CommandError::silent(exit)))
+    }
 }
 
 #[cfg(test)]

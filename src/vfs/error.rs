@@ -94,6 +94,9 @@ pub enum VfsError {
     /// `EKEYREVOKED`: the volume's key was rotated, and what was written since then does not open here.
     #[error("the volume has a new key since this mount began; mount it again")]
     NewKey,
+    /// `ESTALE`: of the commit that a reader stays at, this has been removed meanwhile.
+    #[error("it changed while the volume was being read, and what it was is not kept any more")]
+    GoneOn,
     /// `EIO`: segments that are sealed with an older key cannot be sealed anew.
     #[error(
         "{segments} cannot be sealed with the new key, because something in them is damaged or missing: {first}"
@@ -158,6 +161,7 @@ impl VfsError {
             Self::NotPermitted => libc::EPERM,
             Self::BadHandle => libc::EBADF,
             Self::NewKey | Self::Meta(MetaError::Engine(EngineError::NewKey)) => libc::EKEYREVOKED,
+            Self::GoneOn => libc::ESTALE,
             Self::Data(_)
             | Self::Meta(_)
             | Self::LostWrite(_)

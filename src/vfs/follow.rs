@@ -19,11 +19,11 @@ use super::{Vfs, VfsError};
 pub(super) struct Follow {
     /// Held for reading by loads, for writing while the engine goes to a newer commit, so that no
     /// record of the one is remembered beside records of the other.
-    gate: RwLock<()>,
+    pub(super) gate: RwLock<()>,
     /// What the engine showed when the records in memory were loaded.
-    view: Mutex<View>,
+    pub(super) view: Mutex<View>,
     /// What that was built on.
-    base: Mutex<Base>,
+    pub(super) base: Mutex<Base>,
     /// When the last look was over, and when the last one began, by the clock's `elapsed`.
     looked_at_us: AtomicU64,
     began_at_us: AtomicU64,
@@ -33,6 +33,8 @@ pub(super) struct Follow {
     leased_until_us: AtomicU64,
     /// The writer has a newer key than this reader: there is nothing to follow with.
     is_outdated: AtomicBool,
+    /// The commit that this reader stays at cannot be read from the bucket any more.
+    pub(super) has_gone_on: AtomicBool,
 }
 
 impl Follow {
@@ -78,7 +80,7 @@ impl Vfs {
     /// Looks for new commits, if it is time to: beside the operation that calls it, or, if nothing
     /// has been asked for so long that what is known may be older than the interval, before it.
     pub(super) async fn keep_up(&self) {
-        if !self.options.read_only || self.check_key().is_err() {
+        if !self.options.read_only || self.options.stays || self.check_key().is_err() {
             return;
         }
         let age = self.clock.elapsed().saturating_sub(self.follow.looked_at());
@@ -144,11 +146,12 @@ impl Vfs {
     async fn go_on(&self) -> Result<bool, VfsError> {
         let _gate = self.follow.gate.write().await;
         self.engine.refresh().await.map_err(MetaError::from)?;
-        let before = {
-            let state = self.state.lock();
-            (state.superblock.commit, state.superblock.head)
-        };
-        let (newest, view, base) = self.newest_superblock(before).await?;
+        self.adopt().await
+    }
+
+    /// Goes to the commit that the engine shows. To be called while [`Follow::gate`] is held for writing.
+    pub(super) async fn adopt(&self) -> Result<bool, VfsError> {
+        let (newest, view, base) = self.newest_superblock(self.head()).await?;
         let mut state = self.state.lock();
         if state.phase != Phase::ReadOnly {
             return Ok(false);
@@ -165,7 +168,10 @@ impl Vfs {
     }
 
     /// The superblock of the newest commit, which follows from the commit `before`.
-    async fn newest_superblock(&self, before: (u64, [u8; 32])) -> Result<(Superblock, View, Base), VfsError> {
+    pub(super) async fn newest_superblock(
+        &self,
+        before: (u64, [u8; 32]),
+    ) -> Result<(Superblock, View, Base), VfsError> {
         loop {
             let (view, base) = (self.engine.view(), self.engine.base());
             let newest = superblock_in(&self.engine).await?;
@@ -232,6 +238,9 @@ impl Vfs {
     /// Follows out of turn, because what is known cannot be read any more; but not before all that others
     /// were told may be remembered no longer.
     pub(super) async fn follow_early(&self) -> Result<(), VfsError> {
+        if self.options.stays {
+            return self.stay().boxed().await;
+        }
         let until = Duration::from_micros(self.follow.leased_until_us.load(Ordering::Acquire));
         tokio::time::sleep(self.lease_left(until)).await;
         // Boxed: what it holds while it waits would be part of every operation that may come here.
@@ -278,7 +287,7 @@ pub(super) fn judge(vfs: &Arc<Vfs>) -> Judge {
     })
 }
 
-async fn superblock_in(engine: &Engine) -> Result<Superblock, MetaError> {
+pub(super) async fn superblock_in(engine: &Engine) -> Result<Superblock, MetaError> {
     let key = Key::Super;
     let bytes = engine.get(&key.encode()).await?.ok_or(MetaError::Missing(key))?;
     match decode(&key, &bytes)? {

@@ -42,6 +42,7 @@ mod space;
 mod staleness;
 mod state;
 mod status;
+mod stay;
 mod survey;
 mod txn;
 mod unsent;

@@ -33,6 +33,8 @@ const ATIMES_MAX: usize = 50_000;
 pub struct VfsOptions {
     /// Refuse every change.
     pub read_only: bool,
+    /// A reader stays at the commit that it was opened at, instead of following.
+    pub stays: bool,
     /// Age of the oldest uncommitted change at which a commit starts.
     pub commit_age: Duration,
     /// Bytes of file contents in memory and not in the bucket, with their tables, beyond which writers wait.
@@ -132,6 +134,7 @@ impl Default for VfsOptions {
     fn default() -> Self {
         Self {
             read_only: false,
+            stays: false,
             commit_age: Duration::from_secs(5),
             dirty_bytes_max: 256 * 1024 * 1024,
             dirty_records_max: 500_000,

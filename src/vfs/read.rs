@@ -66,6 +66,11 @@ impl Vfs {
                 // too late asks again where the bytes are, and believes the second answer if it is
                 // the first.
                 Err(error @ VfsError::Data(DataError::Missing { .. })) => {
+                    if self.options.stays {
+                        let why = self.why_missing(&places, error).boxed().await;
+                        self.note_damage(Some(ino), &why);
+                        return Err(why);
+                    }
                     if self.options.read_only {
                         self.follow_early().await?;
                     }

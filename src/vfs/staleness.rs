@@ -15,7 +15,7 @@ const LOOK_MAX: Duration = Duration::from_secs(3600);
 impl Vfs {
     /// Starts the task by which a reader notices that nothing new comes any more, if it is asked to.
     pub fn start_watching_age(self: &Arc<Self>) {
-        let Some(allowed) = self.options.max_staleness else { return };
+        let Some(allowed) = self.options.max_staleness.filter(|_| !self.options.stays) else { return };
         let pause = (allowed / 4).clamp(self.options.poll_interval, LOOK_MAX.max(self.options.poll_interval));
         let this = Arc::downgrade(self);
         tokio::spawn(async move {

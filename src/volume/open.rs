@@ -271,7 +271,11 @@ impl Opening {
         let offer = Offer { engine: &reader, ring: &self.ring, header: &self.header, superblock: &seen };
         vfs_options.accepted = offer.accepted().await?;
         let (vault, clock) = (self.vault.clone(), Arc::clone(&self.options.clock));
+        let stays = vfs_options.stays;
         let vfs = Vfs::new(reader, vault, blocks, cache, clock, seen, vfs_options);
+        if stays {
+            vfs.begin_stay().await?;
+        }
         vfs.start_watching_age();
         Ok(self.opened(vfs, None))
     }

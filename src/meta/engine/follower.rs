@@ -95,6 +95,20 @@ impl Follower {
         self.current.read().status.borrow().durable_seq
     }
 
+    /// Waits until the look that a fresh handle takes by itself is over; it takes no other uncalled.
+    pub(super) async fn settle(&self) {
+        if self.checkpoint.is_some() {
+            return;
+        }
+        let handle = self.current.read().clone();
+        let mut status = handle.db.subscribe();
+        tokio::select! {
+            biased;
+            () = handle.clock.polled(1) => {}
+            _ = status.wait_for(|status| status.close_reason.is_some()) => {}
+        }
+    }
+
     /// Catches up with the writer.
     pub(super) async fn refresh(&self) -> Result<(), slatedb::Error> {
         if self.checkpoint.is_some() {

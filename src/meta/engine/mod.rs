@@ -350,6 +350,18 @@ impl Engine {
         }
     }
 
+    /// Waits until what a reader sees changes no more unless it is refreshed, or loses its footing: right after it was opened
+    /// it goes to the newest commit once more by itself.
+    ///
+    /// # Errors
+    /// The bucket does not answer in time.
+    pub async fn settle(&self) -> Result<(), EngineError> {
+        match &self.0.access {
+            Access::Write(_) => Ok(()),
+            Access::Read(follower) => self.limited(follower.settle()).await,
+        }
+    }
+
     /// Makes sure that no merge of the writer before this one, which may be asleep, adds anything any more.
     ///
     /// # Errors
