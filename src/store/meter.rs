@@ -253,12 +253,17 @@ impl Meter {
 
     /// Notes that a request failed without an answer, or was refused.
     pub(crate) fn failed(&self, kind: OutageKind, words: String) {
-        let error = self.0.counts.errors.fetch_add(1, Ordering::Relaxed) + 1;
-        *self.0.last_error.lock() = Some(words);
+        let error = self.note_error(words);
         self.0.outage.send_modify(|outage| {
             let since = outage.as_ref().map_or_else(Instant::now, |outage| outage.since);
             *outage = Some(Outage { kind, since, error });
         });
+    }
+
+    /// Counts an error, and gives its number.
+    fn note_error(&self, words: String) -> u64 {
+        *self.0.last_error.lock() = Some(words);
+        self.0.counts.errors.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(crate) fn answered(&self) {
@@ -323,7 +328,13 @@ impl Meter {
         } else {
             tally.latency.add(since.elapsed());
         }
-        self.note(result);
+        match result {
+            // What may not be deleted stays: no outage, because nobody waits for it, and no sign that another is over.
+            Err(error) if classify(error) == Trouble::Denied => {
+                self.note_error(detail(error));
+            }
+            result => self.note(result),
+        }
     }
 }
 

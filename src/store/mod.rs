@@ -62,8 +62,8 @@ const PROMPT_WRITE: Duration = Duration::from_secs(30);
 /// A bucket: everything below one prefix of one store.
 #[derive(Clone)]
 pub struct Bucket {
-    /// The objects. Requests are metered; writes are tried for ever, reads for
-    /// [`StoreOptions::read_timeout`].
+    /// The objects. Requests are metered; writes are tried for ever, reads for [`StoreOptions::read_timeout`], deletions
+    /// for half a minute.
     pub objects: Arc<dyn ObjectStore>,
     prompt: Arc<dyn ObjectStore>,
     meter: Meter,

@@ -23,6 +23,8 @@ const SHARERS_MAX: u32 = 16;
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest pause while the bucket cannot be reached.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// How long a deletion is tried. Nothing is lost with it, and whoever deletes comes again.
+const DELETION_TIME: Duration = Duration::from_secs(30);
 /// Longest pause while the bucket refuses us: only a person can change that.
 const BACKOFF_DENIED_MAX: Duration = Duration::from_secs(60);
 
@@ -31,7 +33,7 @@ const BACKOFF_DENIED_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct Patience {
     /// Reads fail after this.
     pub read: Duration,
-    /// Writes fail after this, or at once when denied; `None`: they are tried for ever.
+    /// Writes fail after this, or at once when denied; `None`: they are tried for ever, deletions excepted.
     pub write: Option<Duration>,
     /// Where the length of pauses comes from.
     pub pauses: Pauses,
@@ -134,11 +136,33 @@ impl Core {
         }
     }
 
-    pub(super) async fn write<T, F>(&self, mut request: impl FnMut() -> F) -> RawResult<T>
+    pub(super) async fn write<T, F>(&self, request: impl FnMut() -> F) -> RawResult<T>
     where
         F: Future<Output = RawResult<T>>,
     {
-        let deadline = self.patience.write.map(|patience| Instant::now() + patience);
+        self.write_within(self.patience.write, true, request).await
+    }
+
+    /// Deletes for a while at most, and not where that is refused: one object that may not be deleted keeps nobody waiting,
+    /// and is no outage.
+    pub(super) async fn delete<T, F>(&self, request: impl FnMut() -> F) -> RawResult<T>
+    where
+        F: Future<Output = RawResult<T>>,
+    {
+        let patience = self.patience.write.map_or(DELETION_TIME, |patience| patience.min(DELETION_TIME));
+        self.write_within(Some(patience), false, request).await
+    }
+
+    async fn write_within<T, F>(
+        &self,
+        patience: Option<Duration>,
+        tells_refusals: bool,
+        mut request: impl FnMut() -> F,
+    ) -> RawResult<T>
+    where
+        F: Future<Output = RawResult<T>>,
+    {
+        let deadline = patience.map(|patience| Instant::now() + patience);
         let mut backoff = Backoff::default();
         loop {
             let error = match request().await {
@@ -146,7 +170,7 @@ impl Core {
                 Err(error) => error,
             };
             let trouble = classify(&error);
-            if trouble == Trouble::Rejected {
+            if trouble == Trouble::Rejected && tells_refusals {
                 self.meter.failed(OutageKind::Denied, detail(&error));
             }
             let pause_max = match trouble {

@@ -1,4 +1,4 @@
-//! Decides how long a request is tried: writes for as long as it takes, reads until a deadline.
+//! Decides how long a request is tried: writes for as long as it takes, reads and deletions until a deadline.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -154,7 +154,7 @@ impl ObjectStore for PatientStore {
             .and_then(move |chunk| {
                 let (inner, core) = (inner.clone(), core.clone());
                 async move {
-                    core.write(|| delete_chunk(&inner, &core, &chunk)).await?;
+                    core.delete(|| delete_chunk(&inner, &core, &chunk)).await?;
                     Ok(stream::iter(chunk.into_iter().map(Ok)))
                 }
             })

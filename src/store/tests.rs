@@ -63,6 +63,30 @@ async fn a_denied_write_loses_nothing_and_is_told_apart_from_an_outage() {
     assert_eq!(bucket.meter().outage(), None);
 }
 
+/// > A deletion that is refused ends at once, one in an outage after half a minute; neither is tried for ever, and that
+/// > something may not be deleted is no outage.
+#[tokio::test(start_paused = true)]
+async fn a_deletion_has_an_end_also_where_writes_have_none() {
+    let (store, bucket) = faulty();
+    let path = Path::from("a");
+    store.inner.put(&path, payload(b"x")).await.expect("put");
+    store.fail_writes([Fault::Deny]);
+    let begun = tokio::time::Instant::now();
+    bucket.objects.delete(&path).await.expect_err("refused");
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    let after = bucket.meter().snapshot();
+    assert_eq!((after.errors, after.outage), (1, None));
+    assert!(after.last_error.is_some());
+
+    store.fail_writes([Fault::Fail; 1000]);
+    bucket.objects.delete(&path).await.expect_err("out of reach");
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(15) && took < Duration::from_secs(31), "{took:?}");
+    assert_eq!(bucket.meter().outage(), Some(OutageKind::Unavailable));
+    store.writes.lock().clear();
+    bucket.objects.delete(&path).await.expect("deleted");
+}
+
 #[tokio::test(start_paused = true)]
 async fn that_an_object_is_not_there_is_no_answer_to_writing_it() {
     let (store, bucket) = faulty();

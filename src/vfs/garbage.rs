@@ -2,7 +2,6 @@
 //!
 //! An object is deleted only if a committed record names it and no other record needs it.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,94 +13,42 @@ use crate::meta::{Garbage, Key, Record};
 use crate::store::tallied;
 
 use super::leftovers::UNLISTED;
-use super::{Amount, Vfs, VfsError};
+use super::waiting::Wait;
+use super::{Vfs, VfsError};
 
 /// Segments deleted at a time.
 const DELETES_MAX: usize = 16;
 /// Segments deleted in the background between two rests.
 const BATCH_COUNT: usize = 64;
-/// Pause before a segment that could not be deleted is tried again.
-const RETRY: Duration = Duration::from_secs(60);
 /// Records read from the engine at a time.
 const SCAN_COUNT: usize = 1024;
-/// Segments that wait and are kept in memory. Beyond, their records are read again.
-pub(super) const WAITING_MAX: usize = 65_536;
-
-/// What waits to be deleted, and until when by the monotonic clock.
-#[derive(Debug, Default)]
-pub(super) struct Waiting {
-    by_time: BTreeMap<(Duration, SegmentId), Wait>,
-    /// There are more than are kept here.
-    is_cut: bool,
+/// An attempt to delete a segment. However it ends, the segment is offered again unless it is gone.
+struct Attempt<'a> {
+    vfs: &'a Vfs,
+    id: SegmentId,
+    wait: Wait,
+    is_done: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Wait {
-    is_leftover: bool,
-    /// The object's length, if known.
-    bytes: u64,
-}
-
-impl Waiting {
-    /// A segment that a commit has let go of.
-    pub(super) fn dead(&mut self, id: SegmentId, bytes: u64, due: Duration) {
-        self.add(id, Wait { is_leftover: false, bytes }, due);
-    }
-
-    pub(super) fn leftover(&mut self, id: SegmentId, bytes: u64, due: Duration) {
-        self.add(id, Wait { is_leftover: true, bytes }, due);
-    }
-
-    fn add(&mut self, id: SegmentId, wait: Wait, due: Duration) {
-        if self.by_time.len() < WAITING_MAX {
-            self.by_time.insert((due, id), wait);
-        } else {
-            self.is_cut = true;
-        }
-    }
-
-    /// The lengths of objects have been seen.
-    pub(super) fn learn(&mut self, lengths: &HashMap<SegmentId, u64>) {
-        for ((_, id), wait) in &mut self.by_time {
-            if let Some(bytes) = lengths.get(id) {
-                wait.bytes = *bytes;
+impl Attempt<'_> {
+    /// Says whether the segment need not be tried again.
+    async fn make(mut self) -> bool {
+        match self.vfs.collect(self.id, self.wait).await {
+            Ok(()) => self.is_done = true,
+            Err(error) => {
+                tracing::warn!(segment = %self.id, %error, "a dead segment stays for now");
+                self.wait.failures = self.wait.failures.saturating_add(1);
             }
         }
+        self.is_done
     }
+}
 
-    fn is_full(&self) -> bool {
-        self.by_time.len() >= WAITING_MAX
-    }
-
-    /// Whether the records must be read again, because what was kept here is done.
-    fn take_cut(&mut self) -> bool {
-        self.by_time.is_empty() && std::mem::take(&mut self.is_cut)
-    }
-
-    fn take_due(&mut self, now: Duration, limit: usize) -> Vec<(SegmentId, Wait)> {
-        let mut due = Vec::new();
-        while due.len() < limit
-            && let Some(entry) = self.by_time.first_entry().filter(|entry| entry.key().0 <= now)
-        {
-            due.push((entry.key().1, *entry.get()));
-            entry.remove();
-        }
-        due
-    }
-
-    /// What was to be tried again at this time need not be.
-    fn remove(&mut self, id: SegmentId, due: Duration) {
-        self.by_time.remove(&(due, id));
-    }
-
-    /// When the first of them is due.
-    pub(super) fn next_due(&self) -> Option<Duration> {
-        self.by_time.first_key_value().map(|((due, _), _)| *due)
-    }
-
-    /// How many wait, and the lengths of those of which they are known.
-    pub(super) fn amount(&self) -> Amount {
-        Amount { count: self.by_time.len() as u64, bytes: self.by_time.values().map(|wait| wait.bytes).sum() }
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        let now = self.vfs.clock.elapsed();
+        let mut state = self.vfs.state.lock();
+        state.waiting.end(self.id, (!self.is_done).then_some((self.wait, now)));
     }
 }
 
@@ -139,36 +86,28 @@ impl Vfs {
         self.collect_at_most(usize::MAX).await;
     }
 
-    /// Deletes some of what has waited long enough, and rests for it.
-    pub(super) async fn collect_some(&self) {
-        if self.is_collection_due() {
-            let ((), requests) = tallied(self.collect_at_most(BATCH_COUNT)).await;
-            self.rest_after(0, requests);
+    /// Deletes some of what has waited long enough, and rests for it. Says whether anything was.
+    pub(super) async fn collect_some(&self) -> bool {
+        if !self.is_collection_due() {
+            return false;
         }
+        let (deleted_count, requests) = tallied(self.collect_at_most(BATCH_COUNT)).await;
+        self.rest_after(0, requests);
+        deleted_count > 0
     }
 
-    async fn collect_at_most(&self, limit: usize) {
-        let now = self.clock.elapsed();
-        // Whoever asked may go away at any time: what is not deleted by then is tried again.
-        let again = now + RETRY;
-        let due = {
-            let mut state = self.state.lock();
-            let due = state.waiting.take_due(now, limit);
-            due.iter().for_each(|(id, wait)| state.waiting.add(*id, *wait, again));
-            due
-        };
-        let deletes = stream::iter(due).for_each_concurrent(DELETES_MAX, |(id, wait)| async move {
-            match self.collect(id, wait).await {
-                Ok(()) => self.state.lock().waiting.remove(id, again),
-                Err(error) => tracing::warn!(segment = %id, %error, "a dead segment stays for now"),
-            }
-        });
-        deletes.await;
+    async fn collect_at_most(&self, limit: usize) -> usize {
+        let due = self.state.lock().waiting.take_due(self.clock.elapsed(), limit);
+        let attempt = |(id, wait)| Attempt { vfs: self, id, wait, is_done: false }.make();
+        let attempts: Vec<_> = due.into_iter().map(attempt).collect();
+        let done: Vec<bool> = stream::iter(attempts).buffer_unordered(DELETES_MAX).collect().await;
+        let deleted_count = done.into_iter().filter(|is_done| *is_done).count();
         if self.state.lock().waiting.take_cut()
             && let Err(error) = self.remember_waiting().await
         {
             tracing::warn!(%error, "what else waits to be deleted is found by the next mount");
         }
+        deleted_count
     }
 
     async fn collect(&self, id: SegmentId, wait: Wait) -> Result<(), VfsError> {
@@ -277,7 +216,7 @@ impl Vfs {
             }
             from = match last {
                 Some(_) if state.waiting.is_full() => {
-                    state.waiting.is_cut = true;
+                    state.waiting.cut();
                     return Ok(());
                 }
                 Some(Key::Garbage(id)) => Key::Garbage(next_id(id)),
@@ -335,31 +274,6 @@ fn before(now: Time, by: Duration) -> Time {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_waits_is_taken_when_it_is_due_and_not_before() {
-        let secs = Duration::from_secs;
-        let mut waiting = Waiting::default();
-        waiting.dead(SegmentId([1; 16]), 100, secs(10));
-        waiting.leftover(SegmentId([2; 16]), 200, secs(5));
-        assert_eq!((waiting.next_due(), waiting.amount()), (Some(secs(5)), Amount { count: 2, bytes: 300 }));
-        assert!(waiting.take_due(secs(4), usize::MAX).is_empty());
-        let due = waiting.take_due(secs(5), usize::MAX);
-        assert!(matches!(due[..], [(SegmentId([2, ..]), Wait { is_leftover: true, .. })]));
-        assert_eq!(waiting.take_due(secs(100), usize::MAX).len(), 1);
-        assert_eq!(waiting.next_due(), None);
-    }
-
-    #[test]
-    fn more_than_there_is_room_for_is_read_again_when_the_first_are_done() {
-        let mut waiting = Waiting::default();
-        for number in 0..=WAITING_MAX as u128 {
-            waiting.dead(SegmentId(number.to_be_bytes()), 1, Duration::ZERO);
-        }
-        assert!(waiting.is_full() && !waiting.take_cut());
-        assert_eq!(waiting.take_due(Duration::ZERO, usize::MAX).len(), WAITING_MAX);
-        assert!(waiting.take_cut() && !waiting.take_cut());
-    }
 
     #[test]
     fn a_clock_that_went_back_makes_nothing_older() {

@@ -87,8 +87,8 @@ impl Vfs {
         if !rest.is_zero() {
             return Ok(Next::After(rest));
         }
-        self.collect_some().await;
-        if self.is_collection_due() {
+        // What cannot be deleted, however much it is, keeps nothing else waiting.
+        if self.collect_some().await && self.is_collection_due() {
             return Ok(Next::After(ROUND_PAUSE));
         }
         let (tended, requests) = tallied(self.tend_rest(folded_at)).await;

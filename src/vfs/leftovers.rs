@@ -12,8 +12,8 @@ use futures::StreamExt;
 use crate::base::{SegmentId, Time};
 use crate::meta::{Key, Leftover, Record};
 
-use super::garbage::WAITING_MAX;
 use super::state::State;
+use super::waiting::WAITING_MAX;
 use super::{Amount, Vfs, VfsError};
 
 /// Listed objects that are looked at. More than 128 TiB of segments are not expected; an endless list is.

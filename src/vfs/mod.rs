@@ -47,6 +47,7 @@ mod survey;
 mod txn;
 mod unsent;
 mod vicinity;
+mod waiting;
 mod whereabouts;
 mod xattr;
 

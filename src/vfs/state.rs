@@ -9,11 +9,11 @@ use crate::meta::{Holder, Key, Overlay, Superblock};
 
 use super::VfsError;
 use super::clean::Cleaned;
-use super::garbage::Waiting;
 use super::noted::Unnoted;
 use super::overtake::Overtaking;
 use super::queue::Queue;
 use super::refs::Refs;
+use super::waiting::Waiting;
 
 /// Whether the filesystem takes changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

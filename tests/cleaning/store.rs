@@ -94,12 +94,20 @@ pub struct TestStore {
     pub listings: Arc<Gate>,
     pub requests: Arc<Requests>,
     lies: parking_lot::Mutex<Vec<Path>>,
+    locked: Arc<parking_lot::Mutex<Vec<Path>>>,
+    /// Deletions that were refused.
+    pub refusals: Arc<AtomicU64>,
 }
 
 impl TestStore {
     /// Listings show these as well.
     pub fn lie(&self, names: Vec<Path>) {
         *self.lies.lock() = names;
+    }
+
+    /// These cannot be deleted.
+    pub fn lock(&self, names: Vec<Path>) {
+        *self.locked.lock() = names;
     }
 
     /// All objects under `prefix`.
@@ -160,12 +168,21 @@ impl ObjectStore for TestStore {
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let requests = Arc::clone(&self.requests);
+        let (requests, locked) = (Arc::clone(&self.requests), Arc::clone(&self.locked));
+        let refusals = Arc::clone(&self.refusals);
         let paths = paths.then(move |path| {
             let requests = Arc::clone(&requests);
+            let is_locked = path.as_ref().is_ok_and(|path| locked.lock().contains(path));
+            refusals.fetch_add(u64::from(is_locked), Ordering::SeqCst);
             async move {
                 requests.take().await;
-                path
+                match path {
+                    Ok(path) if is_locked => {
+                        let source = "the object is locked".into();
+                        Err(object_store::Error::PermissionDenied { path: path.to_string(), source })
+                    }
+                    path => path,
+                }
             }
         });
         self.inner.delete_stream(paths.boxed())

@@ -38,6 +38,45 @@ async fn a_dead_segment_waits_for_readers_also_from_one_mount_to_the_next() {
     assert!(!is_there().await, "its time had come between two mounts");
 }
 
+/// An object lock, a missing permission, `chattr +i`: one such segment had kept all others in the bucket.
+#[tokio::test]
+async fn a_segment_that_may_not_be_deleted_keeps_no_other_and_is_tried_ever_more_seldom() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    let vfs = &opened.vfs;
+    for name in ["a", "b"] {
+        make(vfs, name, &pattern(1, 4 * BLOCK)).await;
+        vfs.sync_all().await.unwrap();
+    }
+    let [locked, other] = &world.segments().await.into_keys().collect::<Vec<_>>()[..] else {
+        panic!("two segments");
+    };
+    world.store.lock(vec![locked.clone()]);
+    for name in ["a", "b"] {
+        vfs.unlink(coffer::base::Ino::ROOT, name.as_bytes()).await.unwrap();
+    }
+    vfs.sync_all().await.unwrap();
+    let refusals = || world.store.refusals.load(std::sync::atomic::Ordering::SeqCst);
+    let mut pauses = GRACE;
+    for count in 1..=3 {
+        world.clock.advance(pauses - Duration::from_secs(1));
+        vfs.reclaim().await.unwrap();
+        assert_eq!(refusals(), count - 1, "it is too early");
+        world.clock.advance(Duration::from_secs(1));
+        let reclaim = tokio::time::timeout(Duration::from_secs(20), vfs.reclaim());
+        let done = reclaim.await.expect("it hangs").unwrap();
+        assert_eq!((done.waiting.count, refusals()), (1, count));
+        assert_eq!(vfs.outage(), None);
+        pauses = Duration::from_secs(60) * (1 << (count - 1));
+    }
+    let left = world.segments().await;
+    assert!(left.contains_key(locked) && !left.contains_key(other), "{left:?}");
+    world.store.lock(Vec::new());
+    world.clock.advance(pauses);
+    assert_eq!(vfs.reclaim().await.unwrap().deleted.count, 1);
+    opened.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn d9_what_only_a_listing_shows_waits_a_day_and_is_deleted_by_its_record() {
     let world = World::new(VfsOptions::default()).await;

@@ -5,22 +5,23 @@
 //!
 //! Reading and listing are ours, because whoever can write to the directory can put there what is no file:
 //! opening it may block a thread for ever, and a name that no object can have ends a listing of `object_store`.
-//! Writing and deleting are left to it.
+//! So are writing and deleting, because a link in the place of a directory leads to what is not the bucket's.
 
+mod beneath;
 mod read;
 mod root;
 pub(super) mod staged;
 mod turns;
 pub(super) mod walk;
+mod write;
 
 use std::fmt;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use futures::{FutureExt, StreamExt, TryStreamExt};
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error as RawError, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
@@ -35,10 +36,12 @@ use turns::Turns;
 /// Objects that are written where it is in nobody's way.
 const LARGE: usize = 1024 * 1024;
 
+/// Objects of one stream that are deleted at a time.
+const DELETES_MAX: usize = 10;
+
 /// A store in a directory.
 #[derive(Debug)]
 pub(super) struct LocalStore {
-    inner: Arc<LocalFileSystem>,
     root: Arc<Root>,
     turns: Turns,
 }
@@ -46,17 +49,16 @@ pub(super) struct LocalStore {
 impl LocalStore {
     /// The store in `directory`, which must be there. Its writes are on the disk when they return.
     pub(super) fn open(directory: &FilePath) -> RawResult<Self> {
-        let inner = Arc::new(LocalFileSystem::new_with_prefix(directory)?.with_fsync(true));
         let root = directory.canonicalize().and_then(|path| Root::at(&path));
         let root =
             root.map_err(|error| RawError::Generic { store: "local directory", source: Box::new(error) })?;
-        Ok(Self { inner, root: Arc::new(root), turns: Turns::default() })
+        Ok(Self { root: Arc::new(root), turns: Turns::default() })
     }
 }
 
 impl fmt::Display for LocalStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
+        write!(f, "directory {}", self.root.path().display())
     }
 }
 
@@ -73,25 +75,27 @@ macro_rules! checked {
 #[async_trait]
 impl ObjectStore for LocalStore {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> RawResult<PutResult> {
-        if payload.content_length() < LARGE {
-            return checked!(self, self.inner.put_opts(path, payload, options));
+        let is_large = payload.content_length() >= LARGE;
+        let (root, path) = (self.root.path().to_owned(), path.clone());
+        let put = on_disk(move || write::put(&root, &path, &payload, &options));
+        if !is_large {
+            return checked!(self, put);
         }
-        let (inner, path) = (Arc::clone(&self.inner), path.clone());
-        let put = behind(async move { inner.put_opts(&path, payload, options).await });
-        checked!(self, put.map(|put| put.map_err(|source| RawError::JoinError { source })?))
+        let put = async { behind(put).await.map_err(|source| RawError::JoinError { source })? };
+        checked!(self, put)
     }
 
     async fn put_multipart_opts(
         &self,
-        path: &Path,
-        options: PutMultipartOptions,
+        _: &Path,
+        _: PutMultipartOptions,
     ) -> RawResult<Box<dyn MultipartUpload>> {
-        checked!(self, self.inner.put_multipart_opts(path, options))
+        Err(write::not_offered("multipart uploads"))
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> RawResult<GetResult> {
-        let (file, location) = (self.inner.path_to_filesystem(path)?, path.clone());
-        let get = self.turns.run(path, move || read::get(&file, location, &options));
+        let (root, location) = (self.root.path().to_owned(), path.clone());
+        let get = self.turns.run(path, move || read::get(&root, &location, &options));
         checked!(self, get)
     }
 
@@ -100,8 +104,17 @@ impl ObjectStore for LocalStore {
         paths: BoxStream<'static, RawResult<Path>>,
     ) -> BoxStream<'static, RawResult<Path>> {
         let root = Arc::clone(&self.root);
-        let paths = paths.and_then(move |path| futures::future::ready(root.check().map(|()| path)));
-        self.inner.delete_stream(paths.boxed())
+        let delete = move |path: RawResult<Path>| {
+            let root = Arc::clone(&root);
+            on_disk(move || {
+                let path = path?;
+                root.check()?;
+                let deleted = write::delete(root.path(), &path);
+                root.check()?;
+                deleted.map(|()| path)
+            })
+        };
+        paths.map(delete).buffered(DELETES_MAX).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, RawResult<ObjectMeta>> {
@@ -113,17 +126,22 @@ impl ObjectStore for LocalStore {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> RawResult<ListResult> {
         let (root, prefix) = (self.root.path().to_owned(), prefix.cloned());
-        let listed = tokio::task::spawn_blocking(move || walk::list_one(&root, prefix.as_ref()));
-        checked!(self, listed).map_err(|source| RawError::JoinError { source })?
+        checked!(self, on_disk(move || walk::list_one(&root, prefix.as_ref())))
     }
 
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> RawResult<()> {
-        checked!(self, self.inner.copy_opts(from, to, options))
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> RawResult<()> {
+        Err(write::not_offered("copies"))
     }
+}
+
+/// Does `work`, which may block.
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> RawResult<T> + Send + 'static) -> RawResult<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|source| RawError::JoinError { source })?
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::TryStreamExt;
     use object_store::ObjectStoreExt;
 
     use super::*;
@@ -163,6 +181,74 @@ mod tests {
         assert_eq!(store.get(&Path::from("file")).await.unwrap().bytes().await.unwrap(), "sound");
         let there = [("file", 5), ("link", 0), ("loop", 0), ("pipe", 0), ("socket", 0)];
         assert_eq!(listed(&store).await, there.map(|(name, size)| (name.to_owned(), size)));
+    }
+
+    /// Whoever owns one bucket could have the objects of another counted as its own, read, written over and deleted.
+    #[tokio::test]
+    async fn a_link_in_the_place_of_a_directory_is_not_entered() {
+        let (other, there) = bucket();
+        let path = Path::from("d/ab/one");
+        there.put(&path, "other's".into()).await.unwrap();
+        std::fs::write(other.path().join("d/ab/two#1"), "half").unwrap();
+        let of_other = || {
+            let names = std::fs::read_dir(other.path().join("d/ab")).unwrap();
+            let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort_unstable();
+            (names, std::fs::read(other.path().join("d/ab/one")).unwrap())
+        };
+        let before = of_other();
+        for (link, target) in [("d/ab", "d/ab"), ("d", "d")] {
+            let (folder, store) = bucket();
+            let link = folder.path().join(link);
+            std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(other.path().join(target), &link).unwrap();
+
+            assert_eq!(listed(&store).await.iter().map(|(_, size)| size).sum::<u64>(), 0);
+            let below: Vec<_> = store.list(Some(&Path::from("d/ab"))).collect().await;
+            assert!(matches!(&below[..], [Err(error)] if classify(error) == Trouble::Unfit), "{below:?}");
+            store.list_with_delimiter(Some(&Path::from("d/ab"))).await.unwrap_err();
+            assert_eq!(staged::list(folder.path()).unwrap(), []);
+            let overwrite = store.put(&path, "ours".into()).await;
+            let create = PutOptions { mode: object_store::PutMode::Create, ..PutOptions::default() };
+            let create = store.put_opts(&Path::from("d/ab/new/new"), "ours".into(), create).await;
+            let errors = [
+                store.get(&path).await.unwrap_err(),
+                store.head(&path).await.unwrap_err(),
+                store.delete(&path).await.unwrap_err(),
+                overwrite.unwrap_err(),
+                create.unwrap_err(),
+            ];
+            for error in errors {
+                assert_eq!(classify(&error), Trouble::Unfit, "{error}");
+            }
+            let half = staged::Staged {
+                path: "d/ab/two#1".into(),
+                object: "d/ab/two".into(),
+                bytes: 4,
+                age: std::time::Duration::MAX,
+            };
+            staged::remove(folder.path(), &half).unwrap_err();
+            assert_eq!(of_other(), before);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_bucket_itself_may_be_reached_by_links_and_a_create_overwrites_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("bucket")).unwrap();
+        std::os::unix::fs::symlink("bucket", folder.path().join("link")).unwrap();
+        let store = LocalStore::open(&folder.path().join("link")).unwrap();
+        let path = Path::from("d/ab/one");
+        let create = || PutOptions { mode: object_store::PutMode::Create, ..PutOptions::default() };
+        store.put_opts(&path, "first".into(), create()).await.unwrap();
+        let error = store.put_opts(&path, "second".into(), create()).await.unwrap_err();
+        assert_eq!(classify(&error), Trouble::Exists, "{error}");
+        assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "first");
+        store.put(&path, "third".into()).await.unwrap();
+        assert_eq!(listed(&store).await, [("d/ab/one".to_owned(), 5)]);
+        assert_eq!(std::fs::read_dir(folder.path().join("bucket/d/ab")).unwrap().count(), 1);
+        store.delete(&path).await.unwrap();
+        assert_eq!(classify(&store.delete(&path).await.unwrap_err()), Trouble::Missing);
     }
 
     #[tokio::test]

@@ -1,9 +1,10 @@
 //! Opens and reads one object of a directory, if it is a file: nothing else is opened, because that alone may block or act.
 
-use std::fs::{File, FileType, Metadata, OpenOptions};
+use std::fs::{File, FileType, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path as FilePath;
 
 use bytes::Bytes;
@@ -13,9 +14,10 @@ use object_store::{
     Attributes, Error as RawError, Extensions, GetOptions, GetResult, GetResultPayload, ObjectMeta,
     Result as RawResult,
 };
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::beneath;
 use crate::store::error::Unfit;
 
 /// Answers up to this many bytes are read at once; of a larger one the file itself is given.
@@ -29,12 +31,17 @@ struct Failed {
     source: io::Error,
 }
 
-/// The object at `location`, or the part of it that is asked for.
-pub(super) fn get(file: &FilePath, location: Path, options: &GetOptions) -> RawResult<GetResult> {
-    let seen = look(file, &location)?;
-    let opened = if options.head { None } else { Some(open(file, &location, &seen)?) };
+/// The object at `location` of the bucket at `root`, or the part of it that is asked for.
+pub(super) fn get(root: &FilePath, location: &Path, options: &GetOptions) -> RawResult<GetResult> {
+    let file = root.join(location.as_ref());
+    let (directory, name) =
+        beneath::parent(root, location).map_err(|error| failed(&file, location, "found", error))?;
+    let seen = look(&directory, name)
+        .map_err(|error| failed(&file, location, "found", error))
+        .and_then(|seen| unfit(seen.file_type()).map_or(Ok(seen), |what| Err(refused(what))))?;
+    let opened = if options.head { None } else { Some(open(&directory, name, &seen, (&file, location))?) };
     let metadata = opened.as_ref().map_or(&seen, |(_, metadata)| metadata);
-    let meta = meta(location, metadata);
+    let meta = meta(location.clone(), metadata);
     options.check_preconditions(&meta)?;
     let range = match &options.range {
         Some(wanted) => wanted
@@ -44,9 +51,9 @@ pub(super) fn get(file: &FilePath, location: Path, options: &GetOptions) -> RawR
     };
     let payload = match opened {
         Some((opened, _)) if range.end.saturating_sub(range.start) > READ_BYTES_MAX => {
-            GetResultPayload::File(opened, file.to_owned())
+            GetResultPayload::File(opened, file)
         }
-        Some((opened, _)) => whole(read(&opened, file, range.clone())?),
+        Some((opened, _)) => whole(read(&opened, &file, range.clone())?),
         None => whole(Bytes::new()),
     };
     Ok(GetResult {
@@ -63,24 +70,27 @@ fn whole(bytes: Bytes) -> GetResultPayload {
 }
 
 /// What is known of the object without opening it.
-fn look(file: &FilePath, location: &Path) -> RawResult<Metadata> {
-    let metadata = std::fs::symlink_metadata(file).map_err(|error| failed(file, location, "found", error))?;
-    match unfit(metadata.file_type()) {
-        None => Ok(metadata),
-        Some(what) => Err(refused(what)),
-    }
+fn look(directory: &OwnedFd, name: &str) -> io::Result<Metadata> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    File::from(rustix::fs::openat(directory, name, flags, Mode::empty())?).metadata()
 }
 
-fn open(file: &FilePath, location: &Path, seen: &Metadata) -> RawResult<(File, Metadata)> {
+fn open(
+    directory: &OwnedFd,
+    name: &str,
+    seen: &Metadata,
+    (file, location): (&FilePath, &Path),
+) -> RawResult<(File, Metadata)> {
     // Should another thing have come into its place meanwhile, opening does not wait for it.
-    let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits() as i32;
-    let opened = OpenOptions::new().read(true).custom_flags(flags).open(file).map_err(|error| {
-        let is_own = seen.uid() == rustix::process::geteuid().as_raw();
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(directory, name, flags, Mode::empty()).map_err(|error| {
+        let (error, is_own) = (error.into(), seen.uid() == rustix::process::geteuid().as_raw());
         match denied_by_mode(&error, is_own) {
             Some(what) => refused(what),
             None => failed(file, location, "opened", error),
         }
     })?;
+    let opened = File::from(opened);
     let metadata = opened.metadata().map_err(|error| failed(file, location, "opened", error))?;
     match unfit(metadata.file_type()) {
         None => Ok((opened, metadata)),
@@ -109,17 +119,17 @@ pub(super) fn unfit(kind: FileType) -> Option<&'static str> {
     }
 }
 
-fn refused(what: &'static str) -> RawError {
+pub(super) fn refused(what: &'static str) -> RawError {
     RawError::Generic { store: "local directory", source: Box::new(Unfit(what)) }
 }
 
-fn failed(file: &FilePath, location: &Path, doing: &'static str, source: io::Error) -> RawError {
+pub(super) fn failed(file: &FilePath, location: &Path, doing: &'static str, source: io::Error) -> RawError {
     match Errno::from_io_error(&source) {
         Some(Errno::NOENT) => {
             return RawError::NotFound { path: location.to_string(), source: source.into() };
         }
-        Some(Errno::LOOP) => return refused("the way to it is a symbolic link that leads nowhere"),
-        Some(Errno::NOTDIR) => return refused("what leads to it is no directory"),
+        Some(Errno::LOOP) => return refused("the way to it is a symbolic link"),
+        Some(Errno::NOTDIR) => return refused("what leads to it is no directory, or a symbolic link to one"),
         _ => {}
     }
     let path = file.display().to_string();

@@ -1,13 +1,14 @@
 //! Files that a write leaves half done when its process ends: `OBJECT#N`, which no listing shows.
 
 use std::io;
-use std::path::{Path as FilePath, PathBuf};
+use std::path::Path as FilePath;
 use std::time::{Duration, SystemTime};
 
 use object_store::path::Path;
 use walkdir::WalkDir;
 
 use super::walk::is_staged;
+use super::write;
 
 /// Most that are looked at in one go; the rest is for the next.
 const LISTED_MAX: usize = 65_536;
@@ -25,13 +26,13 @@ pub struct Staged {
     pub age: Duration,
 }
 
-/// All in the bucket at `root`, with their ages by the clock of this machine.
+/// All in the bucket at `root`, with their ages by the clock of this machine. No link is followed: what is behind it is not
+/// the bucket's.
 pub(in crate::store) fn list(root: &FilePath) -> io::Result<Vec<Staged>> {
     let now = SystemTime::now();
-    let walk = WalkDir::new(root).min_depth(1).follow_links(true).into_iter();
+    let walk = WalkDir::new(root).min_depth(1).into_iter();
     // What cannot be looked at stays.
-    let files =
-        walk.filter_map(Result::ok).filter(|entry| entry.file_type().is_file() && !entry.path_is_symlink());
+    let files = walk.filter_map(Result::ok).filter(|entry| entry.file_type().is_file());
     let staged = files.filter_map(|entry| {
         let path = entry.path().strip_prefix(root).ok()?.to_str()?;
         let (object, _) =
@@ -47,8 +48,8 @@ pub(in crate::store) fn list(root: &FilePath) -> io::Result<Vec<Staged>> {
 
 /// Removes one; that it is gone already is success.
 pub(in crate::store) fn remove(root: &FilePath, staged: &Staged) -> io::Result<()> {
-    let path: PathBuf = root.join(&staged.path);
-    match std::fs::remove_file(path) {
+    let location = Path::parse(&staged.path).map_err(io::Error::other)?;
+    match write::remove(root, &location) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

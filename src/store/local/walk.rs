@@ -3,16 +3,16 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind::DirectoryNotEmpty, ErrorKind::NotFound};
-use std::path::{Path as FilePath, PathBuf};
+use std::path::Path as FilePath;
 
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error as RawError, ListResult, ObjectMeta, Result as RawResult};
-use rustix::io::Errno;
 use walkdir::{DirEntry, WalkDir};
 
-use super::read::meta;
+use super::beneath::leads_through_a_link;
+use super::read::{meta, refused};
 
 /// Entries that are looked at before the first of them is given.
 const ENTRIES_AT_ONCE: usize = 1024;
@@ -74,6 +74,7 @@ pub(super) fn list_one(root: &FilePath, prefix: Option<&Path>) -> RawResult<List
     Ok(ListResult { common_prefixes, objects, extensions: Default::default() })
 }
 
+/// What lies below `prefix`. A link is an object that does not open, and is not followed: what is behind it is not the bucket's.
 fn entries(
     root: &FilePath,
     prefix: Option<&Path>,
@@ -81,12 +82,16 @@ fn entries(
 ) -> impl Iterator<Item = RawResult<Found>> + Send + 'static + use<> {
     let root = root.to_owned();
     let top = prefix.map_or_else(|| root.clone(), |prefix| root.join(prefix.as_ref()));
-    let walk = WalkDir::new(top).min_depth(1).max_depth(depth_max).follow_links(true).into_iter();
+    let blocked = prefix.filter(|prefix| leads_through_a_link(&root, prefix));
+    let blocked = blocked.map(|_| Err(refused("the way to it is a symbolic link")));
+    let walk = WalkDir::new(top).min_depth(1).max_depth(depth_max).into_iter();
     let walk = walk.filter_entry(|entry| entry.depth() == 0 || can_be_ours(entry.file_name()));
-    walk.filter_map(move |entry| match entry {
+    let walk = blocked.is_none().then_some(walk).into_iter().flatten();
+    let found = walk.filter_map(move |entry| match entry {
         Ok(entry) => of_entry(&root, &entry).transpose(),
-        Err(error) => of_error(&root, error).transpose(),
-    })
+        Err(error) => of_error(error),
+    });
+    blocked.into_iter().chain(found)
 }
 
 /// Whether an object or a directory of objects can be called so.
@@ -105,9 +110,6 @@ fn of_entry(root: &FilePath, entry: &DirEntry) -> RawResult<Option<Found>> {
     if entry.file_type().is_dir() {
         return Ok(Some(Found::Directory(location)));
     }
-    if entry.path_is_symlink() {
-        return as_it_is(location, entry.path().to_owned());
-    }
     match entry.metadata() {
         Ok(metadata) => Ok(Some(Found::Object(meta(location, &metadata)))),
         Err(error) if is_gone(&error) => Ok(None),
@@ -115,25 +117,9 @@ fn of_entry(root: &FilePath, entry: &DirEntry) -> RawResult<Option<Found>> {
     }
 }
 
-/// What cannot be followed is no reason to give up the rest: a link that leads nowhere is an object that does not open.
-fn of_error(root: &FilePath, error: walkdir::Error) -> RawResult<Option<Found>> {
-    let is_below = error.depth() > 0;
-    let is_loop = error.loop_ancestor().is_some()
-        || error.io_error().and_then(Errno::from_io_error) == Some(Errno::LOOP);
-    match error.path() {
-        Some(path) if is_below && (is_loop || is_gone(&error)) => match location(root, path) {
-            Some(location) => as_it_is(location, path.to_owned()),
-            None => Ok(None),
-        },
-        _ if is_gone(&error) => Ok(None),
-        _ => Err(failed(error)),
-    }
-}
-
-/// A link as an object without a length; nothing if it is no link, or gone.
-fn as_it_is(location: Path, path: PathBuf) -> RawResult<Option<Found>> {
-    let link = path.symlink_metadata().ok().filter(std::fs::Metadata::is_symlink);
-    Ok(link.map(|link| Found::Object(meta(location, &link))))
+/// What has gone meanwhile is no reason to give up the rest.
+fn of_error(error: walkdir::Error) -> Option<RawResult<Found>> {
+    (!is_gone(&error)).then(|| Err(failed(error)))
 }
 
 fn is_gone(error: &walkdir::Error) -> bool {
