@@ -163,6 +163,8 @@ impl Vfs {
     async fn reclaim_all(&self) -> Result<Reclaimed, VfsError> {
         let before = self.state.lock().cleaned.clone();
         let leftovers = self.note_leftovers().boxed().await?;
+        // A full bucket has no room for copies before this.
+        self.collect_due().boxed().await;
         while !self.scan_segments().boxed().await? {}
         self.foretell_cleaning();
         while self.clean_round().boxed().await?.is_some() {}
