@@ -2,14 +2,15 @@
 
 use futures::FutureExt;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 
-use crate::data::{Ledger, Reason};
+use crate::data::{Ledger, Pick, Reason};
 use crate::meta::{Key, Record};
 
 use super::account::weigh;
 use super::garbage::next_id;
 use super::{Vfs, VfsError};
-use crate::base::SegmentId;
+use crate::base::{SegmentId, aside};
 
 /// Segments looked at in one step.
 const SCAN_COUNT: usize = 4096;
@@ -97,7 +98,7 @@ impl Vfs {
             VfsError::Data(crate::data::DataError::Unavailable { segment: SegmentId([0; 16]), source })
         })?;
         staged.iter().for_each(|file| found.leftovers.add(file.bytes));
-        for pick in ledger.plan(self.cleaning_room()) {
+        for pick in self.plan(ledger).await {
             let amount = match pick.reason {
                 Reason::Sparse => &mut found.sparse,
                 Reason::Tiny | Reason::Outdated => &mut found.tiny,
@@ -114,11 +115,18 @@ impl Vfs {
         Ok(found)
     }
 
+    /// All that cleaning would pick, worked out where nobody waits for it.
+    async fn plan(&self, ledger: Ledger) -> Vec<Pick> {
+        let room_bytes = self.cleaning_room();
+        aside(&Handle::current(), move || ledger.plan(room_bytes)).await.unwrap_or_default()
+    }
+
     /// Notes how much there is to be rewritten: what is alive is read and written.
-    fn foretell_cleaning(&self) {
-        let mut state = self.state.lock();
-        let plan = state.ledger.plan(self.cleaning_room());
+    async fn foretell_cleaning(&self) {
+        let ledger = self.state.lock().ledger.clone();
+        let plan = self.plan(ledger).await;
         let kept: u64 = plan.iter().flat_map(|pick| &pick.victims).map(|(_, weight)| weight.kept()).sum();
+        let mut state = self.state.lock();
         let done = state.cleaned.read_bytes + state.cleaned.written_bytes;
         state.to_clean_bytes = (kept > 0).then(|| done + 2 * kept);
     }
@@ -166,7 +174,7 @@ impl Vfs {
         // A full bucket has no room for copies before this.
         self.collect_due().boxed().await;
         while !self.scan_segments().boxed().await? {}
-        self.foretell_cleaning();
+        self.foretell_cleaning().await;
         while self.clean_round().boxed().await?.is_some() {}
         while self.fold_history().boxed().await? {
             self.commit(false, false).await?;
