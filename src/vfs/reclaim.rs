@@ -73,7 +73,7 @@ pub struct Reclaimed {
 }
 
 impl Vfs {
-    /// What cleaning would find to do. Changes nothing.
+    /// What cleaning would find to do. Changes nothing, but commits what was written: what that frees counts.
     ///
     /// # Errors
     /// Why the bucket or the records could not be read.
@@ -82,6 +82,7 @@ impl Vfs {
     }
 
     async fn find_reclaimable(&self) -> Result<Reclaimable, VfsError> {
+        self.commit(false, false).await?;
         let (ledger, live_bytes) = self.whole_ledger().await?;
         let listing = self.list().await?;
         let totals = ledger.totals();
@@ -169,6 +170,8 @@ impl Vfs {
     }
 
     async fn reclaim_all(&self) -> Result<Reclaimed, VfsError> {
+        // What was freed since the last commit is free only then.
+        self.commit(false, false).await?;
         let before = self.state.lock().cleaned.clone();
         let leftovers = self.note_leftovers().boxed().await?;
         // A full bucket has no room for copies before this.
