@@ -54,6 +54,8 @@ pub struct Reclaimable {
     pub noted_leftovers: Amount,
     /// Requests that all of it would take, roughly.
     pub requests: u64,
+    /// The bucket could not be listed whole: there may be more leftovers.
+    pub is_cut: bool,
 }
 
 /// What was done.
@@ -70,6 +72,8 @@ pub struct Reclaimed {
     pub leftovers: Amount,
     /// Segments left alone because something in them is damaged or missing.
     pub damaged_count: u64,
+    /// The bucket could not be listed whole: there may be more leftovers.
+    pub is_cut: bool,
 }
 
 impl Vfs {
@@ -91,6 +95,7 @@ impl Vfs {
             live_bytes,
             dead: listing.dead,
             noted_leftovers: listing.noted,
+            is_cut: listing.is_cut,
             ..Reclaimable::default()
         };
         listing.unknown.iter().for_each(|(_, bytes)| found.leftovers.add(*bytes));
@@ -173,7 +178,7 @@ impl Vfs {
         // What was freed since the last commit is free only then.
         self.commit(false, false).await?;
         let before = self.state.lock().cleaned.clone();
-        let leftovers = self.note_leftovers().boxed().await?;
+        let (leftovers, is_cut) = self.note_leftovers().boxed().await?;
         // A full bucket has no room for copies before this.
         self.collect_due().boxed().await;
         while !self.scan_segments().boxed().await? {}
@@ -200,6 +205,7 @@ impl Vfs {
             waiting: state.waiting.amount(),
             leftovers,
             damaged_count: after.damaged.len() as u64,
+            is_cut,
         })
     }
 

@@ -120,6 +120,18 @@ async fn the_plan_names_what_is_then_done() {
 }
 
 #[tokio::test]
+async fn a_bucket_that_could_not_be_listed_whole_is_told() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    for breaks in [false, true, false] {
+        world.store.breaks_listings.store(breaks, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(opened.vfs.reclaimable().await.unwrap().is_cut, breaks);
+        assert_eq!(opened.vfs.reclaim().await.unwrap().is_cut, breaks);
+    }
+    opened.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_was_freed_since_the_last_commit_counts() {
     for is_planned in [true, false] {
         let world = World::new(small_segments()).await;
