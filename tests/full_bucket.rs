@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use coffer::base::{Ino, ManualClock};
 use coffer::store::fault::Fault;
-use coffer::vfs::{CleanOptions, SetAttr, VfsOptions};
-use coffer::volume::OpenOptions;
+use coffer::vfs::{CleanOptions, SetAttr, Vfs, VfsOptions};
+use coffer::volume::{OpenOptions, Opened};
 use futures::TryStreamExt;
 
 use dammed::{Dammed, MIB, contents, make, stream};
@@ -131,34 +131,106 @@ async fn what_does_not_fit_can_be_removed_although_no_more_may_be_made() {
     remove_at_the_limit(VfsOptions { dirty_records_max: 200, ..VfsOptions::default() }, b"", 50).await;
 }
 
+/// Bytes of segments in the bucket.
+async fn segments_bytes(dammed: &Dammed) -> u64 {
+    let prefix = object_store::path::Path::from("d");
+    let listed = dammed.world.0.list(Some(&prefix)).try_collect::<Vec<_>>().await.unwrap();
+    listed.iter().map(|object| object.size).sum()
+}
+
+/// A mount that cleans only when it is told to, of segments of eight blocks.
+async fn mounted_by(dammed: &Dammed, clock: &Arc<ManualClock>) -> Opened {
+    let clean = CleanOptions { is_automatic: false, slack_bytes: 0, ..CleanOptions::default() };
+    let vfs = VfsOptions { clean, segment_room_bytes: 8 * 65_536 + 1024, ..VfsOptions::default() };
+    dammed.mount_with(OpenOptions { vfs, clock: clock.clone(), ..OpenOptions::default() }).await
+}
+
+async fn remove(vfs: &Vfs, name: &[u8], ino: Ino) {
+    vfs.unlink(Ino::ROOT, name).await.unwrap();
+    vfs.forget(ino, 1);
+}
+
+/// A commit of removals sends no contents: it waits for its records alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_dead_is_deleted_while_a_commit_of_removals_waits_for_room() {
+    let dammed = Dammed::new().await;
+    let clock = Arc::new(ManualClock::new(1));
+    let opened = mounted_by(&dammed, &clock).await;
+    let vfs = &opened.vfs;
+    let dead = make(vfs, b"dead", &stream(2 * MIB)).await;
+    let last = make(vfs, b"last", b"last").await;
+    vfs.sync_all().await.unwrap();
+    remove(vfs, b"dead", dead).await;
+    vfs.sync_all().await.unwrap();
+    assert!(segments_bytes(&dammed).await >= 2 * MIB as u64);
+
+    dammed.fill();
+    remove(vfs, b"last", last).await;
+    let saving = vfs.sync_all();
+    tokio::pin!(saving);
+    clock.advance(2 * CleanOptions::default().grace);
+    let emptied = async {
+        while segments_bytes(&dammed).await > 0 {
+            assert!(futures::poll!(&mut saving).is_pending());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), emptied).await.expect("nothing is deleted");
+    dammed.open_gates();
+    saving.await.unwrap();
+}
+
+/// The cleaner was the one who deletes, and waited for the room that its deletions would have made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cleaner_gives_up_its_copies_where_a_bucket_is_full_and_deletes_all_the_same() {
+    let dammed = Dammed::new().await;
+    let clock = Arc::new(ManualClock::new(1));
+    let opened = mounted_by(&dammed, &clock).await;
+    let vfs = &opened.vfs;
+    let dead = make(vfs, b"dead", &stream(2 * MIB)).await;
+    vfs.sync_all().await.unwrap();
+    let sparse = make(vfs, b"sparse", &stream(4 * MIB)).await;
+    vfs.sync_all().await.unwrap();
+    for block in (0..64_u64).filter(|block| block % 4 != 3) {
+        vfs.write(sparse, block * 65_536, &[7; 65_536], true).await.unwrap();
+    }
+    remove(vfs, b"dead", dead).await;
+    vfs.sync_all().await.unwrap();
+    clock.advance(2 * CleanOptions::default().grace);
+    let before = (segments_bytes(&dammed).await, contents(vfs, b"sparse").await);
+
+    dammed.shut_by(Fault::Full);
+    let reclaim = tokio::time::timeout(Duration::from_secs(60), vfs.reclaim());
+    let error = reclaim.await.expect("it waits for ever").unwrap_err();
+    assert!(format!("{error:?}").contains("Full"), "{error:?}");
+    assert!(before.0 - segments_bytes(&dammed).await >= 2 * MIB as u64);
+    assert!(vfs.status().waiting.count > 0, "what was given up may be there");
+
+    dammed.open_gates();
+    assert!(vfs.reclaim().await.unwrap().rewritten.count > 0);
+    assert!(contents(vfs, b"sparse").await == before.1);
+    opened.close().await.unwrap();
+}
+
 /// Nobody else looks: the commit that would is the one that waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_been_dead_for_long_enough_is_deleted_from_a_full_bucket() {
     let dammed = Dammed::new().await;
     let clock = Arc::new(ManualClock::new(1));
-    let clean = CleanOptions { is_automatic: false, ..CleanOptions::default() };
-    let vfs = VfsOptions { clean, ..VfsOptions::default() };
-    let options = OpenOptions { vfs, clock: clock.clone(), ..OpenOptions::default() };
-    let opened = dammed.mount_with(options).await;
+    let opened = mounted_by(&dammed, &clock).await;
     let vfs = &opened.vfs;
     let dead = make(vfs, b"dead", &stream(8 * MIB)).await;
     vfs.sync_all().await.unwrap();
-    vfs.unlink(Ino::ROOT, b"dead").await.unwrap();
-    vfs.forget(dead, 1);
+    remove(vfs, b"dead", dead).await;
     vfs.sync_all().await.unwrap();
-    let segments_bytes = async || {
-        let prefix = object_store::path::Path::from("d");
-        let listed = dammed.world.0.list(Some(&prefix)).try_collect::<Vec<_>>().await.unwrap();
-        listed.iter().map(|object| object.size).sum::<u64>()
-    };
-    assert!(segments_bytes().await >= 8 * MIB as u64);
+    assert!(segments_bytes(&dammed).await >= 8 * MIB as u64);
 
     dammed.shut_by(Fault::Full);
     make(vfs, b"new", &stream(MIB)).await;
     let saving = vfs.sync_all();
     tokio::pin!(saving);
     clock.advance(2 * CleanOptions::default().grace);
-    while segments_bytes().await > 0 {
+    while segments_bytes(&dammed).await > 0 {
         assert!(futures::poll!(&mut saving).is_pending());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

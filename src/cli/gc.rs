@@ -62,18 +62,27 @@ pub struct GcArgs {
 /// # Errors
 /// When the volume cannot be opened, another machine writes to it, or the bucket cannot be read.
 pub fn run(args: &GcArgs) -> CommandResult {
-    let text = if args.dry_run {
-        print(args, &obtain(args, async |vfs| vfs.reclaimable().await)?, show_plan)?
+    let (text, is_cut) = if args.dry_run {
+        let plan = obtain(args, async |vfs| vfs.reclaimable().await)?;
+        (print(args, &plan, show_plan)?, plan.is_cut)
     } else {
         let clean = async |vfs: &Vfs| {
             let done = vfs.reclaim().await?;
             vfs.tidy_records().await?;
             Ok(done)
         };
-        print(args, &obtain(args, clean)?, show_done)?
+        let done = obtain(args, clean)?;
+        (print(args, &done, show_done)?, done.is_cut)
     };
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| stdout_error(&e))
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| stdout_error(&e))?;
+    if is_cut { Err(not_listed()) } else { Ok(()) }
+}
+
+fn not_listed() -> CommandError {
+    let text =
+        "the bucket could not be listed whole; what no record knows may be there unseen: try again later";
+    CommandError::new(Exit::Failure, text.to_owned())
 }
 
 /// The answer of the mount, if the volume is mounted here; else that of `work` on the volume.
@@ -190,7 +199,7 @@ fn show_plan(plan: &Reclaimable) -> String {
     let all = [plan.sparse, plan.tiny, plan.dead, plan.leftovers, plan.noted_leftovers];
     let bytes: u64 = all.iter().map(|amount| amount.bytes).sum();
     if all.iter().all(|amount| amount.count == 0) {
-        text.push_str("There is nothing to do.\n");
+        text.push_str(if plan.is_cut { "Nothing to do was found.\n" } else { "There is nothing to do.\n" });
     } else {
         let requests = show_count(plan.requests, "request", "requests");
         let _ = writeln!(text, "To gain: {}, for about {requests}.", show_size(bytes));
@@ -207,7 +216,11 @@ fn show_done(done: &Reclaimed) -> String {
     if done.damaged_count > 0 {
         let _ = writeln!(text, "  {:<12} {}, left as they are", "damaged", segments(done.damaged_count));
     }
-    if text.is_empty() { "There was nothing to do.\n".to_owned() } else { text }
+    match text.is_empty() {
+        true if done.is_cut => "Nothing to do was found.\n".to_owned(),
+        true => "There was nothing to do.\n".to_owned(),
+        false => text,
+    }
 }
 
 fn line(text: &mut String, name: &str, amount: Amount, what: &str) {
@@ -242,11 +255,15 @@ mod tests {
         assert!(text.contains("  dead         1 segment, 8.0 MiB to be deleted"), "{text}");
         assert!(text.ends_with("To gain: 1.4 GiB, for about 1,234 requests.\n"), "{text}");
         assert!(show_plan(&Reclaimable::default()).ends_with("There is nothing to do.\n"));
+        let cut = Reclaimable { is_cut: true, ..Reclaimable::default() };
+        assert!(show_plan(&cut).ends_with("Nothing to do was found.\n"));
     }
 
     #[test]
     fn what_was_done_names_what_was_left() {
         assert_eq!(show_done(&Reclaimed::default()), "There was nothing to do.\n");
+        let cut = Reclaimed { is_cut: true, ..Reclaimed::default() };
+        assert_eq!(show_done(&cut), "Nothing to do was found.\n");
         let done = Reclaimed { damaged_count: 2, ..Reclaimed::default() };
         assert_eq!(show_done(&done), "  damaged      2 segments, left as they are\n");
     }

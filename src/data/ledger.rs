@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 
 use crate::base::SegmentId;
 
+use super::orders::Orders;
+
 /// A segment is tiny below this length, and merged with others of its kind.
 const TINY_BYTES: u32 = 1024 * 1024;
 /// Each class of tiny segments begins at a sixteenth of the next, so that a merge of sixteen leaves
 /// its class, and a block is merged at most so many times.
-const TINY_CLASS_ENDS: [u32; 3] = [TINY_BYTES / 256, TINY_BYTES / 16, TINY_BYTES];
+pub(super) const TINY_CLASS_ENDS: [u32; 3] = [TINY_BYTES / 256, TINY_BYTES / 16, TINY_BYTES];
 /// Tiny segments of one class that are merged.
-const TINY_COUNT_MIN: usize = 16;
+pub(super) const TINY_COUNT_MIN: usize = 16;
 /// Candidates known one by one. Beyond, the first to come stay.
 const CANDIDATES_MAX: usize = 65_536;
 /// Segments cleaned together.
@@ -41,12 +43,17 @@ impl Weight {
     }
 
     /// Whether a rewrite gives back a tenth of it.
-    fn is_sparse(&self) -> bool {
+    pub(super) fn is_sparse(&self) -> bool {
         self.dead() >= u64::from(self.len) / 10
     }
 
-    fn tiny_class(&self) -> Option<usize> {
+    pub(super) fn tiny_class(&self) -> Option<usize> {
         TINY_CLASS_ENDS.iter().position(|end| self.len < *end)
+    }
+
+    /// The less of it lives, the lower this is.
+    pub(super) fn badness(&self) -> u64 {
+        self.live * 1024 / u64::from(self.len.max(1))
     }
 
     /// What is left of it after a rewrite, at most.
@@ -226,7 +233,7 @@ impl Ledger {
         }
         let sparse = self.candidates.iter().filter(|(_, weight)| weight.is_sparse());
         let mut worst: Vec<(SegmentId, Weight)> = sparse.map(|(id, weight)| (*id, *weight)).collect();
-        worst.sort_by_key(|(_, weight)| (weight.live * 1024 / u64::from(weight.len.max(1)), weight.born));
+        worst.sort_by_key(|(_, weight)| (weight.badness(), weight.born));
         let victims = fitting(worst, room_bytes);
         (!victims.is_empty()).then_some(Pick { reason: Reason::Sparse, victims })
     }
@@ -245,19 +252,29 @@ impl Ledger {
         (victims.len() > 1).then_some(Pick { reason: Reason::Tiny, victims })
     }
 
-    /// All picks until nothing is left to do, as far as this account can tell.
+    /// All picks until nothing is left to do, as far as this account can tell. With many candidates this is work for a
+    /// while.
     #[must_use]
     pub fn plan(&self, room_bytes: u64) -> Vec<Pick> {
-        let mut ahead = self.clone();
-        let mut picks = Vec::new();
-        while let Some(pick) = ahead.pick(room_bytes) {
+        let (mut ahead, mut orders, mut picks) = (self.clone(), Orders::of(&self.candidates), Vec::new());
+        while let Some(pick) = ahead.pick_next(&orders, room_bytes) {
             for (id, weight) in &pick.victims {
+                orders.leave(*id, *weight);
                 ahead.leave(*id, *weight);
                 ahead.totals.len += weight.kept();
             }
             picks.push(pick);
         }
         picks
+    }
+
+    /// What [`Self::pick`] would, of candidates that are in order already.
+    fn pick_next(&mut self, orders: &Orders, room_bytes: u64) -> Option<Pick> {
+        if !self.is_complete() {
+            return None;
+        }
+        let tiny = orders.pick_tiny(room_bytes);
+        tiny.or_else(|| self.is_due().then(|| orders.pick_sparse(room_bytes)).flatten())
     }
 }
 
@@ -266,7 +283,7 @@ impl Ledger {
 pub fn parted(all: &[(SegmentId, Weight)], room_bytes: u64) -> Vec<Pick> {
     let (mut picks, mut rest) = (Vec::new(), all);
     while !rest.is_empty() {
-        let victims = fitting(rest.to_vec(), room_bytes);
+        let victims = fitting(rest.iter().copied(), room_bytes);
         rest = rest.get(victims.len().max(1)..).unwrap_or_default();
         picks.push(Pick { reason: Reason::Outdated, victims });
     }
@@ -274,7 +291,10 @@ pub fn parted(all: &[(SegmentId, Weight)], room_bytes: u64) -> Vec<Pick> {
 }
 
 /// As many of `from` as fit, in order; one at least.
-fn fitting(from: Vec<(SegmentId, Weight)>, room_bytes: u64) -> Vec<(SegmentId, Weight)> {
+pub(super) fn fitting(
+    from: impl IntoIterator<Item = (SegmentId, Weight)>,
+    room_bytes: u64,
+) -> Vec<(SegmentId, Weight)> {
     let mut bytes = 0;
     let fits = |(_, weight): &(SegmentId, Weight)| {
         let is_first = bytes == 0;
@@ -404,5 +424,31 @@ mod tests {
         named.sort();
         named.dedup();
         assert!(count > 30 && named.len() == count, "{count}");
+    }
+
+    /// > The plan is what picking one after the other comes to, each time among all that are left.
+    #[test]
+    fn the_plan_is_what_would_be_picked() {
+        use rand::{Rng, SeedableRng};
+        for seed in 0..50 {
+            let mut rng = rand::rngs::SmallRng::seed_from_u64(seed);
+            let all: Vec<Weight> = (0..rng.random_range(0..600))
+                .map(|_| {
+                    let len = rng.random_range(0..[3000, 60_000, MIB, 8 * MIB][rng.random_range(0..4)]);
+                    let live = rng.random_range(0..=u64::from(len) * 9 / 8);
+                    Weight { len, live, born: rng.random_range(0..40) }
+                })
+                .collect();
+            let ledger = ledger(&all);
+            let (mut ahead, mut picks) = (ledger.clone(), Vec::new());
+            while let Some(pick) = ahead.pick(ROOM) {
+                for (id, weight) in &pick.victims {
+                    ahead.leave(*id, *weight);
+                    ahead.totals.len += weight.kept();
+                }
+                picks.push(pick);
+            }
+            assert_eq!(ledger.plan(ROOM), picks, "seed {seed}");
+        }
     }
 }

@@ -5,6 +5,7 @@ mod dirty;
 mod error;
 mod ledger;
 mod moves;
+mod orders;
 pub mod reader;
 pub mod segment;
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::base::{BlockIndex, BlockPlace, Ino, NewSegment, PAGE_BLOCKS, SegmentId};
 use crate::data::segment::read_blocks;
 use crate::data::{DataError, Move, Pick, Reason, SegmentBuilder};
+use crate::store::StoreError;
 
 use super::survey::{LiveBlock, Survey};
 use super::{Vfs, VfsError};
@@ -212,7 +213,15 @@ impl Vfs {
             state.moving.insert(id);
         }
         let len = finished.bytes.len() as u32;
-        let put = self.vault.put_segment(id, finished.bytes).await;
+        let put = tokio::select! {
+            biased;
+            put = self.vault.put_segment(id, finished.bytes) => put,
+            // What is dead makes room, and who deletes it may be the one who waits here.
+            () = self.until_full() => {
+                let object = self.vault.bucket().display_url().to_owned();
+                Err(StoreError::Full { object, detail: "nothing is copied there for now".to_owned() }.into())
+            }
+        };
         for (_, block) in &moves {
             if let Some(bytes) = self.cache.peek(block.from.segment, block.from.pos) {
                 self.cache.insert_ahead(id, block.to.pos, bytes);

@@ -48,7 +48,7 @@ impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let now = self.vfs.clock.elapsed();
         let mut state = self.vfs.state.lock();
-        state.waiting.end(self.id, (!self.is_done).then_some((self.wait, now)));
+        state.waiting.end(self.id, self.wait, (!self.is_done).then_some(now));
     }
 }
 
@@ -105,7 +105,8 @@ impl Vfs {
         if self.state.lock().waiting.take_cut()
             && let Err(error) = self.remember_waiting().await
         {
-            tracing::warn!(%error, "what else waits to be deleted is found by the next mount");
+            tracing::warn!(%error, "what else waits to be deleted is looked for later");
+            self.state.lock().waiting.cut();
         }
         deleted_count
     }

@@ -49,7 +49,7 @@ pub(super) struct Listing {
     /// Lengths of those that wait to be deleted, as many as are kept in memory.
     waiting: HashMap<SegmentId, u64>,
     /// Something was not looked at.
-    is_cut: bool,
+    pub(super) is_cut: bool,
 }
 
 impl Vfs {
@@ -123,10 +123,12 @@ impl Vfs {
         .await
     }
 
-    /// Gives every leftover a record, with the next commit; it is deleted when that has aged.
-    pub(super) async fn note_leftovers(&self) -> Result<Amount, VfsError> {
+    /// Gives every leftover a record, with the next commit; it is deleted when that has aged. Says as well whether the bucket
+    /// could not be listed whole.
+    pub(super) async fn note_leftovers(&self) -> Result<(Amount, bool), VfsError> {
         let begun = self.clock.now();
         let mut listing = self.list().await?;
+        let is_cut = listing.is_cut;
         let (staged, staged_until) = self.remove_staged().await;
         listing.is_cut |= staged_until.is_some();
         let found = self.clock.now();
@@ -149,7 +151,7 @@ impl Vfs {
             self.note_leftover(&mut state, id, bytes, found);
         }
         self.note_change(&mut state);
-        Ok(amount)
+        Ok((amount, is_cut))
     }
 
     /// Removes files that a write has left half done and that nobody has written to for as long as leftovers wait: nobody

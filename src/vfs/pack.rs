@@ -15,8 +15,6 @@ use crate::data::{
     Batch, DataError, FinishedSegment, ReadHint, SEGMENT_BLOCKS_MAX, SEGMENT_ROOM_BYTES, SegmentBuilder,
     room_of,
 };
-use crate::meta::MetaError;
-use crate::meta::engine::EngineError;
 
 use super::locate::{self, Located};
 use super::state::Phase;
@@ -270,15 +268,7 @@ impl Vfs {
                 Ok(bytes) => self.state.lock().dirty.complete_sealed(ino, index, &bytes),
                 Err(error) if !error.is_damage() => return Err(error),
                 Err(error) => {
-                    // Whoever has taken over may have removed it, which is no damage.
-                    match self.engine.refresh().boxed().await {
-                        Ok(()) => {}
-                        Err(EngineError::Fenced | EngineError::NewKey) => {
-                            self.fence();
-                            return Err(VfsError::Fenced);
-                        }
-                        Err(error) => return Err(MetaError::from(error).into()),
-                    }
+                    self.still_writes().boxed().await?;
                     self.note_damage(Some(ino), &error);
                     if !self.is_certain(&error, is_last_try) {
                         return Err(error);

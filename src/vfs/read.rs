@@ -8,7 +8,8 @@ use futures::future::try_join_all;
 
 use crate::base::{BLOCK_LEN, BlockIndex, BlockPlace, Ino};
 use crate::data::{DataError, Paint, ReadHint, Want};
-use crate::meta::Key;
+use crate::meta::engine::EngineError;
+use crate::meta::{Key, MetaError};
 
 use super::locate::{self, Located, Stored};
 use super::txn::{Halt, Txn};
@@ -76,12 +77,29 @@ impl Vfs {
                     }
                     plan = self.read_txn(|txn| self::plan(txn, ino, offset, len)).await?;
                     if plan.places() == places {
+                        self.still_writes().await?;
                         self.note_damage(Some(ino), &error);
                         return Err(error);
                     }
                 }
                 done => return done.inspect_err(|error| self.note_damage(Some(ino), error)),
             }
+        }
+    }
+
+    /// Asks whether this mount is still the writer, if it is one. Whoever has taken over may have removed what is missing
+    /// here, which is no damage.
+    pub(super) async fn still_writes(&self) -> Result<(), VfsError> {
+        if self.options.read_only {
+            return Ok(());
+        }
+        match self.engine.refresh().boxed().await {
+            Ok(()) => Ok(()),
+            Err(EngineError::Fenced | EngineError::NewKey) => {
+                self.fence();
+                Err(VfsError::Fenced)
+            }
+            Err(error) => Err(MetaError::from(error).into()),
         }
     }
 

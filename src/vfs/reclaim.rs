@@ -2,14 +2,15 @@
 
 use futures::FutureExt;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 
-use crate::data::{Ledger, Reason};
+use crate::data::{Ledger, Pick, Reason};
 use crate::meta::{Key, Record};
 
 use super::account::weigh;
 use super::garbage::next_id;
 use super::{Vfs, VfsError};
-use crate::base::SegmentId;
+use crate::base::{SegmentId, aside};
 
 /// Segments looked at in one step.
 const SCAN_COUNT: usize = 4096;
@@ -53,6 +54,8 @@ pub struct Reclaimable {
     pub noted_leftovers: Amount,
     /// Requests that all of it would take, roughly.
     pub requests: u64,
+    /// The bucket could not be listed whole: there may be more leftovers.
+    pub is_cut: bool,
 }
 
 /// What was done.
@@ -69,10 +72,12 @@ pub struct Reclaimed {
     pub leftovers: Amount,
     /// Segments left alone because something in them is damaged or missing.
     pub damaged_count: u64,
+    /// The bucket could not be listed whole: there may be more leftovers.
+    pub is_cut: bool,
 }
 
 impl Vfs {
-    /// What cleaning would find to do. Changes nothing.
+    /// What cleaning would find to do. Changes nothing, but commits what was written: what that frees counts.
     ///
     /// # Errors
     /// Why the bucket or the records could not be read.
@@ -81,6 +86,7 @@ impl Vfs {
     }
 
     async fn find_reclaimable(&self) -> Result<Reclaimable, VfsError> {
+        self.commit(false, false).await?;
         let (ledger, live_bytes) = self.whole_ledger().await?;
         let listing = self.list().await?;
         let totals = ledger.totals();
@@ -89,6 +95,7 @@ impl Vfs {
             live_bytes,
             dead: listing.dead,
             noted_leftovers: listing.noted,
+            is_cut: listing.is_cut,
             ..Reclaimable::default()
         };
         listing.unknown.iter().for_each(|(_, bytes)| found.leftovers.add(*bytes));
@@ -97,7 +104,7 @@ impl Vfs {
             VfsError::Data(crate::data::DataError::Unavailable { segment: SegmentId([0; 16]), source })
         })?;
         staged.iter().for_each(|file| found.leftovers.add(file.bytes));
-        for pick in ledger.plan(self.cleaning_room()) {
+        for pick in self.plan(ledger).await {
             let amount = match pick.reason {
                 Reason::Sparse => &mut found.sparse,
                 Reason::Tiny | Reason::Outdated => &mut found.tiny,
@@ -114,11 +121,18 @@ impl Vfs {
         Ok(found)
     }
 
+    /// All that cleaning would pick, worked out where nobody waits for it.
+    async fn plan(&self, ledger: Ledger) -> Vec<Pick> {
+        let room_bytes = self.cleaning_room();
+        aside(&Handle::current(), move || ledger.plan(room_bytes)).await.unwrap_or_default()
+    }
+
     /// Notes how much there is to be rewritten: what is alive is read and written.
-    fn foretell_cleaning(&self) {
-        let mut state = self.state.lock();
-        let plan = state.ledger.plan(self.cleaning_room());
+    async fn foretell_cleaning(&self) {
+        let ledger = self.state.lock().ledger.clone();
+        let plan = self.plan(ledger).await;
         let kept: u64 = plan.iter().flat_map(|pick| &pick.victims).map(|(_, weight)| weight.kept()).sum();
+        let mut state = self.state.lock();
         let done = state.cleaned.read_bytes + state.cleaned.written_bytes;
         state.to_clean_bytes = (kept > 0).then(|| done + 2 * kept);
     }
@@ -161,10 +175,14 @@ impl Vfs {
     }
 
     async fn reclaim_all(&self) -> Result<Reclaimed, VfsError> {
+        // What was freed since the last commit is free only then.
+        self.commit(false, false).await?;
         let before = self.state.lock().cleaned.clone();
-        let leftovers = self.note_leftovers().boxed().await?;
+        let (leftovers, is_cut) = self.note_leftovers().boxed().await?;
+        // A full bucket has no room for copies before this.
+        self.collect_due().boxed().await;
         while !self.scan_segments().boxed().await? {}
-        self.foretell_cleaning();
+        self.foretell_cleaning().await;
         while self.clean_round().boxed().await?.is_some() {}
         while self.fold_history().boxed().await? {
             self.commit(false, false).await?;
@@ -187,6 +205,7 @@ impl Vfs {
             waiting: state.waiting.amount(),
             leftovers,
             damaged_count: after.damaged.len() as u64,
+            is_cut,
         })
     }
 

@@ -27,6 +27,28 @@ impl Vfs {
         }
     }
 
+    /// Waits for `write`, which may wait for room for ever, and deletes what is due meanwhile.
+    pub(super) async fn making_room<T>(&self, write: impl Future<Output = T>) -> T {
+        tokio::pin!(write);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut write => return done,
+                () = tokio::time::sleep(LOOK) => self.make_room(),
+            }
+        }
+    }
+
+    /// Returns when the bucket is full.
+    pub(super) async fn until_full(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if self.is_full() {
+                return;
+            }
+        }
+    }
+
     /// Returns when the bucket is full and the open group has done away with what the commit waits to send.
     pub(super) async fn overflows(&self) {
         loop {

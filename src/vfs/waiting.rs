@@ -1,6 +1,6 @@
 //! What waits to be deleted, and until when by the monotonic clock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use crate::base::SegmentId;
@@ -16,9 +16,11 @@ pub(super) const WAITING_MAX: usize = 65_536;
 /// What waits.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    by_time: BTreeMap<(Duration, SegmentId), Wait>,
+    by_time: BTreeMap<(Duration, SegmentId, bool), Wait>,
     /// Of which somebody tries to delete them.
-    under_way: HashMap<SegmentId, Wait>,
+    under_way: HashMap<(SegmentId, bool), Wait>,
+    /// All of them, those that are being deleted as well; and whether they are leftovers.
+    known: HashSet<(SegmentId, bool)>,
     /// There are more than are kept here.
     is_cut: bool,
 }
@@ -44,19 +46,20 @@ impl Waiting {
     }
 
     fn add(&mut self, id: SegmentId, wait: Wait, due: Duration) {
-        if self.under_way.contains_key(&id) {
+        if self.known.contains(&(id, wait.is_leftover)) {
             return;
         }
         if self.is_full() {
             self.is_cut = true;
         } else {
-            self.by_time.insert((due, id), wait);
+            self.known.insert((id, wait.is_leftover));
+            self.by_time.insert((due, id, wait.is_leftover), wait);
         }
     }
 
     /// The lengths of objects have been seen.
     pub(super) fn learn(&mut self, lengths: &HashMap<SegmentId, u64>) {
-        for ((_, id), wait) in &mut self.by_time {
+        for ((_, id, _), wait) in &mut self.by_time {
             if let Some(bytes) = lengths.get(id) {
                 wait.bytes = *bytes;
             }
@@ -64,7 +67,7 @@ impl Waiting {
     }
 
     fn len(&self) -> usize {
-        self.by_time.len() + self.under_way.len()
+        self.known.len()
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -76,9 +79,9 @@ impl Waiting {
         self.is_cut = true;
     }
 
-    /// Whether the records must be read again, because what was kept here is done.
+    /// Whether the records must be read again, because there is room for more of them. Then whoever asks reads them.
     pub(super) fn take_cut(&mut self) -> bool {
-        self.by_time.is_empty() && std::mem::take(&mut self.is_cut)
+        self.len() < WAITING_MAX / 2 && std::mem::take(&mut self.is_cut)
     }
 
     /// What may be deleted by now. None of it is offered again before its attempt has ended.
@@ -87,25 +90,27 @@ impl Waiting {
         while due.len() < limit
             && let Some(entry) = self.by_time.first_entry().filter(|entry| entry.key().0 <= now)
         {
-            let ((_, id), wait) = entry.remove_entry();
-            self.under_way.insert(id, wait);
+            let ((_, id, _), wait) = entry.remove_entry();
+            self.under_way.insert((id, wait.is_leftover), wait);
             due.push((id, wait));
         }
         due
     }
 
     /// An attempt has ended, at a time without success.
-    pub(super) fn end(&mut self, id: SegmentId, failed: Option<(Wait, Duration)>) {
-        self.under_way.remove(&id);
-        if let Some((wait, now)) = failed {
+    pub(super) fn end(&mut self, id: SegmentId, wait: Wait, failed: Option<Duration>) {
+        self.under_way.remove(&(id, wait.is_leftover));
+        if let Some(now) = failed {
             let doubled = RETRY.saturating_mul(1 << wait.failures.saturating_sub(1).min(16));
-            self.by_time.insert((now.saturating_add(doubled.min(RETRY_MAX)), id), wait);
+            self.by_time.insert((now.saturating_add(doubled.min(RETRY_MAX)), id, wait.is_leftover), wait);
+        } else {
+            self.known.remove(&(id, wait.is_leftover));
         }
     }
 
     /// When the first of them is due.
     pub(super) fn next_due(&self) -> Option<Duration> {
-        self.by_time.first_key_value().map(|((due, _), _)| *due)
+        self.by_time.first_key_value().map(|((due, ..), _)| *due)
     }
 
     /// How many wait, and the lengths of those of which they are known.
@@ -127,6 +132,7 @@ mod tests {
     fn what_waits_is_taken_when_it_is_due_and_not_before() {
         let mut waiting = Waiting::default();
         waiting.dead(SegmentId([1; 16]), 100, secs(10));
+        waiting.dead(SegmentId([1; 16]), 100, secs(3));
         waiting.leftover(SegmentId([2; 16]), 200, secs(5));
         assert_eq!((waiting.next_due(), waiting.amount()), (Some(secs(5)), Amount { count: 2, bytes: 300 }));
         assert!(waiting.take_due(secs(4), usize::MAX).is_empty());
@@ -134,8 +140,9 @@ mod tests {
         assert!(matches!(due[..], [(SegmentId([2, ..]), Wait { is_leftover: true, .. })]));
         assert_eq!(waiting.take_due(secs(100), usize::MAX).len(), 1);
         assert_eq!((waiting.next_due(), waiting.amount()), (None, Amount { count: 2, bytes: 300 }));
-        waiting.end(SegmentId([1; 16]), None);
-        waiting.end(SegmentId([2; 16]), None);
+        let wait = |is_leftover| Wait { is_leftover, bytes: 0, failures: 0 };
+        waiting.end(SegmentId([1; 16]), wait(false), None);
+        waiting.end(SegmentId([2; 16]), wait(true), None);
         assert_eq!(waiting.amount(), Amount::default());
     }
 
@@ -150,7 +157,7 @@ mod tests {
             waiting.dead(id, 100, now);
             assert!(waiting.take_due(now + secs(86_400), usize::MAX).is_empty(), "it is under way");
             wait.failures += 1;
-            waiting.end(id, Some((wait, now)));
+            waiting.end(id, wait, Some(now));
             assert!(waiting.take_due(now + secs(pause - 1), usize::MAX).is_empty());
             now += secs(pause);
         }
@@ -164,7 +171,20 @@ mod tests {
             waiting.dead(SegmentId(number.to_be_bytes()), 1, Duration::ZERO);
         }
         assert!(waiting.is_full() && !waiting.take_cut());
-        assert_eq!(waiting.take_due(Duration::ZERO, usize::MAX).len(), WAITING_MAX);
+        for (id, wait) in waiting.take_due(Duration::ZERO, WAITING_MAX / 2) {
+            assert!(!waiting.take_cut());
+            waiting.end(id, wait, None);
+        }
+        assert!(!waiting.take_cut(), "half of it is in use");
+        let due = waiting.take_due(Duration::ZERO, 1);
+        waiting.end(due[0].0, due[0].1, None);
         assert!(waiting.take_cut() && !waiting.take_cut());
+        // Whoever has read them again could not.
+        waiting.cut();
+        assert!(waiting.take_cut());
+        waiting.dead(SegmentId(((WAITING_MAX / 2 + 1) as u128).to_be_bytes()), 1, Duration::ZERO);
+        assert_eq!(waiting.amount().count, WAITING_MAX as u64 / 2 - 1, "it is known");
+        waiting.dead(SegmentId((WAITING_MAX as u128).to_be_bytes()), 1, Duration::ZERO);
+        assert_eq!(waiting.amount().count, WAITING_MAX as u64 / 2);
     }
 }

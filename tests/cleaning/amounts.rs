@@ -120,6 +120,42 @@ async fn the_plan_names_what_is_then_done() {
 }
 
 #[tokio::test]
+async fn a_bucket_that_could_not_be_listed_whole_is_told() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    for breaks in [false, true, false] {
+        world.store.breaks_listings.store(breaks, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(opened.vfs.reclaimable().await.unwrap().is_cut, breaks);
+        assert_eq!(opened.vfs.reclaim().await.unwrap().is_cut, breaks);
+    }
+    opened.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_freed_since_the_last_commit_counts() {
+    for is_planned in [true, false] {
+        let world = World::new(small_segments()).await;
+        let opened = world.mount().await;
+        let vfs = &opened.vfs;
+        let (ino, mut data) = (make(vfs, "a", &pattern(1, 64 * BLOCK)).await, pattern(1, 64 * BLOCK));
+        vfs.sync_all().await.unwrap();
+        for block in (0..64).filter(|block| block % 4 != 3) {
+            vfs.write(ino, (block * BLOCK) as u64, &[7; BLOCK], true).await.unwrap();
+            data[block * BLOCK..][..BLOCK].fill(7);
+        }
+        if is_planned {
+            let plan = vfs.reclaimable().await.unwrap();
+            assert!(plan.sparse.count >= 4, "{plan:?}");
+        } else {
+            let done = vfs.reclaim().await.unwrap();
+            assert!(done.rewritten.count >= 4, "{done:?}");
+        }
+        assert!(contents(vfs, ino).await == data);
+        opened.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_later_mount_tells_how_many_bytes_wait_and_go_as_the_plan_does() {
     let world = World::new(VfsOptions::default()).await;
     let opened = world.mount().await;

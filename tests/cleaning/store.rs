@@ -95,6 +95,8 @@ pub struct TestStore {
     pub requests: Arc<Requests>,
     lies: parking_lot::Mutex<Vec<Path>>,
     locked: Arc<parking_lot::Mutex<Vec<Path>>>,
+    /// Listings of segments end with an error.
+    pub breaks_listings: AtomicBool,
     /// Deletions that were refused.
     pub refusals: Arc<AtomicU64>,
 }
@@ -204,6 +206,9 @@ impl ObjectStore for TestStore {
         if prefix.is_none_or(|prefix| prefix.as_ref() != "d") {
             return listed;
         }
+        let is_broken = self.breaks_listings.load(Ordering::SeqCst);
+        let end = || Err(object_store::Error::NotSupported { source: "it lists no further".into() });
+        let listed = listed.chain(futures::stream::iter(is_broken.then(end))).boxed();
         let gate = Arc::clone(&self.listings);
         let passed = async move {
             gate.pass().await;

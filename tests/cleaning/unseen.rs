@@ -184,3 +184,25 @@ async fn shared_blocks_are_moved_once_and_stay_shared() {
     vfs.reclaim().await.unwrap();
     assert!(world.segments().await.is_empty());
 }
+
+/// A mount that was taken over, and has not heard of it, called what its successor has deleted damaged.
+#[tokio::test]
+async fn what_a_successor_has_deleted_is_no_damage() {
+    let world = World::new(VfsOptions::default()).await;
+    let opened = world.mount().await;
+    let ino = make(&opened.vfs, "a", &pattern(1, 40 * BLOCK)).await;
+    opened.close().await.unwrap();
+    let earlier = world.mount().await;
+    let later = world.mount().await;
+    later.vfs.unlink(coffer::base::Ino::ROOT, b"a").await.unwrap();
+    later.vfs.sync_all().await.unwrap();
+    world.clock.advance(GRACE);
+    later.vfs.reclaim().await.unwrap();
+    assert!(world.segments().await.is_empty());
+
+    let read = earlier.vfs.read(coffer::vfs::Handle(0), ino, 0, BLOCK).await;
+    assert!(matches!(read, Err(coffer::vfs::VfsError::Fenced)), "{read:?}");
+    let status = earlier.vfs.status();
+    assert_eq!((status.state, status.damage.objects.len()), ("fenced", 0));
+    later.close().await.unwrap();
+}

@@ -40,6 +40,12 @@ impl Dammed {
         self.faults.set_plan(FaultPlan { rules: vec![rule], ..FaultPlan::default() });
     }
 
+    /// From now on nothing at all fits into it.
+    pub(crate) fn fill(&self) {
+        let rule = Rule { verb: Some(Verb::Put), ..Rule::new(Fault::Full, 1.0) };
+        self.faults.set_plan(FaultPlan { rules: vec![rule], ..FaultPlan::default() });
+    }
+
     pub(crate) fn open_gates(&self) {
         self.faults.set_plan(FaultPlan::default());
     }
