@@ -97,14 +97,16 @@ impl Mender<'_> {
     async fn mend_commit(&mut self, finding: &Finding, number: u64) -> Result<(), MaintError> {
         let ring = Arc::clone(self.desk.vault.ring());
         let Some(commit) = self.commit(number).await? else { return Ok(()) };
-        let previous = match number {
-            1 => Some(GENESIS),
-            _ => self.commit(number - 1).await?.map(|before| before.hash),
+        // Commits begin with 1; a hostile record may have any number.
+        let (Some(before), Some(after)) = (number.checked_sub(1), number.checked_add(1)) else { return Ok(()) };
+        let previous = match before {
+            0 => Some(GENESIS),
+            _ => self.commit(before).await?.map(|before| before.hash),
         };
         let Some(previous) = previous else { return Ok(()) };
         let hash = link(&ring, &previous, number, &commit);
-        let is_meant = match self.commit(number.saturating_add(1)).await? {
-            Some(next) => link(&ring, &hash, number + 1, &next) == next.hash,
+        let is_meant = match self.commit(after).await? {
+            Some(next) => link(&ring, &hash, after, &next) == next.hash,
             None => self.desk.superblock.commit == number && self.desk.superblock.head == hash,
         };
         if is_meant && hash != commit.hash {

@@ -260,7 +260,7 @@ impl Vfs {
                 records.insert(key, Some(Record::Inode(inode)));
             }
         }
-        let number = before.commit + 1;
+        let number = before.commit.saturating_add(1);
         let segments = self.account(&layout.live, segments, number, &mut records).await?;
         let time = self.clock.now();
         let device = self.options.device;

@@ -143,7 +143,7 @@ impl State {
             is_closing: false,
             cleaned: Cleaned::default(),
             to_clean_bytes: None,
-            group: superblock.commit + 1,
+            group: superblock.commit.saturating_add(1),
             settled_group: superblock.commit,
             is_committing: false,
             is_tidying: false,
