@@ -434,7 +434,8 @@ mod tests {
             let mut rng = rand::rngs::SmallRng::seed_from_u64(seed);
             let all: Vec<Weight> = (0..rng.random_range(0..600))
                 .map(|_| {
-                    let len = rng.random_range(0..[3000, 60_000, MIB, 8 * MIB][rng.random_range(0..4)]);
+                    let max = [3000, 60_000, MIB, 8 * MIB][rng.random_range(0..4)];
+                    let len = rng.random_range(0..max);
                     let live = rng.random_range(0..=u64::from(len) * 9 / 8);
                     Weight { len, live, born: rng.random_range(0..40) }
                 })
