@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
-use super::extract::{ExtractOptions, Extraction, destination};
+use super::extract::{ExtractOptions, Extraction, destination, root_of};
 use super::local::Keep;
 use super::ls::{no_empty_path, printable};
 use super::open::{SourceArgs, with_tree_calmly};
@@ -79,10 +79,11 @@ pub fn run(args: &CpArgs) -> CommandResult {
     if let Some(parent) = parent.filter(|parent| !into && !parent.is_dir()) {
         return Err(CommandError::new(Exit::LocalWrite, format!("no directory {}", parent.display())));
     }
+    let root = root_of(&dest)?;
     with_tree_calmly(&args.source, abrupt(), async |tree, stop| {
         let keep = Keep { times_and_mode: args.preserve, ..Keep::contents() };
         let options = ExtractOptions { keep, replace: true, jobs: args.jobs.into(), stop };
-        let mut extraction = Extraction::new(tree.clone(), options);
+        let mut extraction = Extraction::new(tree.clone(), root, options);
         for source in sources {
             match find(&tree, source, args.recursive).await {
                 Ok(attr) => {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
-use super::extract::{ExtractOptions, Extraction, destination};
+use super::extract::{ExtractOptions, Extraction, destination, root_of};
 use super::local::Keep;
 use super::ls::{no_empty_path, printable};
 use super::open::{SourceArgs, with_tree_calmly};
@@ -58,6 +58,8 @@ fn abrupt() -> CommandError {
 pub fn run(args: &ExportArgs) -> CommandResult {
     no_empty_path(std::slice::from_ref(&args.path))?;
     check_destination(&args.dir)?;
+    let dir = destination(&args.dir)?;
+    let root = root_of(&dir)?;
     with_tree_calmly(&args.source, abrupt(), async |tree, stop| {
         let path = args.path.as_bytes();
         let attr = tree.resolve(path, true).await?;
@@ -69,11 +71,11 @@ pub fn run(args: &ExportArgs) -> CommandResult {
         let options =
             ExtractOptions { keep: Keep::everything(), replace: false, jobs: args.jobs.into(), stop };
         let stored = tree.vfs.status().stored_bytes;
-        let mut extraction = Extraction::new(tree, options);
+        let mut extraction = Extraction::new(tree, root, options);
         if attr.ino == Ino::ROOT {
             extraction.expect(stored);
         }
-        extraction.copy(attr, destination(&args.dir)?).await;
+        extraction.copy(attr, dir).await;
         let summary = extraction.finish(AGAIN).await?;
         stderr::line(format_args!("exported {summary}"));
         Ok(())

@@ -2,25 +2,25 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use rustix::fs::{CWD, RenameFlags};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::deep::Near;
 use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
 use super::explain;
 use super::local::{self, Keep, Xattr};
 use super::ls::printable;
+use super::place::{FileId, Partial, Place, Root, id_of};
 use super::progress::Progress;
 use super::runtime::Stop;
 use super::tree::{Entry, Tree};
@@ -53,20 +53,28 @@ pub struct Extraction {
     /// Directories that something that has begun lies in.
     above: HashSet<PathBuf>,
     /// Those that get their attributes at the end.
-    directories: Vec<(PathBuf, Attr)>,
+    directories: Vec<Directory>,
     first_paths: HashMap<Ino, PathBuf>,
     links: Vec<(Attr, PathBuf, Links)>,
 }
 
+/// A local directory that gets the attributes of one of the volume.
+struct Directory {
+    path: PathBuf,
+    id: FileId,
+    attr: Attr,
+}
+
 struct Shared {
     tree: Tree,
+    root: Root,
     options: ExtractOptions,
     progress: Progress,
     failures: AtomicU64,
     tampered: AtomicU64,
     partial_names: AtomicU64,
-    /// Which local file was made of one with several names: device and inode.
-    made: Mutex<HashMap<Ino, (u64, u64)>>,
+    /// Which local file was made of one with several names.
+    made: Mutex<HashMap<Ino, FileId>>,
     /// Something was left out because it is to stop.
     is_cut_short: AtomicBool,
 }
@@ -89,17 +97,20 @@ enum FileError {
     Local(#[from] io::Error),
     #[error("it changed while it was copied")]
     Changed,
+    #[error("another directory is in its place by now")]
+    Replaced,
     #[error("it was stopped")]
     Stopped,
 }
 
 impl Extraction {
-    /// Prepares to copy out of `tree`.
+    /// Prepares to copy out of `tree` into `root`, or to places below it.
     #[must_use]
-    pub fn new(tree: Tree, options: ExtractOptions) -> Self {
+    pub fn new(tree: Tree, root: Root, options: ExtractOptions) -> Self {
         let slots = Arc::new(Semaphore::new(options.jobs.max(1)));
         let shared = Shared {
             tree,
+            root,
             options,
             progress: Progress::start("copy"),
             failures: AtomicU64::new(0),
@@ -132,11 +143,8 @@ impl Extraction {
         self.shared.progress.say(error.render().trim_end());
     }
 
-    /// Copies what `attr` describes to `to`, and all that is below it, unless it is to stop. Failures of single files are
-    /// told and counted.
-    ///
-    /// Nothing is written through a link at `to` or below. One look at a directory is enough for all that comes into it,
-    /// because a file or link that is given its name never replaces a directory.
+    /// Copies what `attr` describes to `to`, which is the root or below it, and all that is below it, unless it is to stop.
+    /// Failures of single files are told and counted. Nothing is written through a link at `to` or below.
     pub async fn copy(&mut self, attr: Attr, to: PathBuf) {
         let mut links = Links::Stay;
         if to.ancestors().any(|path| self.begun.contains(path)) || self.above.contains(&to) {
@@ -152,21 +160,19 @@ impl Extraction {
                 return;
             }
             if attr.kind != FileKind::Directory {
-                self.copy_one(attr, to, links).await;
+                match self.shared.place(&to) {
+                    Ok(place) => self.copy_one(attr, to, place, links).await,
+                    Err(error) => self.shared.fail(&to, &error.into()),
+                }
                 continue;
             }
-            let replace = self.shared.options.replace;
-            match Near::of(&to).and_then(|near| make_directory(near.path(), replace)) {
-                // One that was there before stays as it is, unless its attributes are to be those of the volume's.
-                Ok(is_new) if is_new || self.shared.options.keep.times_and_mode => {
-                    self.directories.push((to.clone(), attr));
-                }
-                Ok(_) => {}
+            let directory = match tokio::task::block_in_place(|| self.make_directory(attr, &to)) {
+                Ok(directory) => directory,
                 Err(error) => {
                     self.shared.fail(&to, &error.into());
                     continue;
                 }
-            }
+            };
             let mut cookie = Some(0);
             while let Some(at) = cookie {
                 match self.shared.tree.page(attr.ino, at).await {
@@ -175,11 +181,13 @@ impl Extraction {
                             if self.shared.is_to_stop() {
                                 return;
                             }
-                            let path = to.join(OsStr::from_bytes(&name));
+                            let name = OsStr::from_bytes(&name);
+                            let path = to.join(name);
                             if attr.kind == FileKind::Directory {
                                 waiting.push((attr, path));
                             } else {
-                                self.copy_one(attr, path, Links::Go).await;
+                                let place = Place::within(Arc::clone(&directory), name.to_owned());
+                                self.copy_one(attr, path, place, Links::Go).await;
                             }
                         }
                         cookie = next;
@@ -193,7 +201,21 @@ impl Extraction {
         }
     }
 
-    async fn copy_one(&mut self, attr: Attr, to: PathBuf, links: Links) {
+    /// Makes the directory at `to`, or takes the one that is there.
+    fn make_directory(&mut self, attr: Attr, to: &Path) -> io::Result<Arc<OwnedFd>> {
+        let shared = &self.shared;
+        let (is_new, directory) = match shared.root.place(to)? {
+            Some(place) => place.make_directory(shared.options.replace)?,
+            None => (false, shared.root.directory(to)?),
+        };
+        // One that was there before stays as it is, unless its attributes are to be those of the volume's.
+        if is_new || shared.options.keep.times_and_mode {
+            self.directories.push(Directory { path: to.to_owned(), id: id_of(&directory)?, attr });
+        }
+        Ok(directory)
+    }
+
+    async fn copy_one(&mut self, attr: Attr, to: PathBuf, place: Place, links: Links) {
         if attr.nlink > 1 {
             if self.first_paths.contains_key(&attr.ino) {
                 self.links.push((attr, to, links));
@@ -201,21 +223,18 @@ impl Extraction {
             }
             self.first_paths.insert(attr.ino, to.clone());
         }
-        self.begin(attr, to, links).await;
+        self.begin(attr, to, place, links).await;
     }
 
     /// Begins to copy a file, as soon as there is a slot for it.
-    async fn begin(&mut self, attr: Attr, to: PathBuf, links: Links) {
+    async fn begin(&mut self, attr: Attr, to: PathBuf, place: Place, links: Links) {
         let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
         while self.tasks.try_join_next().is_some() {}
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
-            let copied = match tokio::task::block_in_place(|| Near::of(&to)) {
-                Ok(near) => tokio::select! {
-                    copied = shared.copy_file(&attr, near.path(), &to, links) => copied,
-                    () = shared.options.stop.asked() => Err(FileError::Stopped),
-                },
-                Err(error) => Err(error.into()),
+            let copied = tokio::select! {
+                copied = shared.copy_file(&attr, &place, &to, links) => copied,
+                () = shared.options.stop.asked() => Err(FileError::Stopped),
             };
             match copied {
                 Ok(()) => shared.progress.add_file(),
@@ -234,21 +253,41 @@ impl Extraction {
             if self.shared.is_to_stop() {
                 return;
             }
-            let made = self.shared.made.lock().get(&attr.ino).copied();
-            let first = self.first_paths.get(&attr.ino).filter(|_| made.is_some()).cloned();
-            let replace = self.shared.options.replace;
-            let linked =
-                first.map(|first| tokio::task::block_in_place(|| make_link(&first, made, &to, replace)));
+            let linked = tokio::task::block_in_place(|| {
+                let place = self.shared.place(&to)?;
+                Ok((self.make_link(&attr, &place, links)?, place))
+            });
             match linked {
-                Some(Ok(true)) => self.shared.progress.add_file(),
-                Some(Err(error)) => self.shared.fail(&to, &error.into()),
-                Some(Ok(false)) | None => {
+                Ok((true, _)) => self.shared.progress.add_file(),
+                Ok((false, place)) => {
                     self.first_paths.insert(attr.ino, to.clone());
-                    self.begin(attr, to, links).await;
+                    self.begin(attr, to, place, links).await;
                     while self.tasks.join_next().await.is_some() {}
                 }
+                Err(error) => self.shared.fail(&to, &FileError::Local(error)),
             }
         }
+    }
+
+    /// Makes `link` a further name of the file of `attr`. Says whether what was made under its first name is still there.
+    fn make_link(&self, attr: &Attr, link: &Place, links: Links) -> io::Result<bool> {
+        let made = self.shared.made.lock().get(&attr.ino).copied();
+        let (Some(made), Some(first)) = (made, self.first_paths.get(&attr.ino)) else { return Ok(false) };
+        let first = self.shared.place(first)?;
+        if first.id() != Some(made) {
+            return Ok(false);
+        }
+        match link.link(&first) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.shared.options.replace => {
+                if link.id() != Some(made) {
+                    check_replaceable(link, attr, links)?;
+                    link.remove()?;
+                    link.link(&first)?;
+                }
+            }
+            other => other?,
+        }
+        Ok(true)
     }
 
     /// Waits for the files on their way, makes the hard links and dresses the directories, deepest first.
@@ -257,16 +296,12 @@ impl Extraction {
     /// When it stopped, with `again` on how to go on, or any file was not copied.
     pub async fn finish(mut self, again: &str) -> CommandResult<String> {
         self.settle().await;
-        for (path, attr) in self.directories.iter().rev() {
+        for directory in self.directories.iter().rev() {
             if self.shared.is_to_stop() {
                 break;
             }
-            match self.shared.xattrs(attr).await {
-                Ok(xattrs) => match Near::of(path) {
-                    Ok(near) => self.shared.dress(near.path(), path, attr, &xattrs),
-                    Err(error) => self.shared.fail(path, &error.into()),
-                },
-                Err(error) => self.shared.fail(path, &error),
+            if let Err(error) = self.shared.dress_directory(directory).await {
+                self.shared.fail(&directory.path, &error);
             }
         }
         self.shared.progress.finish();
@@ -307,39 +342,49 @@ impl Shared {
         self.progress.say(&format!("error: {name}: {}", sentence(error)));
     }
 
-    /// Copies a file to `to`, which is the way to `shown`.
-    async fn copy_file(&self, attr: &Attr, to: &Path, shown: &Path, links: Links) -> Result<(), FileError> {
+    /// The place at `path`, below the root.
+    fn place(&self, path: &Path) -> io::Result<Place> {
+        self.root.place(path)?.ok_or_else(|| io::ErrorKind::IsADirectory.into())
+    }
+
+    /// Copies a file to `to`, which is at `shown`.
+    async fn copy_file(&self, attr: &Attr, to: &Place, shown: &Path, links: Links) -> Result<(), FileError> {
         tokio::task::block_in_place(|| check_replaceable(to, attr, links))?;
         let xattrs = self.xattrs(attr).await?;
         let partial = self.partial(to);
-        match attr.kind {
-            FileKind::Regular => self.copy_contents(attr, &partial).await?,
+        let made: OwnedFd = match attr.kind {
+            FileKind::Regular => self.copy_contents(attr, &partial.0).await?.into(),
             FileKind::Symlink => {
                 let target = self.tree.vfs.readlink(attr.ino).await?;
-                std::os::unix::fs::symlink(OsStr::from_bytes(&target), &partial.0)?;
+                partial.0.symlink(Path::new(OsStr::from_bytes(&target)))?;
+                partial.0.hold()?
             }
-            _ => local::make_special(&partial.0, attr.kind, attr.rdev)?,
-        }
+            _ => {
+                local::make_special(&partial.0, attr.kind, attr.rdev)?;
+                partial.0.hold()?
+            }
+        };
         tokio::task::block_in_place(|| {
-            self.dress(&partial.0, shown, attr, &xattrs);
-            let about = partial.0.symlink_metadata()?;
+            self.dress(made.as_fd(), shown, attr, &xattrs);
+            let id = id_of(&made)?;
             // Once more, because copying takes its time.
             check_replaceable(to, attr, links)?;
-            partial.become_whole(to, self.options.replace)?;
+            partial.become_whole(&made, to, self.options.replace)?;
             if attr.nlink > 1 {
-                self.made.lock().insert(attr.ino, (about.dev(), about.ino()));
+                self.made.lock().insert(attr.ino, id);
             }
             Ok(())
         })
     }
 
-    async fn copy_contents(&self, attr: &Attr, partial: &Partial) -> Result<(), FileError> {
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&partial.0)?;
+    async fn copy_contents(&self, attr: &Attr, partial: &Place) -> Result<File, FileError> {
+        let file = partial.create()?;
         let handle = self.tree.vfs.open(attr.ino, false, false).await?;
         let copied = self.copy_extents(attr, handle, &file).await;
         self.tree.vfs.release(handle);
         copied?;
-        Ok(file.set_len(attr.size)?)
+        file.set_len(attr.size)?;
+        Ok(file)
     }
 
     async fn copy_extents(&self, attr: &Attr, handle: Handle, file: &File) -> Result<(), FileError> {
@@ -374,44 +419,30 @@ impl Shared {
         Ok(self.tree.xattrs(attr.ino).await?)
     }
 
-    fn dress(&self, path: &Path, shown: &Path, attr: &Attr, xattrs: &[Xattr]) {
-        for problem in local::apply(path, attr, xattrs, self.options.keep) {
+    /// Gives a directory its attributes, unless somebody has put another one in its place.
+    async fn dress_directory(&self, made: &Directory) -> Result<(), FileError> {
+        let xattrs = self.xattrs(&made.attr).await?;
+        tokio::task::block_in_place(|| {
+            let directory = self.root.directory(&made.path)?;
+            if id_of(&directory)? != made.id {
+                return Err(FileError::Replaced);
+            }
+            self.dress(directory.as_fd(), &made.path, &made.attr, &xattrs);
+            Ok(())
+        })
+    }
+
+    fn dress(&self, file: BorrowedFd<'_>, shown: &Path, attr: &Attr, xattrs: &[Xattr]) {
+        for problem in local::apply(file, attr, xattrs, self.options.keep) {
             let name = printable(shown.as_os_str().as_bytes());
             self.progress.say(&format!("warning: {name}: cannot keep {problem}"));
         }
     }
 
     /// A name beside `to` that nothing has, for the time until the file is whole.
-    fn partial(&self, to: &Path) -> Partial {
+    fn partial(&self, to: &Place) -> Partial {
         let number = self.partial_names.fetch_add(1, Ordering::Relaxed);
-        let name = format!(".coffer-partial-{}-{number}", std::process::id());
-        Partial(to.with_file_name(name))
-    }
-}
-
-/// A file that is not whole yet; removed when dropped before it is.
-pub(super) struct Partial(pub(super) PathBuf);
-
-impl Partial {
-    /// Gives the file its name.
-    pub(super) fn become_whole(self, to: &Path, replace: bool) -> io::Result<()> {
-        if replace {
-            return std::fs::rename(&self.0, to);
-        }
-        match rustix::fs::renameat_with(CWD, &self.0, CWD, to, RenameFlags::NOREPLACE) {
-            // Some network filesystems know no such rename.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if to.symlink_metadata().is_err() => {
-                std::fs::rename(&self.0, to)
-            }
-            other => Ok(other?),
-        }
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // After a successful rename there is nothing left to remove.
-        let _ = std::fs::remove_file(&self.0);
+        Partial(to.beside(format!(".coffer-partial-{}-{number}", std::process::id())))
     }
 }
 
@@ -426,61 +457,26 @@ pub(super) fn destination(given: &Path) -> CommandResult<PathBuf> {
     Ok(given.to_owned())
 }
 
-/// Whether a file like `attr` may take the place of what is at `path`: of a regular file, of what is of its own kind, and of a
-/// link if `links` go. What is a directory there the system refuses.
-fn check_replaceable(path: &Path, attr: &Attr, links: Links) -> io::Result<()> {
-    let Ok(there) = path.symlink_metadata() else { return Ok(()) };
-    let goes = match local::kind_of(&there) {
+/// The directory in which a copy to `to` is made: itself if it is there, else what it is to be in.
+///
+/// # Errors
+/// When it cannot be opened.
+pub(super) fn root_of(to: &Path) -> CommandResult<Root> {
+    let path = if to.is_dir() { to } else { to.parent().unwrap_or(to) };
+    Root::open(path).map_err(|e| CommandError::writing(path, &e))
+}
+
+/// Whether a file like `attr` may take the place of what is at `place`: of a regular file, of what is of its own kind, and of
+/// a link if `links` go. What is a directory there the system refuses.
+fn check_replaceable(place: &Place, attr: &Attr, links: Links) -> io::Result<()> {
+    let Some(there) = place.about()? else { return Ok(()) };
+    let goes = match local::kind_of_mode(there.st_mode) {
         FileKind::Regular | FileKind::Directory => true,
         FileKind::Symlink => links == Links::Go || attr.kind == FileKind::Symlink,
-        kind => kind == attr.kind && local::encode_rdev(there.rdev()) == attr.rdev,
+        kind => kind == attr.kind && local::encode_rdev(there.st_rdev) == attr.rdev,
     };
     if goes {
         return Ok(());
     }
     Err(io::Error::new(io::ErrorKind::AlreadyExists, "what is in its place is no regular file, and stays"))
-}
-
-/// Makes a directory, or takes the one that is there. Links are made by whoever can write to the volume, so that one in its
-/// place is not followed: it goes if `replace`. Says whether it is new.
-///
-/// # Errors
-/// The system's; [`io::ErrorKind::AlreadyExists`] for what stays in its place.
-pub(super) fn make_directory(path: &Path, replace: bool) -> io::Result<bool> {
-    let make = || DirBuilder::new().mode(0o700).create(path).map(|()| true);
-    match make() {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        made => return made,
-    }
-    let found = path.symlink_metadata()?.file_type();
-    if found.is_dir() {
-        return Ok(false);
-    }
-    if found.is_symlink() && replace {
-        std::fs::remove_file(path)?;
-        return make();
-    }
-    Err(io::Error::new(io::ErrorKind::AlreadyExists, "what is in its place is not a directory"))
-}
-
-/// Makes `link` a further name of the file `made` (device and inode), of which `first` was the first. Says whether it still
-/// is.
-fn make_link(first: &Path, made: Option<(u64, u64)>, link: &Path, replace: bool) -> io::Result<bool> {
-    let (first, link) = (Near::of(first)?, Near::of(link)?);
-    let (first, link) = (first.path(), link.path());
-    let found = first.symlink_metadata().map(|about| (about.dev(), about.ino())).ok();
-    if found.is_none() || found != made {
-        return Ok(false);
-    }
-    match std::fs::hard_link(first, link) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && replace => {
-            if link.symlink_metadata().is_ok_and(|about| Some((about.dev(), about.ino())) == made) {
-                return Ok(true);
-            }
-            std::fs::remove_file(link)?;
-            std::fs::hard_link(first, link)?;
-        }
-        other => other?,
-    }
-    Ok(true)
 }

@@ -3,14 +3,15 @@
 use std::ffi::OsStr;
 use std::fs::{Metadata, Permissions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, fstat, openat};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, chownat, fstat};
 use rustix::io::Errno;
 
+use super::place::Place;
 use crate::base::{FileKind, Time};
 use crate::vfs::Attr;
 
@@ -51,23 +52,30 @@ impl Keep {
 /// An extended attribute: name and value.
 pub type Xattr = (Vec<u8>, Vec<u8>);
 
-/// Sets the attributes of `path` to `attr` and `xattrs` as far as `keep` says, never following a link.
-/// Returns one sentence for each attribute that could not be set.
-pub fn apply(path: &Path, attr: &Attr, xattrs: &[Xattr], keep: Keep) -> Vec<String> {
+/// Sets the attributes of `file` to `attr` and `xattrs` as far as `keep` says. It may be held for nothing else (`O_PATH`); what
+/// its path leads to by now is left alone. Returns one sentence for each attribute that could not be set.
+pub fn apply(file: BorrowedFd<'_>, attr: &Attr, xattrs: &[Xattr], keep: Keep) -> Vec<String> {
     let mut problems = Vec::new();
     let mut note = |what: &str, result: io::Result<()>| {
         if let Err(error) = result {
             problems.push(format!("{what}: {error}"));
         }
     };
+    match fstat(file) {
+        Ok(about) if kind_of_mode(about.st_mode) == attr.kind => {}
+        Ok(_) => return vec!["its attributes: a file of another kind is in its place".to_owned()],
+        Err(error) => return vec![format!("its attributes: {error}")],
+    }
+    // Most calls take no descriptor of this kind, and all of them take this way to it.
+    let way = Path::new("/proc/self/fd").join(file.as_raw_fd().to_string());
     // A change of owner clears setuid bits and capabilities, and a changed mode rewrites an ACL's mask: hence the order.
     if keep.owner {
-        note("owner", lchown(path, Some(attr.uid), Some(attr.gid)));
+        note("owner", set_owner(file, attr));
     }
     let (plain, security): (Vec<&Xattr>, Vec<&Xattr>) =
         xattrs.iter().filter(|_| keep.xattrs).partition(|(name, _)| name.starts_with(b"user."));
     for (name, value) in plain {
-        note(&name.escape_ascii().to_string(), set_xattr(path, name, value));
+        note(&name.escape_ascii().to_string(), set_xattr(&way, name, value));
     }
     if attr.kind != FileKind::Symlink {
         let mode = match (keep.times_and_mode, keep.owner) {
@@ -75,44 +83,37 @@ pub fn apply(path: &Path, attr: &Attr, xattrs: &[Xattr], keep: Keep) -> Vec<Stri
             (true, false) => attr.perm & 0o1777,
             (false, _) => attr.perm & 0o777 & !keep.umask,
         };
-        note("permissions", set_mode(path, mode));
+        note("permissions", std::fs::set_permissions(&way, Permissions::from_mode(u32::from(mode))));
     }
     for (name, value) in security {
-        note(&name.escape_ascii().to_string(), set_xattr(path, name, value));
+        note(&name.escape_ascii().to_string(), set_xattr(&way, name, value));
     }
     if keep.times_and_mode {
-        note("times", set_times(path, attr.atime, attr.mtime));
+        note("times", set_times(&way, attr.atime, attr.mtime));
     }
     problems
 }
 
-/// Sets the mode of a file of any kind, also of one that may not be read; a link is refused.
-fn set_mode(path: &Path, mode: u16) -> io::Result<()> {
-    let file = openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    // Some kernels would set the mode of the link itself.
-    if FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::Symlink {
-        return Err(Errno::LOOP.into());
-    }
-    // fchmod(2) takes no such descriptor, and fchmodat(2) follows links before Linux 6.6.
-    let way = Path::new("/proc/self/fd").join(file.as_raw_fd().to_string());
-    std::fs::set_permissions(way, Permissions::from_mode(u32::from(mode)))
+fn set_owner(file: BorrowedFd<'_>, attr: &Attr) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(attr.uid), Gid::from_raw(attr.gid));
+    Ok(chownat(file, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?)
 }
 
-fn set_xattr(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
-    Ok(rustix::fs::lsetxattr(path, OsStr::from_bytes(name), value, XattrFlags::empty())?)
+fn set_xattr(way: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
+    Ok(rustix::fs::setxattr(way, OsStr::from_bytes(name), value, XattrFlags::empty())?)
 }
 
-fn set_times(path: &Path, atime: Time, mtime: Time) -> io::Result<()> {
+fn set_times(way: &Path, atime: Time, mtime: Time) -> io::Result<()> {
     let at = |time: Time| Timespec { tv_sec: time.secs, tv_nsec: time.nanos.into() };
     let times = Timestamps { last_access: at(atime), last_modification: at(mtime) };
-    Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    Ok(rustix::fs::utimensat(CWD, way, &times, AtFlags::empty())?)
 }
 
 /// Creates a pipe, socket or device file that only its owner may use until its attributes are applied.
 ///
 /// # Errors
 /// When the system refuses: devices are for the superuser.
-pub fn make_special(path: &Path, kind: FileKind, rdev: u32) -> io::Result<()> {
+pub fn make_special(place: &Place, kind: FileKind, rdev: u32) -> io::Result<()> {
     let kind = match kind {
         FileKind::Fifo => FileType::Fifo,
         FileKind::Socket => FileType::Socket,
@@ -122,7 +123,7 @@ pub fn make_special(path: &Path, kind: FileKind, rdev: u32) -> io::Result<()> {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
     };
-    Ok(rustix::fs::mknodat(CWD, path, kind, Mode::RUSR | Mode::WUSR, decode_rdev(rdev))?)
+    place.make_special(kind, decode_rdev(rdev))
 }
 
 /// A device number from the 32 bits that FUSE and the kernel's `new_encode_dev` use.
@@ -142,7 +143,13 @@ pub fn encode_rdev(rdev: u64) -> u32 {
 /// What kind of file a local one is.
 #[must_use]
 pub fn kind_of(about: &Metadata) -> FileKind {
-    match FileType::from_raw_mode(about.mode()) {
+    kind_of_mode(about.mode())
+}
+
+/// What kind of file has this mode.
+#[must_use]
+pub const fn kind_of_mode(mode: u32) -> FileKind {
+    match FileType::from_raw_mode(mode) {
         FileType::Directory => FileKind::Directory,
         FileType::Symlink => FileKind::Symlink,
         FileType::Fifo => FileKind::Fifo,
@@ -183,10 +190,16 @@ pub fn xattrs(path: &Path) -> io::Result<Vec<Xattr>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
     use super::*;
     use crate::base::Ino;
+
+    fn dress(path: &Path, attr: &Attr, keep: Keep) -> Vec<String> {
+        let file = Place::of(path).unwrap().hold().unwrap();
+        apply(file.as_fd(), attr, &[], keep)
+    }
 
     fn attr(kind: FileKind) -> Attr {
         let time = Time { secs: -5, nanos: 7 };
@@ -214,7 +227,7 @@ mod tests {
         let path = dir.path().join("f");
         std::fs::write(&path, "x").unwrap();
         let keep = Keep { owner: false, ..Keep::everything() };
-        assert_eq!(apply(&path, &attr(FileKind::Regular), &[], keep), Vec::<String>::new());
+        assert_eq!(dress(&path, &attr(FileKind::Regular), keep), Vec::<String>::new());
         let about = std::fs::metadata(&path).unwrap();
         assert_eq!((about.atime(), about.atime_nsec()), (-5, 7));
         assert_eq!((about.mtime(), about.mtime_nsec()), (1_000, 999_999_999));
@@ -227,7 +240,7 @@ mod tests {
         let path = dir.path().join("f");
         std::fs::write(&path, "x").unwrap();
         let keep = Keep { umask: 0o027, ..Keep::contents() };
-        assert_eq!(apply(&path, &attr(FileKind::Regular), &[], keep), Vec::<String>::new());
+        assert_eq!(dress(&path, &attr(FileKind::Regular), keep), Vec::<String>::new());
         let about = std::fs::metadata(&path).unwrap();
         assert_eq!(about.mode() & 0o7777, 0o750);
         assert_ne!(about.mtime(), 1_000);
@@ -241,7 +254,7 @@ mod tests {
         let link = dir.path().join("l");
         std::os::unix::fs::symlink(&target, &link).unwrap();
         let keep = Keep { owner: false, ..Keep::everything() };
-        assert_eq!(apply(&link, &attr(FileKind::Symlink), &[], keep), Vec::<String>::new());
+        assert_eq!(dress(&link, &attr(FileKind::Symlink), keep), Vec::<String>::new());
         assert_eq!(std::fs::symlink_metadata(&link).unwrap().mtime(), 1_000);
         assert_ne!(std::fs::metadata(&target).unwrap().mtime(), 1_000);
     }
@@ -254,17 +267,17 @@ mod tests {
         std::fs::write(path("closed"), "x").unwrap();
         std::fs::set_permissions(path("closed"), Permissions::from_mode(0o0)).unwrap();
         std::fs::create_dir(path("directory")).unwrap();
-        make_special(&path("pipe"), FileKind::Fifo, 0).unwrap();
+        make_special(&Place::of(&path("pipe")).unwrap(), FileKind::Fifo, 0).unwrap();
         let keep = Keep { owner: false, ..Keep::everything() };
         let kinds =
             [("closed", FileKind::Regular), ("directory", FileKind::Directory), ("pipe", FileKind::Fifo)];
         for (name, kind) in kinds {
-            assert_eq!(apply(&path(name), &attr(kind), &[], keep), Vec::<String>::new());
+            assert_eq!(dress(&path(name), &attr(kind), keep), Vec::<String>::new());
             assert_eq!(mode_of(name), 0o751);
             std::fs::set_permissions(path(name), Permissions::from_mode(0o700)).unwrap();
             std::os::unix::fs::symlink(path(name), path("link")).unwrap();
-            let problems = apply(&path("link"), &attr(kind), &[], keep);
-            assert!(matches!(&problems[..], [one] if one.starts_with("permissions: ")), "{problems:?}");
+            let problems = dress(&path("link"), &attr(kind), keep);
+            assert!(matches!(&problems[..], [one] if one.starts_with("its attributes: ")), "{problems:?}");
             assert_eq!(mode_of(name), 0o700);
             std::fs::remove_file(path("link")).unwrap();
         }
@@ -274,7 +287,7 @@ mod tests {
     fn pipes_are_made_and_device_numbers_are_decoded() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p");
-        make_special(&path, FileKind::Fifo, 0).unwrap();
+        make_special(&Place::of(&path).unwrap(), FileKind::Fifo, 0).unwrap();
         assert!(std::fs::metadata(&path).unwrap().file_type().is_fifo());
         assert_eq!(decode_rdev(0x0801), rustix::fs::makedev(8, 1));
         assert_eq!(decode_rdev(0x1230_0845), rustix::fs::makedev(8, 0x12345));

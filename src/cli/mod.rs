@@ -39,6 +39,7 @@ pub mod mount_options;
 pub mod open;
 pub mod outage;
 pub mod passphrase;
+pub mod place;
 pub mod probe;
 pub mod progress;
 mod quiet;

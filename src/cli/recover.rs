@@ -4,18 +4,20 @@ use std::fmt::Write as _;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write as _};
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
 use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::export::check_destination;
-use super::extract::{Partial, destination, make_directory};
+use super::extract::destination;
 use super::factors::UnlockArgs;
 use super::local::{self, Keep, Xattr};
 use super::ls::printable;
 use super::open::{BucketArgs, StateArgs, obtain_factors};
+use super::place::{Partial, Place};
 use super::stderr;
 use super::units::{show_count, show_size, show_time};
 use super::{explain, runtime};
@@ -328,15 +330,12 @@ impl Recovery<'_> {
             self.make_way(above)?;
         }
         let name = format!(".coffer-partial-{}", std::process::id());
-        let partial = Partial(path.with_file_name(name));
+        let partial = Partial(Place::of(&path.with_file_name(name))?);
         let out = match saved.kind {
-            FileKind::Regular => {
-                Some(File::options().write(true).create_new(true).mode(0o600).open(&partial.0)?)
-            }
+            FileKind::Regular => Some(partial.0.create()?),
             FileKind::Directory => None,
             FileKind::Symlink => {
-                let target = std::ffi::OsStr::from_bytes(&saved.target);
-                std::os::unix::fs::symlink(target, &partial.0)?;
+                partial.0.symlink(Path::new(std::ffi::OsStr::from_bytes(&saved.target)))?;
                 None
             }
             kind => {
@@ -382,7 +381,8 @@ impl Recovery<'_> {
             out.set_len(saved.size)?;
             out.sync_all()?;
         }
-        for problem in local::apply(&partial.0, &attr, &xattrs, Keep::everything()) {
+        let made = out.map_or_else(|| partial.0.hold(), |out| Ok(out.into()))?;
+        for problem in local::apply(made.as_fd(), &attr, &xattrs, Keep::everything()) {
             stderr::line(format_args!("warning: {}: cannot keep {problem}", printable(first)));
         }
         if !absent.is_empty() {
@@ -391,7 +391,7 @@ impl Recovery<'_> {
             path.set_file_name(name);
             self.report.flawed += 1;
         }
-        partial.become_whole(&path, false)?;
+        partial.become_whole(&made, &Place::of(&path)?, false)?;
         self.report.files += 1;
         self.report.bytes += bytes;
         self.report.say(&format!("{:>10}  {}", show_size(bytes), printable(first)));
@@ -410,7 +410,12 @@ impl Recovery<'_> {
     /// Deepest first, because what is done in a directory changes its times.
     fn dress_directories(&mut self) {
         for (path, attr, xattrs) in self.directories.iter().rev() {
-            for problem in local::apply(path, attr, xattrs, Keep::everything()) {
+            let held = Place::of(path).and_then(|place| place.hold());
+            let problems = match held {
+                Ok(held) => local::apply(held.as_fd(), attr, xattrs, Keep::everything()),
+                Err(error) => vec![format!("its attributes: {error}")],
+            };
+            for problem in problems {
                 stderr::line(format_args!(
                     "warning: {}: cannot keep {problem}",
                     printable(path.as_os_str().as_bytes())
@@ -431,10 +436,12 @@ impl Recovery<'_> {
     /// Makes the directories from the root down to `to`, none of which may be a link that was recovered before.
     fn make_way(&self, to: &Path) -> io::Result<()> {
         let mut at = self.root.clone();
-        make_directory(&at, false)?;
+        if !at.is_dir() {
+            Place::of(&at)?.make_directory(false)?;
+        }
         for name in to.strip_prefix(&self.root).map_err(io::Error::other)? {
             at.push(name);
-            make_directory(&at, false)?;
+            Place::of(&at)?.make_directory(false)?;
         }
         Ok(())
     }

@@ -107,6 +107,8 @@ fn what_is_no_regular_file_is_not_replaced_and_a_link_that_is_named_is_followed(
         }
         vfs.mknod(&me(), dir, b"own", FileKind::Fifo, 0o600, 0).await.unwrap();
         vfs.symlink(&me(), dir, b"soft", b"file").await.unwrap();
+        let linked = put(vfs, Ino::ROOT, "linked", "new").await;
+        vfs.link(linked, Ino::ROOT, b"pipe").await.unwrap();
     });
     let into = bench.path("into");
     fs::create_dir(&into).unwrap();
@@ -122,6 +124,10 @@ fn what_is_no_regular_file_is_not_replaced_and_a_link_that_is_named_is_followed(
         assert!(is_special(&into.join(name)));
         assert_is(&into.join("file"), "new");
     }
+
+    let ended = bench.on_volume("cp", &["linked", "pipe", "into"]);
+    assert_eq!(ended.code, i32::from(Exit::Partial.code()), "{}", ended.stderr);
+    assert!(is_special(&into.join("pipe")), "a hard link took its place");
 
     fs::write(bench.path("real"), "old").unwrap();
     symlink("real", bench.path("to real")).unwrap();

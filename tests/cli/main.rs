@@ -18,5 +18,6 @@ mod snapshot;
 mod stopping;
 mod store;
 mod support;
+mod swapped;
 mod terminal;
 mod trust;
