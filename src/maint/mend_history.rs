@@ -98,7 +98,9 @@ impl Mender<'_> {
         let ring = Arc::clone(self.desk.vault.ring());
         let Some(commit) = self.commit(number).await? else { return Ok(()) };
         // Commits begin with 1; a hostile record may have any number.
-        let (Some(before), Some(after)) = (number.checked_sub(1), number.checked_add(1)) else { return Ok(()) };
+        let (Some(before), Some(after)) = (number.checked_sub(1), number.checked_add(1)) else {
+            return Ok(());
+        };
         let previous = match before {
             0 => Some(GENESIS),
             _ => self.commit(before).await?.map(|before| before.hash),

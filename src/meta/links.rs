@@ -74,7 +74,8 @@ pub async fn passes(
     if number == 0 {
         return Ok(hash == GENESIS);
     }
-    if let Some((_, Record::Commit(commit))) = page(engine, number..number.saturating_add(1), 1).await?.pop() {
+    if let Some((_, Record::Commit(commit))) = page(engine, number..number.saturating_add(1), 1).await?.pop()
+    {
         return Ok(commit.hash == hash);
     }
     let first = first_of(number);

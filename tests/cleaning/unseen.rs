@@ -188,7 +188,7 @@ async fn shared_blocks_are_moved_once_and_stay_shared() {
 /// A mount that was taken over, and has not heard of it, called what its successor has deleted damaged.
 #[tokio::test]
 async fn what_a_successor_has_deleted_is_no_damage() {
-    let world = World::new(VfsOptions::default()).await;
+    let world = World::new(coffer::vfs::VfsOptions::default()).await;
     let opened = world.mount().await;
     let ino = make(&opened.vfs, "a", &pattern(1, 40 * BLOCK)).await;
     opened.close().await.unwrap();

@@ -36,12 +36,13 @@ fn export(bench: &Bench, find: impl Fn() -> Option<PathBuf> + Send, swap: impl F
     std::thread::scope(|scope| {
         let swapped = scope.spawn(move || {
             let began = Instant::now();
-            while began.elapsed() < Duration::from_secs(60) {
+            loop {
                 if let Some(found) = find() {
                     return swap(&found);
                 }
+                assert!(began.elapsed() < Duration::from_secs(60), "there was nothing to swap");
+                std::thread::yield_now();
             }
-            panic!("there was nothing to swap");
         });
         let ended = bench.on_volume("export", &["--fault", "latency=100ms", "/", "out"]);
         swapped.join().unwrap();
@@ -74,7 +75,9 @@ fn a_file_that_is_swapped_before_it_has_its_name_gets_neither_name_nor_attribute
     let dir = bench.path("out/dir");
     let find = || {
         let mut entries = fs::read_dir(&dir).ok()?.flatten();
-        entries.find(|entry| entry.file_name().to_string_lossy().starts_with(".coffer-partial-")).map(|e| e.path())
+        entries
+            .find(|entry| entry.file_name().to_string_lossy().starts_with(".coffer-partial-"))
+            .map(|e| e.path())
     };
     let ended = export(&bench, find, |partial| {
         fs::rename(partial, bench.path("taken")).unwrap();
