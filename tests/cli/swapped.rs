@@ -74,7 +74,9 @@ fn a_file_that_is_swapped_before_it_has_its_name_gets_neither_name_nor_attribute
     let dir = bench.path("out/dir");
     let find = || {
         let mut entries = fs::read_dir(&dir).ok()?.flatten();
-        entries.find(|entry| entry.file_name().to_string_lossy().starts_with(".coffer-partial-")).map(|e| e.path())
+        entries
+            .find(|entry| entry.file_name().to_string_lossy().starts_with(".coffer-partial-"))
+            .map(|e| e.path())
     };
     let ended = export(&bench, find, |partial| {
         fs::rename(partial, bench.path("taken")).unwrap();
