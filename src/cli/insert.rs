@@ -1,6 +1,6 @@
 //! Copies a local tree into an open volume, several files at a time and never a half one under its own name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, block_in_place};
 
@@ -49,6 +50,7 @@ pub struct Insertion {
 
 /// Another name of a file that has one.
 struct Link {
+    file: (u64, u64),
     first: (Ino, Vec<u8>),
     dir: Ino,
     name: Vec<u8>,
@@ -62,6 +64,8 @@ struct Shared {
     /// Whether any of them need not happen again.
     has_passing: AtomicBool,
     kept: AtomicU64,
+    /// Local files with several names that are not in the volume under the first, by device and inode.
+    without_first: Mutex<HashSet<(u64, u64)>>,
     stop: Stop,
     /// Something was left out because it is to stop.
     is_cut_short: AtomicBool,
@@ -79,6 +83,7 @@ impl Insertion {
                 failures,
                 has_passing: AtomicBool::new(false),
                 kept,
+                without_first: Mutex::default(),
                 stop: options.stop,
                 is_cut_short: AtomicBool::new(false),
             }),
@@ -165,7 +170,7 @@ impl Insertion {
         if about.nlink() > 1 {
             let file = (about.dev(), about.ino());
             if let Some(first) = self.first.get(&file) {
-                self.links.push(Link { first: first.clone(), dir, name, path });
+                self.links.push(Link { file, first: first.clone(), dir, name, path });
                 return;
             }
             self.first.insert(file, (dir, name.clone()));
@@ -178,6 +183,9 @@ impl Insertion {
                 Ok(near) => shared.copy_file(near.path(), &about, dir, &name).await,
                 Err(error) => Err(SourceError::from(error).into()),
             };
+            if copied.is_err() && about.nlink() > 1 {
+                shared.without_first.lock().insert((about.dev(), about.ino()));
+            }
             match copied {
                 Ok(()) => shared.progress.add_file(),
                 Err(CopyError::Stopped) => {}
@@ -250,6 +258,8 @@ enum CopyError {
     DirectoryInPlace,
     #[error("something else than a directory is in its place in the volume")]
     NoDirectoryInPlace,
+    #[error("it was not copied under the first of its names")]
+    NoFirst,
     #[error("it was stopped")]
     Stopped,
 }
@@ -267,7 +277,7 @@ impl CopyError {
                     Interrupted | NotFound | StaleNetworkFileHandle | TimedOut | WouldBlock
                 ) || error.raw_os_error() == Some(libc::EIO)
             }
-            Self::DirectoryInPlace | Self::NoDirectoryInPlace => false,
+            Self::DirectoryInPlace | Self::NoDirectoryInPlace | Self::NoFirst => false,
         }
     }
 }
@@ -429,6 +439,10 @@ impl Shared {
 
     async fn link(&self, link: &Link) -> Result<(), CopyError> {
         let vfs = &self.tree.vfs;
+        // Something older may have that name.
+        if self.without_first.lock().contains(&link.file) {
+            return Err(CopyError::NoFirst);
+        }
         let (dir, name) = &link.first;
         let first = self.find(*dir, name).await?.ok_or(VfsError::NoEntry)?;
         if let Some(there) = self.find(link.dir, &link.name).await? {

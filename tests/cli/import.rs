@@ -204,3 +204,25 @@ fn an_import_beside_a_writer_is_refused() {
     });
     import(&bench, "absent", "/").refused(Exit::Failure, "cannot read absent");
 }
+
+#[test]
+fn a_further_name_is_never_one_of_what_was_there_where_the_first_was_not_copied() {
+    let bench = Bench::with_volume();
+    let names = ["one", "two"];
+    fs::create_dir(bench.path("from")).unwrap();
+    fs::write(bench.path("from/one"), "new").unwrap();
+    fs::hard_link(bench.path("from/one"), bench.path("from/two")).unwrap();
+    // Whichever comes first cannot be replaced.
+    bench.change(async |vfs| {
+        for name in names {
+            let dir = vfs.mkdir(&Caller::default(), Ino::ROOT, name.as_bytes(), 0o755).await.unwrap().ino;
+            vfs.create(&Caller::default(), dir, b"old", 0o600, true).await.unwrap();
+        }
+    });
+    let ended = import(&bench, "from", "/");
+    assert_eq!(ended.code, i32::from(Exit::Partial.code()), "{}", ended.stderr);
+    assert!(ended.stderr.contains("2 files were not copied in full"), "{}", ended.stderr);
+    let line = ": it was not copied under the first of its names";
+    assert!(ended.stderr.contains(line), "{}", ended.stderr);
+    assert_eq!(bench.on_volume("ls", &["-R"]).ok(), "one\ntwo\none/old\ntwo/old\n");
+}
