@@ -15,6 +15,7 @@ use tokio::task::{JoinSet, block_in_place};
 use super::deep::Near;
 use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
+use super::leftovers;
 use super::local::{self, Xattr};
 use super::progress::Progress;
 use super::runtime::Stop;
@@ -23,10 +24,6 @@ use super::tree::{Tree, path_error};
 use super::units::show_count;
 use crate::base::{FileKind, Ino, Time};
 use crate::vfs::{Attr, Caller, RenameMode, SetAttr, SetTime, VfsError, XattrMode};
-
-/// What a file is called until it is whole; the number is its inode's in the local directory, so that the next run finds
-/// and replaces what this one leaves behind.
-const PARTIAL: &str = ".coffer-import-";
 
 /// How a copy is made.
 #[derive(Clone, Debug)]
@@ -346,7 +343,7 @@ impl Shared {
                 return self.dress(path, about, there).await;
             }
         }
-        let partial = format!("{PARTIAL}{:x}-{:x}", about.dev(), about.ino()).into_bytes();
+        let partial = leftovers::name_of(about);
         if self.find(dir, &partial).await?.is_some() {
             vfs.unlink(dir, &partial).await?;
         }
@@ -401,9 +398,11 @@ impl Shared {
         Ok(())
     }
 
+    /// Gives a directory its attributes when all is in it, and takes away what earlier runs have left there.
     async fn dress_directory(&self, path: &Path, ino: Ino) -> Result<(), CopyError> {
         let near = block_in_place(|| Near::of(path)).map_err(SourceError::from)?;
         let about = block_in_place(|| near.path().metadata()).map_err(SourceError::from)?;
+        leftovers::remove(&self.tree, path, ino).await?;
         let attr = self.tree.vfs.getattr(ino).await?;
         self.dress(near.path(), &about, &attr).await
     }
