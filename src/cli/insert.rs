@@ -17,6 +17,7 @@ use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
 use super::leftovers;
 use super::local::{self, Xattr};
+use super::ls::printable;
 use super::progress::Progress;
 use super::runtime::Stop;
 use super::source::{Source, SourceError};
@@ -292,7 +293,8 @@ impl Shared {
     fn fail(&self, path: &Path, error: &CopyError) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         self.has_passing.fetch_or(error.is_passing(), Ordering::Relaxed);
-        self.progress.say(&format!("error: {}: {}", path.display(), sentence(error)));
+        let name = printable(path.as_os_str().as_bytes());
+        self.progress.say(&format!("error: {name}: {}", sentence(error)));
     }
 
     async fn find(&self, dir: Ino, name: &[u8]) -> Result<Option<Attr>, VfsError> {

@@ -252,3 +252,18 @@ fn what_killed_runs_have_left_goes_also_if_the_source_has_other_inodes_by_now() 
     assert_eq!(bench.on_volume("ls", &["-R"]).ok(), names);
     assert_eq!(bench.on_volume("cat", &["/dir/.coffer-import-1-2"]).ok(), "of the source");
 }
+
+#[test]
+fn an_error_about_a_local_name_cannot_drive_the_terminal() {
+    let bench = Bench::with_volume();
+    fs::create_dir(bench.path("from")).unwrap();
+    fs::write(bench.path("from/file\x1b[2J"), "new").unwrap();
+    bench.change(async |vfs| {
+        let name = b"file\x1b[2J";
+        let dir = vfs.mkdir(&Caller::default(), Ino::ROOT, name, 0o755).await.unwrap().ino;
+        vfs.create(&Caller::default(), dir, b"old", 0o600, true).await.unwrap();
+    });
+    let ended = import(&bench, "from", "/");
+    assert!(!ended.stderr.contains('\x1b'), "{}", ended.stderr.escape_debug());
+    assert!(ended.stderr.contains("error: from/file\\u{1b}[2J: "), "{}", ended.stderr.escape_debug());
+}
