@@ -1,6 +1,6 @@
 //! Copies a local tree into an open volume, several files at a time and never a half one under its own name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -8,13 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, block_in_place};
 
 use super::deep::Near;
 use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
+use super::leftovers;
 use super::local::{self, Xattr};
+use super::ls::printable;
 use super::progress::Progress;
 use super::runtime::Stop;
 use super::source::{Source, SourceError};
@@ -22,10 +25,6 @@ use super::tree::{Tree, path_error};
 use super::units::show_count;
 use crate::base::{FileKind, Ino, Time};
 use crate::vfs::{Attr, Caller, RenameMode, SetAttr, SetTime, VfsError, XattrMode};
-
-/// What a file is called until it is whole; the number is its inode's in the local directory, so that the next run finds
-/// and replaces what this one leaves behind.
-const PARTIAL: &str = ".coffer-import-";
 
 /// How a copy is made.
 #[derive(Clone, Debug)]
@@ -49,6 +48,7 @@ pub struct Insertion {
 
 /// Another name of a file that has one.
 struct Link {
+    file: (u64, u64),
     first: (Ino, Vec<u8>),
     dir: Ino,
     name: Vec<u8>,
@@ -62,6 +62,8 @@ struct Shared {
     /// Whether any of them need not happen again.
     has_passing: AtomicBool,
     kept: AtomicU64,
+    /// Local files with several names that are not in the volume under the first, by device and inode.
+    without_first: Mutex<HashSet<(u64, u64)>>,
     stop: Stop,
     /// Something was left out because it is to stop.
     is_cut_short: AtomicBool,
@@ -79,6 +81,7 @@ impl Insertion {
                 failures,
                 has_passing: AtomicBool::new(false),
                 kept,
+                without_first: Mutex::default(),
                 stop: options.stop,
                 is_cut_short: AtomicBool::new(false),
             }),
@@ -165,7 +168,7 @@ impl Insertion {
         if about.nlink() > 1 {
             let file = (about.dev(), about.ino());
             if let Some(first) = self.first.get(&file) {
-                self.links.push(Link { first: first.clone(), dir, name, path });
+                self.links.push(Link { file, first: first.clone(), dir, name, path });
                 return;
             }
             self.first.insert(file, (dir, name.clone()));
@@ -178,6 +181,9 @@ impl Insertion {
                 Ok(near) => shared.copy_file(near.path(), &about, dir, &name).await,
                 Err(error) => Err(SourceError::from(error).into()),
             };
+            if copied.is_err() && about.nlink() > 1 {
+                shared.without_first.lock().insert((about.dev(), about.ino()));
+            }
             match copied {
                 Ok(()) => shared.progress.add_file(),
                 Err(CopyError::Stopped) => {}
@@ -250,6 +256,8 @@ enum CopyError {
     DirectoryInPlace,
     #[error("something else than a directory is in its place in the volume")]
     NoDirectoryInPlace,
+    #[error("it was not copied under the first of its names")]
+    NoFirst,
     #[error("it was stopped")]
     Stopped,
 }
@@ -267,7 +275,7 @@ impl CopyError {
                     Interrupted | NotFound | StaleNetworkFileHandle | TimedOut | WouldBlock
                 ) || error.raw_os_error() == Some(libc::EIO)
             }
-            Self::DirectoryInPlace | Self::NoDirectoryInPlace => false,
+            Self::DirectoryInPlace | Self::NoDirectoryInPlace | Self::NoFirst => false,
         }
     }
 }
@@ -285,7 +293,8 @@ impl Shared {
     fn fail(&self, path: &Path, error: &CopyError) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         self.has_passing.fetch_or(error.is_passing(), Ordering::Relaxed);
-        self.progress.say(&format!("error: {}: {}", path.display(), sentence(error)));
+        let name = printable(path.as_os_str().as_bytes());
+        self.progress.say(&format!("error: {name}: {}", sentence(error)));
     }
 
     async fn find(&self, dir: Ino, name: &[u8]) -> Result<Option<Attr>, VfsError> {
@@ -336,7 +345,7 @@ impl Shared {
                 return self.dress(path, about, there).await;
             }
         }
-        let partial = format!("{PARTIAL}{:x}-{:x}", about.dev(), about.ino()).into_bytes();
+        let partial = leftovers::name_of(about);
         if self.find(dir, &partial).await?.is_some() {
             vfs.unlink(dir, &partial).await?;
         }
@@ -391,9 +400,11 @@ impl Shared {
         Ok(())
     }
 
+    /// Gives a directory its attributes when all is in it, and takes away what earlier runs have left there.
     async fn dress_directory(&self, path: &Path, ino: Ino) -> Result<(), CopyError> {
         let near = block_in_place(|| Near::of(path)).map_err(SourceError::from)?;
         let about = block_in_place(|| near.path().metadata()).map_err(SourceError::from)?;
+        leftovers::remove(&self.tree, path, ino).await?;
         let attr = self.tree.vfs.getattr(ino).await?;
         self.dress(near.path(), &about, &attr).await
     }
@@ -429,6 +440,10 @@ impl Shared {
 
     async fn link(&self, link: &Link) -> Result<(), CopyError> {
         let vfs = &self.tree.vfs;
+        // Something older may have that name.
+        if self.without_first.lock().contains(&link.file) {
+            return Err(CopyError::NoFirst);
+        }
         let (dir, name) = &link.first;
         let first = self.find(*dir, name).await?.ok_or(VfsError::NoEntry)?;
         if let Some(there) = self.find(link.dir, &link.name).await? {

@@ -18,6 +18,12 @@ use crate::vfs::Attr;
 /// The longest list of names of attributes, and the longest value, that Linux has.
 const XATTR_BYTES_MAX: usize = 64 * 1024;
 
+/// Who may use a file beside its owner and group, and who may use what is made in a directory.
+const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
+const DEFAULT_LIST: &[u8] = b"system.posix_acl_default";
+/// The bits of the group in a mode.
+const GROUP: u16 = 0o070;
+
 /// Which attributes a copy keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
@@ -77,16 +83,30 @@ pub fn apply(file: BorrowedFd<'_>, attr: &Attr, xattrs: &[Xattr], keep: Keep) ->
     for (name, value) in plain {
         note(&name.escape_ascii().to_string(), set_xattr(&way, name, value));
     }
+    let list = security.iter().find(|(name, _)| name == ACCESS_LIST);
+    let mut mode = 0;
     if attr.kind != FileKind::Symlink {
-        let mode = match (keep.times_and_mode, keep.owner) {
-            (true, true) => attr.perm,
-            (true, false) => attr.perm & 0o1777,
-            (false, _) => attr.perm & 0o777 & !keep.umask,
-        };
-        note("permissions", std::fs::set_permissions(&way, Permissions::from_mode(u32::from(mode))));
+        let lost;
+        (mode, lost) = mode_of(file, attr, keep);
+        // What the directory that it was made in gives to others by its default list.
+        let inherited = [ACCESS_LIST, DEFAULT_LIST].into_iter();
+        let is_kept = |name: &[u8]| !keep.xattrs || xattrs.iter().any(|(kept, _)| kept == name);
+        for name in inherited.filter(|name| !is_kept(name)) {
+            note(&name.escape_ascii().to_string(), remove_xattr(&way, name));
+        }
+        // Until the list is there, the group's bits of its mode would be those of its mask.
+        let first = if list.is_some() { mode & !GROUP } else { mode };
+        note("permissions", set_mode(&way, first));
+        if let Some(why) = lost {
+            note("setuid and setgid", Err(io::Error::other(why)));
+        }
     }
-    for (name, value) in security {
-        note(&name.escape_ascii().to_string(), set_xattr(&way, name, value));
+    for (name, value) in &security {
+        let set = set_xattr(&way, name, value);
+        if set.is_err() && name == ACCESS_LIST {
+            note("permissions", set_mode(&way, mode & (!GROUP | owning_group(value))));
+        }
+        note(&name.escape_ascii().to_string(), set);
     }
     if keep.times_and_mode {
         note("times", set_times(&way, attr.atime, attr.mtime));
@@ -94,9 +114,53 @@ pub fn apply(file: BorrowedFd<'_>, attr: &Attr, xattrs: &[Xattr], keep: Keep) ->
     problems
 }
 
+/// The mode that `file` is to have, and why that is without bits that it has in the volume. A program runs as its owner or
+/// group only where these are those of the volume.
+fn mode_of(file: BorrowedFd<'_>, attr: &Attr, keep: Keep) -> (u16, Option<&'static str>) {
+    if !keep.times_and_mode {
+        return (attr.perm & 0o777 & !keep.umask, None);
+    }
+    let is_same = fstat(file).is_ok_and(|about| (about.st_uid, about.st_gid) == (attr.uid, attr.gid));
+    let kept = match attr.kind {
+        _ if is_same => 0o6000,
+        // There it says whose group is given to new files.
+        FileKind::Directory => 0o2000,
+        _ => 0,
+    };
+    let is_less = attr.perm & 0o6000 & !kept != 0;
+    (attr.perm & (0o1777 | kept), is_less.then_some("its owner or group is another here"))
+}
+
+/// The bits of a mode that the owning group has by an access list; none by one that is no list.
+fn owning_group(list: &[u8]) -> u16 {
+    let entries = list.get(4..).unwrap_or_default().as_chunks::<8>().0;
+    let of_group = entries.iter().find_map(|entry| match entry {
+        [4, 0, bits, ..] => Some(u16::from(*bits & 7)),
+        _ => None,
+    });
+    of_group.unwrap_or(0) << 3
+}
+
+fn set_mode(way: &Path, mode: u16) -> io::Result<()> {
+    std::fs::set_permissions(way, Permissions::from_mode(u32::from(mode)))
+}
+
+fn remove_xattr(way: &Path, name: &[u8]) -> io::Result<()> {
+    match rustix::fs::removexattr(way, OsStr::from_bytes(name)) {
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::ACCESS | Errno::INVAL) if !has_xattr(way, name) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn has_xattr(way: &Path, name: &[u8]) -> bool {
+    rustix::fs::getxattr(way, OsStr::from_bytes(name), &mut [0_u8; 0]).is_ok()
+}
+
 fn set_owner(file: BorrowedFd<'_>, attr: &Attr) -> io::Result<()> {
-    let (uid, gid) = (Uid::from_raw(attr.uid), Gid::from_raw(attr.gid));
-    Ok(chownat(file, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?)
+    // The last number is nobody's: it would mean to leave it.
+    let uid = (attr.uid != u32::MAX).then(|| Uid::from_raw(attr.uid));
+    let gid = (attr.gid != u32::MAX).then(|| Gid::from_raw(attr.gid));
+    Ok(chownat(file, "", uid, gid, AtFlags::EMPTY_PATH)?)
 }
 
 fn set_xattr(way: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
@@ -208,8 +272,8 @@ mod tests {
             kind,
             perm: 0o6751,
             nlink: 1,
-            uid: 1,
-            gid: 1,
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
             rdev: 0,
             size: 0,
             blocks: 0,
@@ -231,7 +295,7 @@ mod tests {
         let about = std::fs::metadata(&path).unwrap();
         assert_eq!((about.atime(), about.atime_nsec()), (-5, 7));
         assert_eq!((about.mtime(), about.mtime_nsec()), (1_000, 999_999_999));
-        assert_eq!(about.mode() & 0o7777, 0o751, "a file that changes hands loses its setuid bits");
+        assert_eq!(about.mode() & 0o7777, 0o6751);
     }
 
     #[test]
@@ -273,7 +337,7 @@ mod tests {
             [("closed", FileKind::Regular), ("directory", FileKind::Directory), ("pipe", FileKind::Fifo)];
         for (name, kind) in kinds {
             assert_eq!(dress(&path(name), &attr(kind), keep), Vec::<String>::new());
-            assert_eq!(mode_of(name), 0o751);
+            assert_eq!(mode_of(name), 0o6751);
             std::fs::set_permissions(path(name), Permissions::from_mode(0o700)).unwrap();
             std::os::unix::fs::symlink(path(name), path("link")).unwrap();
             let problems = dress(&path("link"), &attr(kind), keep);
@@ -294,5 +358,75 @@ mod tests {
         for rdev in [0x0801, 0x1230_0845, 0] {
             assert_eq!(encode_rdev(decode_rdev(rdev)), rdev);
         }
+    }
+
+    #[test]
+    fn what_runs_as_somebody_does_so_only_as_whom_the_volume_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("file"), "x").unwrap();
+        std::fs::create_dir(path("directory")).unwrap();
+        let keep = Keep { owner: false, ..Keep::everything() };
+        for (name, kind, mode) in
+            [("file", FileKind::Regular, 0o751), ("directory", FileKind::Directory, 0o2751)]
+        {
+            let foreign = Attr { uid: attr(kind).uid + 1, ..attr(kind) };
+            let problems = dress(&path(name), &foreign, keep);
+            assert_eq!(problems, ["setuid and setgid: its owner or group is another here"]);
+            assert_eq!(std::fs::metadata(path(name)).unwrap().mode() & 0o7777, mode, "{name}");
+            let plain = Attr { perm: 0o640, ..foreign };
+            assert_eq!(dress(&path(name), &plain, keep), Vec::<String>::new());
+        }
+    }
+
+    /// A list that gives the user 12345 all that its mask has, and the owning group nothing.
+    fn list(others: &[(u8, u8)]) -> Vec<u8> {
+        let entries = [&[(1, 6), (2, 6), (4, 0), (0x10, 6)][..], others].concat();
+        let mut list = vec![2, 0, 0, 0];
+        for (tag, bits) in entries {
+            list.extend([tag, 0, bits, 0]);
+            list.extend(if tag == 2 { 12345_u32 } else { u32::MAX }.to_le_bytes());
+        }
+        list
+    }
+
+    #[test]
+    fn nobody_has_access_by_a_list_that_the_volume_does_not_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let list = list(&[(0x20, 0)]);
+        set_xattr(dir.path(), DEFAULT_LIST, &list).expect("the test needs a filesystem with access lists");
+        let keep = Keep { owner: false, ..Keep::everything() };
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("file"), "x").unwrap();
+        std::fs::create_dir(path("directory")).unwrap();
+        for (name, kind) in [("file", FileKind::Regular), ("directory", FileKind::Directory)] {
+            assert!(has_xattr(&path(name), ACCESS_LIST));
+            let private = Attr { perm: 0o670, ..attr(kind) };
+            assert_eq!(dress(&path(name), &private, keep), Vec::<String>::new());
+            assert!(!has_xattr(&path(name), ACCESS_LIST) && !has_xattr(&path(name), DEFAULT_LIST), "{name}");
+            assert_eq!(std::fs::metadata(path(name)).unwrap().mode() & 0o777, 0o670);
+        }
+        let file = Place::of(&path("file")).unwrap().hold().unwrap();
+        let shared = Attr { perm: 0o660, ..attr(FileKind::Regular) };
+        let kept = [(ACCESS_LIST.to_vec(), list)];
+        assert_eq!(apply(file.as_fd(), &shared, &kept, keep), Vec::<String>::new());
+        assert_eq!(xattrs(&path("file")).unwrap(), kept);
+    }
+
+    #[test]
+    fn where_a_list_cannot_be_set_the_group_has_no_more_than_by_the_list() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "x").unwrap();
+        let file = Place::of(&path).unwrap().hold().unwrap();
+        let keep = Keep { owner: false, ..Keep::everything() };
+        let shared = Attr { perm: 0o660, ..attr(FileKind::Regular) };
+        // Without an entry for all others it is refused, as every list is elsewhere.
+        let problems = apply(file.as_fd(), &shared, &[(ACCESS_LIST.to_vec(), list(&[]))], keep);
+        assert!(
+            matches!(&problems[..], [one] if one.starts_with("system.posix_acl_access: ")),
+            "{problems:?}"
+        );
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     }
 }

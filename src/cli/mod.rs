@@ -28,6 +28,7 @@ pub mod insert;
 pub mod inspect;
 pub mod inspect_records;
 pub mod key;
+pub mod leftovers;
 pub mod limit;
 pub mod local;
 pub mod log_file;

@@ -208,11 +208,13 @@ impl Listing {
     }
 }
 
+/// In words for a terminal, whoever has sealed them.
 fn words(item: &Item) -> String {
-    match item {
-        Item::Change(what, path, other) if other.is_empty() => format!("{what}: {}", printable(path)),
-        Item::Change(what, path, other) => format!("{what}: {} -> {}", printable(path), printable(other)),
-        _ => String::new(),
+    let Item::Change(what, path, other) = item else { return String::new() };
+    let (what, path) = (printable(what.as_bytes()), printable(path));
+    match other.is_empty() {
+        true => format!("{what}: {path}"),
+        false => format!("{what}: {path} -> {}", printable(other)),
     }
 }
 
@@ -469,6 +471,14 @@ fn attr_of(saved: &SavedFile) -> Attr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_words_of_a_change_cannot_drive_the_terminal() {
+        let change =
+            |other: &[u8]| words(&Item::Change("ren\x1b[2Jamed".into(), b"a\x07".to_vec(), other.to_vec()));
+        assert_eq!(change(b""), "ren\\u{1b}[2Jamed: a\\u{7}");
+        assert_eq!(change(b"b\n"), "ren\\u{1b}[2Jamed: a\\u{7} -> b\\n");
+    }
     use crate::base::Time;
 
     fn saved(kind: FileKind, path: &str, target: &Path) -> Item {

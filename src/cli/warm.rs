@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::client::mounts;
 use super::deep::Near;
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
+use super::ls::printable;
 use super::progress::Progress;
 use super::runtime;
 use super::stderr;
@@ -121,7 +123,8 @@ async fn read_all(shared: &EndAll, first: Job) -> u64 {
             Some(Ok(Ok(more))) => waiting.extend(more),
             Some(Ok(Err((path, error)))) => {
                 failures += 1;
-                shared.0.progress.say(&format!("error: {}: {error}", path.display()));
+                let name = printable(path.as_os_str().as_bytes());
+                shared.0.progress.say(&format!("error: {name}: {error}"));
             }
             Some(Err(_)) => failures += 1,
         }

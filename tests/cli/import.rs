@@ -204,3 +204,66 @@ fn an_import_beside_a_writer_is_refused() {
     });
     import(&bench, "absent", "/").refused(Exit::Failure, "cannot read absent");
 }
+
+#[test]
+fn a_further_name_is_never_one_of_what_was_there_where_the_first_was_not_copied() {
+    let bench = Bench::with_volume();
+    let names = ["one", "two"];
+    fs::create_dir(bench.path("from")).unwrap();
+    fs::write(bench.path("from/one"), "new").unwrap();
+    fs::hard_link(bench.path("from/one"), bench.path("from/two")).unwrap();
+    // Whichever comes first cannot be replaced.
+    bench.change(async |vfs| {
+        for name in names {
+            let dir = vfs.mkdir(&Caller::default(), Ino::ROOT, name.as_bytes(), 0o755).await.unwrap().ino;
+            vfs.create(&Caller::default(), dir, b"old", 0o600, true).await.unwrap();
+        }
+    });
+    let ended = import(&bench, "from", "/");
+    assert_eq!(ended.code, i32::from(Exit::Partial.code()), "{}", ended.stderr);
+    assert!(ended.stderr.contains("2 files were not copied in full"), "{}", ended.stderr);
+    let line = ": it was not copied under the first of its names";
+    assert!(ended.stderr.contains(line), "{}", ended.stderr);
+    assert_eq!(bench.on_volume("ls", &["-R"]).ok(), "one\ntwo\none/old\ntwo/old\n");
+}
+
+#[test]
+fn what_killed_runs_have_left_goes_also_if_the_source_has_other_inodes_by_now() {
+    let bench = Bench::with_volume();
+    fs::create_dir_all(bench.path("from/dir")).unwrap();
+    fs::write(bench.path("from/dir/.coffer-import-1-2"), "of the source").unwrap();
+    fs::write(bench.path("from/file"), "few").unwrap();
+    import(&bench, "from", "/").ok();
+    bench.change(async |vfs| {
+        let dir = vfs.lookup(Ino::ROOT, b"dir").await.unwrap().ino;
+        for (dir, name) in [
+            (Ino::ROOT, ".coffer-import-fd01-1f"),
+            (dir, ".coffer-import-fd01-2e"),
+            (dir, ".coffer-import-notes"),
+        ] {
+            vfs.create(&Caller::default(), dir, name.as_bytes(), 0o600, true).await.unwrap();
+        }
+        let other = vfs.mkdir(&Caller::default(), Ino::ROOT, b"other", 0o755).await.unwrap().ino;
+        vfs.create(&Caller::default(), other, b".coffer-import-1-1", 0o600, true).await.unwrap();
+    });
+    import(&bench, "from", "/").ok();
+    let names =
+        "dir\nfile\nother\ndir/.coffer-import-1-2\ndir/.coffer-import-notes\nother/.coffer-import-1-1\n";
+    assert_eq!(bench.on_volume("ls", &["-R"]).ok(), names);
+    assert_eq!(bench.on_volume("cat", &["/dir/.coffer-import-1-2"]).ok(), "of the source");
+}
+
+#[test]
+fn an_error_about_a_local_name_cannot_drive_the_terminal() {
+    let bench = Bench::with_volume();
+    fs::create_dir(bench.path("from")).unwrap();
+    fs::write(bench.path("from/file\x1b[2J"), "new").unwrap();
+    bench.change(async |vfs| {
+        let name = b"file\x1b[2J";
+        let dir = vfs.mkdir(&Caller::default(), Ino::ROOT, name, 0o755).await.unwrap().ino;
+        vfs.create(&Caller::default(), dir, b"old", 0o600, true).await.unwrap();
+    });
+    let ended = import(&bench, "from", "/");
+    assert!(!ended.stderr.contains('\x1b'), "{}", ended.stderr.escape_debug());
+    assert!(ended.stderr.contains("error: from/file\\u{1b}[2J: "), "{}", ended.stderr.escape_debug());
+}
