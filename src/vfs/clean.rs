@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use futures::FutureExt;
 use serde::Serialize;
 
 use crate::base::{BlockIndex, BlockPlace, Ino, NewSegment, PAGE_BLOCKS, SegmentId};
@@ -215,7 +216,7 @@ impl Vfs {
         let len = finished.bytes.len() as u32;
         let put = tokio::select! {
             biased;
-            put = self.vault.put_segment(id, finished.bytes) => put,
+            put = self.vault.put_segment(id, finished.bytes).boxed() => put,
             // What is dead makes room, and who deletes it may be the one who waits here.
             () = self.until_full() => {
                 let object = self.vault.bucket().display_url().to_owned();

@@ -190,7 +190,7 @@ impl Vfs {
             rows.push((key.encode(), record.as_ref().map(encode).transpose()?));
         }
         let records = rows.len();
-        self.making_room(self.engine.write_durable(rows)).await.map_err(MetaError::from)?;
+        self.making_room(self.engine.write_durable(rows)).boxed().await.map_err(MetaError::from)?;
         let (sending, writing) =
             (is_decided.saturating_sub(begun), self.clock.elapsed().saturating_sub(is_decided));
         tracing::debug!(number = batch.superblock.commit, records, ?sending, ?writing, "committed");

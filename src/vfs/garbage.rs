@@ -5,8 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream;
+use futures::{FutureExt, StreamExt, stream};
 
 use crate::base::{Ino, SegmentId, Time};
 use crate::meta::{Garbage, Key, Record};
@@ -98,7 +97,7 @@ impl Vfs {
 
     async fn collect_at_most(&self, limit: usize) -> usize {
         let due = self.state.lock().waiting.take_due(self.clock.elapsed(), limit);
-        let attempt = |(id, wait)| Attempt { vfs: self, id, wait, is_done: false }.make();
+        let attempt = |(id, wait)| Attempt { vfs: self, id, wait, is_done: false }.make().boxed();
         let attempts: Vec<_> = due.into_iter().map(attempt).collect();
         let done: Vec<bool> = stream::iter(attempts).buffer_unordered(DELETES_MAX).collect().await;
         let deleted_count = done.into_iter().filter(|is_done| *is_done).count();

@@ -53,7 +53,7 @@ impl Vfs {
                 if vfs.state.lock().phase != Phase::Writable {
                     return;
                 }
-                let tended = AssertUnwindSafe(vfs.tend(&mut folded_at)).catch_unwind().await;
+                let tended = AssertUnwindSafe(vfs.tend(&mut folded_at).boxed()).catch_unwind().await;
                 let next = match tended.unwrap_or_else(|_| {
                     tracing::error!("housekeeping ended in an unforeseen way; it goes on later");
                     Ok(Next::After(RETRY))
@@ -88,10 +88,10 @@ impl Vfs {
             return Ok(Next::After(rest));
         }
         // What cannot be deleted, however much it is, keeps nothing else waiting.
-        if self.collect_some().await && self.is_collection_due() {
+        if self.collect_some().boxed().await && self.is_collection_due() {
             return Ok(Next::After(ROUND_PAUSE));
         }
-        let (tended, requests) = tallied(self.tend_rest(folded_at)).await;
+        let (tended, requests) = tallied(self.tend_rest(folded_at).boxed()).await;
         let bytes = tended.as_ref().map_or(0, |(_, bytes)| *bytes);
         self.rest_after(bytes, requests);
         tended.map(|(next, _)| next)
@@ -106,13 +106,13 @@ impl Vfs {
             (lists, state.has_stirred, state.ledger.is_complete(), state.superblock.commit)
         };
         if lists {
-            self.note_leftovers().await?;
+            self.note_leftovers().boxed().await?;
         }
         if has_stirred && !is_complete {
             self.scan_segments().await?;
             return Ok((Next::After(SCAN_PAUSE), 0));
         }
-        if let Some(round) = self.clean_round().await? {
+        if let Some(round) = self.clean_round().boxed().await? {
             return Ok((Next::After(ROUND_PAUSE), round.bytes));
         }
         if has_stirred && commit >= *folded_at + FOLD_EVERY {

@@ -77,7 +77,7 @@ impl Vfs {
                     }
                     plan = self.read_txn(|txn| self::plan(txn, ino, offset, len)).await?;
                     if plan.places() == places {
-                        self.still_writes().await?;
+                        self.still_writes().boxed().await?;
                         self.note_damage(Some(ino), &error);
                         return Err(error);
                     }

@@ -182,7 +182,7 @@ impl Vfs {
         // A full bucket has no room for copies before this.
         self.collect_due().boxed().await;
         while !self.scan_segments().boxed().await? {}
-        self.foretell_cleaning().await;
+        self.foretell_cleaning().boxed().await;
         while self.clean_round().boxed().await?.is_some() {}
         while self.fold_history().boxed().await? {
             self.commit(false, false).await?;
