@@ -167,32 +167,34 @@ mod tests {
         assert!(decode(&key, &Bytes::from_static(&[VERSION, 7, 3, 1])).is_err());
     }
 
+    /// A file of `size` bytes, with times of this century.
+    fn inode(size: u64, body: Body) -> Vec<u8> {
+        let now = crate::base::Time { secs: 1_800_000_000, nanos: 123_456_789 };
+        let inode = Inode {
+            kind: crate::base::FileKind::Regular,
+            perm: 0o644,
+            uid: 0,
+            gid: 250,
+            nlink: 1,
+            rdev: 0,
+            size,
+            allocated: size,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: now,
+            parent: Ino(0),
+            entries: 0,
+            xattrs: 0,
+            body,
+        };
+        encode(&Record::Inode(Arc::new(inode))).unwrap()
+    }
+
     /// Found by fuzzing: a check computed with such a size beyond 2^64.
     #[test]
     fn an_inode_larger_than_any_file_is_refused() {
-        let of_size = |size| {
-            let now = crate::base::Time { secs: 5, nanos: 6 };
-            let inode = Inode {
-                kind: crate::base::FileKind::Regular,
-                perm: 0o644,
-                uid: 0,
-                gid: 0,
-                nlink: 1,
-                rdev: 0,
-                size,
-                allocated: 0,
-                atime: now,
-                mtime: now,
-                ctime: now,
-                btime: now,
-                parent: Ino(0),
-                entries: 0,
-                xattrs: 0,
-                body: Body::Empty,
-            };
-            let bytes = encode(&Record::Inode(Arc::new(inode))).unwrap();
-            decode(&Key::Inode(Ino(7)), &Bytes::from(bytes))
-        };
+        let of_size = |size| decode(&Key::Inode(Ino(7)), &Bytes::from(inode(size, Body::Empty)));
         assert!(of_size(FILE_BYTES_MAX).is_ok());
         for size in [FILE_BYTES_MAX + 1, u64::MAX - 1, u64::MAX] {
             assert!(of_size(size).is_err(), "{size}");
@@ -202,28 +204,7 @@ mod tests {
     /// `docs/FORMAT.md`, "Worked sizes".
     #[test]
     fn inodes_have_the_sizes_that_the_format_tells() {
-        let now = crate::base::Time { secs: 1_800_000_000, nanos: 123_456_789 };
-        let sized = |size: u64, body| {
-            let inode = Inode {
-                kind: crate::base::FileKind::Regular,
-                perm: 0o644,
-                uid: 0,
-                gid: 250,
-                nlink: 1,
-                rdev: 0,
-                size,
-                allocated: size,
-                atime: now,
-                mtime: now,
-                ctime: now,
-                btime: now,
-                parent: Ino(0),
-                entries: 0,
-                xattrs: 0,
-                body,
-            };
-            encode(&Record::Inode(Arc::new(inode))).unwrap().len()
-        };
+        let sized = |size, body| inode(size, body).len();
         let run =
             |full, rest| crate::base::Run { first: 0, segment: SegmentId([1; 16]), pos: 64, full, rest };
         let last = crate::base::Piece { plain: 4464, stored: 4464, codec: crate::base::Codec::Raw };

@@ -228,8 +228,8 @@ impl Bucket {
     /// Of a local bucket, removes directories at `prefix`, below it and around it that hold nothing. Elsewhere there are none.
     pub(crate) async fn remove_empty(&self, prefix: &object_store::path::Path) -> Result<(), StoreError> {
         let Some(root) = self.directory.clone() else { return Ok(()) };
-        let top = prefix.parts().fold(root.to_path_buf(), |path, part| path.join(part.as_ref()));
-        self.on_disk(move || local::walk::remove_empty(&top, &root)).await
+        let prefix = prefix.clone();
+        self.on_disk(move || local::walk::remove_empty(&root, &prefix)).await
     }
 
     async fn on_disk<T: Send + 'static>(

@@ -228,6 +228,9 @@ mod tests {
                 age: std::time::Duration::MAX,
             };
             staged::remove(folder.path(), &half).unwrap_err();
+            std::fs::create_dir_all(other.path().join("d/ab/empty")).unwrap();
+            walk::remove_empty(folder.path(), &Path::from("d/ab/empty")).unwrap();
+            std::fs::remove_dir(other.path().join("d/ab/empty")).expect("it was left alone");
             assert_eq!(of_other(), before);
         }
     }

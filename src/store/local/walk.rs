@@ -23,10 +23,14 @@ enum Found {
     Directory(Path),
 }
 
-/// Removes `top` and the directories below it that hold nothing, then those around it, up to `root`, as far as that goes. Whoever
-/// owns the bucket can put links there: none is followed.
-pub(in crate::store) fn remove_empty(top: &FilePath, root: &FilePath) -> io::Result<()> {
-    let below = WalkDir::new(top).follow_root_links(false).contents_first(true).into_iter();
+/// Removes `prefix` and the directories below it that hold nothing, then those around it, up to `root`, as far as that goes.
+/// Whoever owns the bucket can put links there: none is followed.
+pub(in crate::store) fn remove_empty(root: &FilePath, prefix: &Path) -> io::Result<()> {
+    if leads_through_a_link(root, prefix) {
+        return Ok(());
+    }
+    let top = prefix.parts().fold(root.to_path_buf(), |path, part| path.join(part.as_ref()));
+    let below = WalkDir::new(&top).follow_root_links(false).contents_first(true).into_iter();
     for entry in below.filter_map(Result::ok).filter(|entry| entry.file_type().is_dir()) {
         match std::fs::remove_dir(entry.path()) {
             Err(error) if !matches!(error.kind(), NotFound | DirectoryNotEmpty) => return Err(error),
