@@ -138,6 +138,30 @@ fn umount_during_an_outage_says_that_data_would_be_lost() {
     mount.unmount();
 }
 
+/// Of the next mount the kernel may number the device as it did that of the last one that has ended.
+#[test]
+fn a_mount_that_is_unmounted_and_waits_for_its_bucket_is_not_taken_for_the_next_one() {
+    let (volume, other) = (Volume::local(), Volume::local());
+    let (bucket, hidden) = (volume.bucket(), volume.bucket().with_extension("away"));
+    let waiting = volume.mount();
+    fs::rename(&bucket, &hidden).unwrap();
+    fs::write(waiting.path("waiting"), "for the bucket").unwrap();
+    waiting.signal(Signal::TERM);
+    wait_until("it is unmounted", RECOVERY, || !waiting.is_mounted());
+    let next = other.mount();
+    let status = next.status();
+    let told: Vec<_> =
+        status["mounts"].as_array().unwrap().iter().map(|m| &m["mount"]["mountpoint"]).collect();
+    assert_eq!(told, [next.dir.to_str().unwrap()]);
+    next.unmount();
+    fs::rename(&hidden, &bucket).unwrap();
+    waiting.wait_until_gone();
+    drop(waiting);
+    let mount = volume.mount();
+    assert_eq!(fs::read(mount.path("waiting")).unwrap(), b"for the bucket");
+    mount.unmount();
+}
+
 /// A volume whose bucket is away until the test brings it back.
 fn without_bucket(args: &[&str], during: impl FnOnce(&Mount<'_>)) -> Volume {
     let volume = Volume::local();

@@ -217,7 +217,13 @@ fn of_device<'a>(entries: &'a [MountEntry], path: &Path) -> Option<&'a MountEntr
     let is_point = |path: &PathBuf| mount_point_of(path).as_ref() == Some(path);
     let real = beside(path).filter(is_point).or_else(|| path.canonicalize().ok())?;
     let device = device_of(&real)?.to_string();
-    entries.iter().find(|entry| entry.device == device)
+    newest(entries.iter().filter(|entry| entry.device == device), &real)
+}
+
+/// The one that was mounted last. A mount that has ended is listed until its last changes are saved, and meanwhile the kernel may have
+/// given its device's number, and anybody its place, to another.
+fn newest<'a>(entries: impl Iterator<Item = &'a MountEntry>, place: &Path) -> Option<&'a MountEntry> {
+    entries.max_by_key(|entry| (entry.since, entry.mountpoint == place))
 }
 
 /// `path` with the links resolved of the directory that it is in.
@@ -228,7 +234,7 @@ fn beside(path: &Path) -> Option<PathBuf> {
 
 /// The mount at `path`, or around it.
 fn choose<'a>(entries: &'a [MountEntry], path: &Path) -> Option<&'a MountEntry> {
-    let at = |point: &Path| entries.iter().find(|entry| entry.mountpoint == point);
+    let at = |point: &Path| newest(entries.iter().filter(|entry| entry.mountpoint == point), point);
     let beside = || at(&beside(path)?);
     let through = || at(&path.canonicalize().ok()?);
     let around = || at(&mount_point_of(&path.canonicalize().ok()?)?);
@@ -360,6 +366,30 @@ mod tests {
         drop(published);
         assert_eq!(registry.entries(), []);
         assert!(!entry.socket.exists());
+    }
+
+    #[test]
+    fn a_mount_that_has_ended_and_is_being_saved_is_not_taken_for_one_that_has_its_place_or_its_number() {
+        let (dir, registry) = registry();
+        let place = dir.path().canonicalize().unwrap();
+        let at = |point: &Path, since| MountEntry { since, ..entry(&registry, point, std::process::id()) };
+        let saving = at(&place, 1);
+        for (what, present) in [
+            ("at its place", at(&place, 2)),
+            ("with its number, moved there", at(Path::new("/elsewhere"), 2)),
+        ] {
+            for entries in [[&saving, &present], [&present, &saving]] {
+                assert_eq!(newest(entries.into_iter(), &place), Some(&present), "{what}");
+            }
+        }
+        let present = at(&place, 2);
+        for entries in [[saving.clone(), present.clone()], [present.clone(), saving.clone()]] {
+            assert_eq!(choose(&entries, &place), Some(&present));
+        }
+        let elsewhere = at(Path::new("/elsewhere"), 1);
+        for entries in [[&elsewhere, &saving], [&saving, &elsewhere]] {
+            assert_eq!(newest(entries.into_iter(), &place), Some(&saving), "within a second the place tells");
+        }
     }
 
     #[test]
