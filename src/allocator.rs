@@ -20,9 +20,11 @@ const PAGE_BYTES: usize = 4096;
 /// Mappings that were let go last are kept for whoever wants as much next, because the first touch of each page of a
 /// new one costs as much as sealing it. Only of pieces up to this size: the answer to the largest GET of a reader.
 const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024 + 64 * 1024;
-const KEPT_COUNT_MAX: usize = 8;
-/// All of them together: three of the largest.
+const KEPT_COUNT_MAX: usize = 32;
+/// All of them together: three of the largest, or with those in use as many bytes as were lately in use at once.
 const KEPT_BYTES_SUM: usize = 3 * KEPT_BYTES_MAX;
+/// What "lately" is: with each mapping that is let go, the most that was in use at once counts for a part less.
+const FORGOTTEN: usize = 64;
 
 unsafe extern "C" {
     fn mi_is_in_heap_region(piece: *const u8) -> bool;
@@ -31,38 +33,66 @@ unsafe extern "C" {
 /// A mapping's address and length; both are 0 where there is none.
 type Mapping = (usize, usize);
 
-/// Mappings that nobody uses, in a ring.
+/// Mappings that nobody uses, the oldest first, and how much others of their kind are in use.
 struct Kept {
     mappings: [Mapping; KEPT_COUNT_MAX],
-    /// Where the next goes, which is where the oldest is if there are as many as may be.
-    next: usize,
+    count: usize,
+    used_bytes: usize,
+    /// The most that was lately in use at once.
+    peak_bytes: usize,
 }
 
 impl Kept {
+    const fn new() -> Self {
+        Self { mappings: [(0, 0); KEPT_COUNT_MAX], count: 0, used_bytes: 0, peak_bytes: 0 }
+    }
+
     /// The one whose length comes next to `bytes`, if it is neither less than half nor more than twice as much: of one that
     /// is much longer most would be lost to those who want as much.
     fn take(&mut self, bytes: usize) -> Option<Mapping> {
-        let near =
-            self.mappings.iter_mut().filter(|(_, len)| bytes / 2 <= *len && *len / 2 <= bytes && *len > 0);
-        near.min_by_key(|(_, len)| len.abs_diff(bytes)).map(std::mem::take)
+        let near = self.mappings.iter().enumerate().take(self.count);
+        let near = near.filter(|(_, (_, len))| bytes / 2 <= *len && *len / 2 <= bytes);
+        let (index, _) = near.min_by_key(|(_, (_, len))| len.abs_diff(bytes))?;
+        Some(self.remove(index))
     }
 
     /// Keeps one more. Gives those that are to go for it, the oldest of all.
     fn keep(&mut self, mapping: Mapping) -> [Mapping; KEPT_COUNT_MAX] {
+        self.peak_bytes -= self.peak_bytes / FORGOTTEN;
+        let room = self.peak_bytes.saturating_sub(self.used_bytes).max(KEPT_BYTES_SUM);
         let mut leaving = [(0, 0); KEPT_COUNT_MAX];
         let mut sum = mapping.1 + self.mappings.iter().map(|(_, bytes)| bytes).sum::<usize>();
-        for (age, left) in leaving.iter_mut().enumerate() {
-            let Some(oldest) = self.mappings.get_mut((self.next + age) % KEPT_COUNT_MAX) else { break };
-            if age == 0 || sum > KEPT_BYTES_SUM {
-                *left = std::mem::take(oldest);
-                sum -= left.1;
+        for left in &mut leaving {
+            if self.count == 0 || self.count < KEPT_COUNT_MAX && sum <= room {
+                break;
             }
+            *left = self.remove(0);
+            sum -= left.1;
         }
-        if let Some(place) = self.mappings.get_mut(self.next) {
+        if let Some(place) = self.mappings.get_mut(self.count) {
             *place = mapping;
+            self.count += 1;
         }
-        self.next = (self.next + 1) % KEPT_COUNT_MAX;
         leaving
+    }
+
+    fn remove(&mut self, index: usize) -> Mapping {
+        let removed = self.mappings.get_mut(index).map(std::mem::take).unwrap_or_default();
+        if let Some(later) = self.mappings.get_mut(index..self.count) {
+            later.rotate_left(1);
+            self.count -= 1;
+        }
+        removed
+    }
+
+    /// Notes that so many more bytes are in use.
+    fn begin(&mut self, bytes: usize) {
+        self.used_bytes += bytes;
+        self.peak_bytes = self.peak_bytes.max(self.used_bytes);
+    }
+
+    fn end(&mut self, bytes: usize) {
+        self.used_bytes = self.used_bytes.saturating_sub(bytes);
     }
 }
 
@@ -75,13 +105,13 @@ pub(crate) struct Allocator {
 impl Allocator {
     /// One that holds nothing.
     pub(crate) const fn new() -> Self {
-        let kept = Kept { mappings: [(0, 0); KEPT_COUNT_MAX], next: 0 };
-        Self { kept: Mutex::new(kept), mapped_count: AtomicUsize::new(0) }
+        Self { kept: Mutex::new(Kept::new()), mapped_count: AtomicUsize::new(0) }
     }
 
     /// A new mapping of `bytes`, whole pages, all zero. Null if the system gives none, or there are many.
     fn map(&self, bytes: usize) -> *mut u8 {
         if self.mapped_count.fetch_add(1, Ordering::Relaxed) < MAPPED_COUNT_MAX {
+            self.count(bytes, Kept::begin);
             let (access, kind) =
                 (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
             // SAFETY: a new anonymous mapping, at an address that the system chooses, is nobody else's.
@@ -89,19 +119,35 @@ impl Allocator {
             if piece != libc::MAP_FAILED {
                 return piece.cast();
             }
+            self.count(bytes, Kept::end);
         }
         self.mapped_count.fetch_sub(1, Ordering::Relaxed);
         ptr::null_mut()
+    }
+
+    /// Notes that a piece is in use, or not any more, if it is of those that are kept.
+    fn count(&self, bytes: usize, note: fn(&mut Kept, usize)) {
+        if bytes <= KEPT_BYTES_MAX
+            && let Ok(mut kept) = self.kept.lock()
+        {
+            note(&mut kept, bytes);
+        }
     }
 
     fn take_kept(&self, bytes: usize) -> Option<*mut u8> {
         if bytes > KEPT_BYTES_MAX {
             return None;
         }
-        let (piece, len) = self.kept.lock().ok()?.take(bytes)?;
+        let (piece, len) = {
+            let mut kept = self.kept.lock().ok()?;
+            let taken = kept.take(bytes)?;
+            kept.begin(bytes);
+            taken
+        };
         // SAFETY: it was mapped by `map`, with this length, and nobody refers to it. What was touched of it stays so.
         let fitting = unsafe { libc::mremap(piece as *mut libc::c_void, len, bytes, libc::MREMAP_MAYMOVE) };
         if fitting == libc::MAP_FAILED {
+            self.count(bytes, Kept::end);
             self.unmap_now((piece, len));
             return None;
         }
@@ -115,7 +161,10 @@ impl Allocator {
             return self.unmap_now(mapping);
         }
         let leaving = match self.kept.lock() {
-            Ok(mut kept) => kept.keep(mapping),
+            Ok(mut kept) => {
+                kept.end(bytes);
+                kept.keep(mapping)
+            }
             Err(_) => return self.unmap_now(mapping),
         };
         leaving.into_iter().filter(|(_, bytes)| *bytes > 0).for_each(|mapping| self.unmap_now(mapping));
@@ -192,7 +241,12 @@ unsafe impl GlobalAlloc for Allocator {
             let (before, after) = (pages(layout.size()), pages(size));
             // SAFETY: it was mapped with this length; who asks for another size gives the old piece up.
             let moved = unsafe { libc::mremap(piece.cast(), before, after, libc::MREMAP_MAYMOVE) };
-            return if moved == libc::MAP_FAILED { ptr::null_mut() } else { moved.cast() };
+            if moved == libc::MAP_FAILED {
+                return ptr::null_mut();
+            }
+            self.count(before, Kept::end);
+            self.count(after, Kept::begin);
+            return moved.cast();
         }
         unsafe {
             let moved = self.alloc(wanted);
@@ -312,9 +366,13 @@ mod tests {
         });
     }
 
+    fn sum(kept: &Kept) -> usize {
+        kept.mappings.iter().map(|(_, bytes)| bytes).sum()
+    }
+
     #[test]
     fn what_is_kept_is_bounded_in_bytes_and_the_oldest_goes() {
-        let mut kept = Kept { mappings: [(0, 0); KEPT_COUNT_MAX], next: 0 };
+        let mut kept = Kept::new();
         let gone = |leaving: [Mapping; KEPT_COUNT_MAX]| -> Vec<usize> {
             leaving.into_iter().filter(|(_, bytes)| *bytes > 0).map(|(piece, _)| piece).collect()
         };
@@ -324,14 +382,40 @@ mod tests {
         assert_eq!(gone(kept.keep((4, PAGE_BYTES))), [1]);
         assert_eq!(gone(kept.keep((5, KEPT_BYTES_MAX))), [2]);
         assert_eq!(kept.take(KEPT_BYTES_MAX), Some((3, KEPT_BYTES_MAX)));
-        for piece in 6..=12 {
-            let sum: usize = kept.mappings.iter().map(|(_, bytes)| bytes).sum();
-            assert!(sum <= KEPT_BYTES_SUM);
+        for piece in 6..=36 {
+            assert!(sum(&kept) <= KEPT_BYTES_SUM);
             kept.keep((piece, MAPPED_BYTES_MIN));
         }
-        assert_eq!(kept.take(PAGE_BYTES), None, "seven have come since, all of them much longer");
+        assert_eq!(kept.take(PAGE_BYTES), None, "thirty-one have come since, all of them much longer");
         assert_eq!(kept.take(KEPT_BYTES_MAX / 2), Some((5, KEPT_BYTES_MAX)));
-        assert_eq!((0..).map_while(|_| kept.take(MAPPED_BYTES_MIN)).count(), 7);
+        assert_eq!((0..).map_while(|_| kept.take(MAPPED_BYTES_MIN)).count(), 31);
+    }
+
+    #[test]
+    fn what_is_taken_and_let_go_again_and_again_pushes_nothing_out() {
+        let mut kept = Kept::new();
+        kept.keep((1, KEPT_BYTES_MAX));
+        for _ in 0..100 {
+            kept.keep((2, MAPPED_BYTES_MIN));
+            assert_eq!(kept.take(MAPPED_BYTES_MIN), Some((2, MAPPED_BYTES_MIN)));
+        }
+        assert_eq!(kept.take(KEPT_BYTES_MAX), Some((1, KEPT_BYTES_MAX)));
+    }
+
+    #[test]
+    fn as_much_is_kept_as_was_lately_in_use_at_once() {
+        let mut kept = Kept::new();
+        kept.begin(10 * KEPT_BYTES_MAX);
+        for piece in 1..=10 {
+            kept.end(KEPT_BYTES_MAX);
+            kept.keep((piece, KEPT_BYTES_MAX));
+        }
+        assert!(sum(&kept) >= 8 * KEPT_BYTES_MAX, "{}", sum(&kept));
+        for _ in 0..300 {
+            kept.keep((11, MAPPED_BYTES_MIN));
+            kept.take(MAPPED_BYTES_MIN);
+        }
+        assert!(sum(&kept) <= KEPT_BYTES_SUM);
     }
 
     #[test]

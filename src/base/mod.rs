@@ -9,6 +9,7 @@ mod histogram;
 mod id;
 mod name;
 mod pool;
+mod populate;
 mod ranges;
 mod time;
 
@@ -21,6 +22,7 @@ pub use histogram::{CLASS_SECS, Histogram, HistogramSnapshot};
 pub use id::{BlockIndex, Ino, SegmentId, Tag, VolumeId};
 pub use name::{NAME_BYTES_MAX, Name, NameError};
 pub use pool::{Pool, PoolMember};
+pub use populate::populate;
 pub use ranges::RangeSet;
 pub use time::{Clock, ManualClock, SystemClock, Time};
 

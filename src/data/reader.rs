@@ -152,6 +152,12 @@ impl BlockReader {
         }
     }
 
+    /// Whether a stream that wants both blocks gets them with one GET, however it is cut into requests.
+    #[must_use]
+    pub fn comes_along(place: &BlockPlace, other: &BlockPlace) -> bool {
+        place.segment == other.segment && plan::share(place) == plan::share(other)
+    }
+
     /// Starts fetching the neighbourhood of a block that somebody will want, and returns at once. As with
     /// [`BlockReader::prefetch`], it may be dropped.
     pub fn prefetch_neighbourhood(&self, (place, seal, segment_bytes): &Want) {

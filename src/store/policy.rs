@@ -17,12 +17,16 @@ use object_store::{
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::base::populate;
+
 use super::error::{Trouble, classify};
 use super::meter::Meter;
 use super::patience::{ATTEMPT_TIME, AttemptTimes, Core, Patience, attempt_time, fault, stalled};
 
 /// Bodies up to this many bytes are taken whole within one attempt, so that a broken one is fetched again.
 const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Memory for bodies up to this many bytes is touched at once and not page by page.
+const POPULATED_MAX: u64 = 8 * 1024 * 1024;
 /// Entries of one listing. No volume has as many objects; a listing without end has more.
 const LISTED_MAX: usize = 1 << 25;
 /// Objects deleted with one request.
@@ -266,6 +270,9 @@ async fn take_body(result: GetResult, expected: u64) -> RawResult<Bytes> {
             held => {
                 if let Some(held) = held {
                     body.reserve(usize::try_from(expected).unwrap_or(0));
+                    if expected <= POPULATED_MAX {
+                        populate(body.spare_capacity_mut());
+                    }
                     body.extend_from_slice(&held);
                 }
                 body.extend_from_slice(&chunk);

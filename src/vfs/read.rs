@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::try_join_all;
 
 use crate::base::{BLOCK_LEN, BlockIndex, BlockPlace, Ino};
-use crate::data::{DataError, Paint, ReadHint, Want};
+use crate::data::{BlockReader, DataError, Paint, ReadHint, Want};
 use crate::meta::engine::EngineError;
 use crate::meta::{Key, MetaError};
 
@@ -18,6 +18,11 @@ use super::{Handle, Vfs, VfsError};
 /// Files up to this size are read with their neighbourhood: what was written together is read
 /// together.
 pub(super) const SMALL_FILE_BYTES: u64 = 1024 * 1024;
+
+/// Who reads ahead so many blocks or more at a time is given what else a GET brings that fetches the last of them: or each time
+/// would begin and end with a GET for a few.
+const ROUNDED_FROM: u64 = 64;
+const ROUNDED_BY_MAX: u64 = 64;
 
 /// One block's part of a read.
 struct Part {
@@ -198,7 +203,8 @@ fn stored_blocks(txn: &mut Txn, ino: Ino, blocks: Range<u64>) -> (Vec<(u64, Want
         Err(Halt::Missing(keys)) => return (wants, keys),
         Err(Halt::Fail(_)) => return (wants, missing),
     };
-    for index in blocks.start..blocks.end.min(inode.size.div_ceil(BLOCK_LEN)) {
+    let end_of_file = inode.size.div_ceil(BLOCK_LEN);
+    for index in blocks.start..blocks.end.min(end_of_file) {
         match locate::current(txn, ino, &inode, index) {
             Ok(Located::Stored(stored)) if missing.is_empty() => wants.push((index, want(&stored))),
             Ok(_) => {}
@@ -207,6 +213,19 @@ fn stored_blocks(txn: &mut Txn, ino: Ino, blocks: Range<u64>) -> (Vec<(u64, Want
         }
     }
     missing.dedup();
+    if missing.is_empty() && blocks.end.saturating_sub(blocks.start) >= ROUNDED_FROM {
+        let last = wants.last().map(|(_, (place, ..))| *place);
+        for index in blocks.end..blocks.end.saturating_add(ROUNDED_BY_MAX).min(end_of_file) {
+            match locate::current(txn, ino, &inode, index) {
+                Ok(Located::Stored(stored))
+                    if last.is_some_and(|last| BlockReader::comes_along(&last, &stored.place)) =>
+                {
+                    wants.push((index, want(&stored)));
+                }
+                _ => break,
+            }
+        }
+    }
     (wants, missing)
 }
 

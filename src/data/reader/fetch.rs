@@ -78,7 +78,7 @@ impl Fetcher {
         let flight_bytes = (memory_bytes - span_bytes).max(FLIGHT_BYTES_MIN);
         let ahead_bytes = flight_bytes / 4 * 3;
         let buffered_bytes = (cache.capacity_bytes() / BUFFERED).min(BUFFERED_BYTES_MAX);
-        let buffers = BlockBuffers::new((buffered_bytes / BLOCK_LEN) as usize);
+        let buffers = BlockBuffers::stocked((buffered_bytes / BLOCK_LEN) as usize, &runtime);
         Self {
             vault,
             cache,

@@ -48,6 +48,11 @@ impl Batch {
     }
 }
 
+/// Which of the GETs that fetch a whole segment brings the block at `place`.
+pub(super) const fn share(place: &BlockPlace) -> u32 {
+    place.pos.saturating_sub(HEAD_BYTES as u32) / GET_BYTES_MAX
+}
+
 /// Checks that `place` lies inside its segment, before memory is taken for it.
 pub(super) fn check_bounds(place: &BlockPlace, segment_bytes: u64) -> Result<(), DataError> {
     place.piece.validate()?;
