@@ -98,6 +98,7 @@ impl Free {
         self.count_max / 2
     }
 
+    /// Makes them.
     fn fill(&self) {
         loop {
             let buffer = fresh();
