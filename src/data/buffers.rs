@@ -1,6 +1,7 @@
 //! Memory of file blocks that is used again: a page that a process touches for the first time costs more than to copy or
 //! open what is put there.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,6 +33,13 @@ struct Stock {
     is_filling: bool,
 }
 
+impl Stock {
+    /// Makes none ready, until somebody streams again.
+    const fn give_up(&mut self) {
+        (self.is_filling, self.new_count) = (false, 0);
+    }
+}
+
 /// The contents of a buffer that goes back when they are not needed any more.
 struct Lent {
     bytes: Vec<u8>,
@@ -45,8 +53,8 @@ impl BlockBuffers {
         Self(Arc::new(Free { count_max, ..Free::default() }))
     }
 
-    /// As [`BlockBuffers::new`], and has as many made ready on threads of `runtime` that may block, while streams take more than
-    /// come back. In a runtime of one thread there is nobody to do it beside them.
+    /// As [`BlockBuffers::new`], and has half as many made ready on threads of `runtime` that may block, while streams take more
+    /// than come back. In a runtime of one thread there is nobody to do it beside them.
     #[must_use]
     pub fn stocked(count_max: usize, runtime: &Handle) -> Self {
         let helper = (runtime.runtime_flavor() != RuntimeFlavor::CurrentThread).then(|| runtime.clone());
@@ -78,7 +86,10 @@ impl BlockBuffers {
             stock.is_filling = true;
             let free = Arc::clone(&self.0);
             drop(stock);
-            helper.spawn_blocking(move || free.fill());
+            // Where the system gives no thread, it panics; the callers hold what they are about to change.
+            if catch_unwind(AssertUnwindSafe(|| helper.spawn_blocking(move || free.fill()))).is_err() {
+                self.0.stock.lock().give_up();
+            }
         }
         taken
     }
@@ -175,6 +186,15 @@ mod tests {
         while stock() != (8, false) {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[test]
+    fn a_runtime_that_has_ended_leaves_buffers_to_be_made_by_who_needs_them() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let buffers = BlockBuffers::stocked(16, runtime.handle());
+        drop(runtime);
+        let taken: Vec<_> = (0..3 * NEW_MAX).map(|_| buffers.take_filled()).collect();
+        assert!(taken.iter().all(|buffer| buffer.len() == BLOCK_BYTES));
     }
 
     #[tokio::test]
