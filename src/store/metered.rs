@@ -13,6 +13,7 @@ use object_store::{
 use tokio::time::Instant;
 
 use super::meter::{Meter, Verb};
+use super::told::{self, Told};
 
 /// Objects that the usual providers return in one page of a listing.
 const LIST_PAGE_OBJECTS: u64 = 1000;
@@ -39,9 +40,12 @@ impl<T: fmt::Display> fmt::Display for MeteredStore<T> {
 #[async_trait]
 impl<T: ObjectStore> ObjectStore for MeteredStore<T> {
     async fn put_opts(&self, path: &Path, payload: PutPayload, opts: PutOptions) -> RawResult<PutResult> {
-        let mut in_flight = self.meter.puts(payload.content_length() as u64);
+        let bytes = payload.content_length() as u64;
+        let mut in_flight = self.meter.puts(bytes);
+        let mut told = Told::new(Verb::Put, || path.to_string());
         let result = self.inner.put_opts(path, payload, opts).await;
         in_flight.note(&result);
+        told.ended(&result, Some(bytes));
         result
     }
 
@@ -59,15 +63,17 @@ impl<T: ObjectStore> ObjectStore for MeteredStore<T> {
         let verb = if head { Verb::Head } else { Verb::Get };
         let mut in_flight = self.meter.enter(verb, 0);
         self.meter.asked(verb);
+        let mut told = Told::new(verb, || told::part(path, &options));
         let result = self.inner.get_opts(path, options).await;
         in_flight.note(&result);
+        let bytes = result.as_ref().map_or(0, |result| result.range.end.saturating_sub(result.range.start));
+        told.ended(&result, Some(bytes));
         let result = result?;
         if head {
             return Ok(result);
         }
         if matches!(result.payload, GetResultPayload::File(..)) {
             // Left as it is: a file is read in one piece, a stream in many small ones.
-            let bytes = result.range.end.saturating_sub(result.range.start);
             self.meter.received(bytes);
             return Ok(result);
         }
@@ -91,11 +97,16 @@ impl<T: ObjectStore> ObjectStore for MeteredStore<T> {
             counting.asked(Verb::Delete);
         });
         let (meter, since) = (self.meter.clone(), Instant::now());
-        self.inner.delete_stream(paths.boxed()).inspect(move |result| meter.deleted(since, result)).boxed()
+        let inform = move |result: &RawResult<Path>| {
+            meter.deleted(since, result);
+            told::deleted(since, result);
+        };
+        self.inner.delete_stream(paths.boxed()).inspect(inform).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, RawResult<ObjectMeta>> {
-        count_pages(self.meter.clone(), self.inner.list(prefix))
+        let told = Told::new(Verb::List, || below(prefix));
+        count_pages(self.meter.clone(), told, self.inner.list(prefix))
     }
 
     fn list_with_offset(
@@ -103,14 +114,17 @@ impl<T: ObjectStore> ObjectStore for MeteredStore<T> {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, RawResult<ObjectMeta>> {
-        count_pages(self.meter.clone(), self.inner.list_with_offset(prefix, offset))
+        let told = Told::new(Verb::List, || format!("{} after {offset}", below(prefix)));
+        count_pages(self.meter.clone(), told, self.inner.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> RawResult<ListResult> {
         let mut in_flight = self.meter.enter(Verb::List, 0);
         self.meter.asked(Verb::List);
+        let mut told = Told::new(Verb::List, || below(prefix));
         let result = self.inner.list_with_delimiter(prefix).await;
         in_flight.note(&result);
+        told.ended(&result, None);
         result
     }
 
@@ -120,8 +134,13 @@ impl<T: ObjectStore> ObjectStore for MeteredStore<T> {
     }
 }
 
+fn below(prefix: Option<&Path>) -> String {
+    format!("{}/", prefix.map(Path::as_ref).unwrap_or_default())
+}
+
 fn count_pages(
     meter: Meter,
+    mut told: Told,
     entries: BoxStream<'static, RawResult<ObjectMeta>>,
 ) -> BoxStream<'static, RawResult<ObjectMeta>> {
     meter.asked(Verb::List);
@@ -141,11 +160,13 @@ fn count_pages(
                     if seen == 1 || entry.is_err() {
                         meter.listed(since, entry.is_ok());
                         meter.note(entry);
+                        told.ended(entry, None);
                     }
                 }
                 None if !ended && seen == 0 => {
                     meter.listed(since, true);
                     meter.answered();
+                    told.ended(&RawResult::Ok(()), None);
                 }
                 None => {}
             }

@@ -22,6 +22,7 @@ mod tap;
 #[cfg(test)]
 mod tests;
 mod timetable;
+mod told;
 mod url;
 
 use std::fmt;
