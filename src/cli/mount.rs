@@ -9,7 +9,7 @@ use super::exit::Exit;
 use super::factors::UnlockArgs;
 use super::logging::{Log, LogArgs};
 use super::mount_options::MountOptions;
-use super::open::{BucketArgs, StateArgs, TrustArgs, obtain_factors, parse_fingerprint};
+use super::open::{BucketArgs, StateArgs, TrustArgs, obtain, parse_fingerprint};
 use super::remount::Remount;
 use super::serve::{self, Plan};
 use super::stderr;
@@ -175,11 +175,11 @@ pub fn run(mut args: MountArgs, log: &LogArgs) -> CommandResult {
     if args.fake {
         return Ok(());
     }
-    let factors = obtain_factors(&args.bucket, &args.unlock, &args.state)?;
+    let (factors, header) = obtain(&args.bucket, &args.unlock, &args.state)?;
     sys::raise_file_limit();
     let foreground = args.foreground;
     let plan = Plan {
-        options: args.open_options(state_dir, &options.kernel)?,
+        options: OpenOptions { header: Some(header), ..args.open_options(state_dir, &options.kernel)? },
         args,
         kernel: options.kernel,
         point,

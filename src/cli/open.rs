@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Args;
 
 use super::error::{CommandError, CommandResult};
@@ -281,7 +282,7 @@ impl BucketArgs {
     ///
     /// # Errors
     /// When there is none, or the bucket cannot be read.
-    pub async fn read_header(&self, bucket: &Bucket) -> CommandResult<(u64, bytes::Bytes)> {
+    pub async fn read_header(&self, bucket: &Bucket) -> CommandResult<(u64, Bytes)> {
         header::read_newest(bucket).await.map_err(|e| explain::vault(&e, bucket.display_url()))
     }
 }
@@ -294,23 +295,36 @@ fn scheme_of(url: &str) -> Option<(&str, &str)> {
     is_scheme.then_some((scheme, rest))
 }
 
-/// Looks at the header before asking for anything, then obtains what unlocks it. Leaves no thread behind.
+/// As [`obtain`], for those who read the header again.
 ///
 /// # Errors
-/// When there is no volume, its header cannot be read, or a factor cannot be had.
+/// As [`obtain`].
 pub fn obtain_factors(
     bucket: &BucketArgs,
     unlock: &UnlockArgs,
     state: &StateArgs,
 ) -> CommandResult<Vec<Factor>> {
-    let header = describe(bucket, state)?;
+    obtain(bucket, unlock, state).map(|(factors, _)| factors)
+}
+
+/// Looks at the header before asking for anything, then obtains what unlocks it. Gives the header as well: its number, and its
+/// bytes. Leaves no thread behind.
+///
+/// # Errors
+/// When there is no volume, its header cannot be read, or a factor cannot be had.
+pub fn obtain(
+    bucket: &BucketArgs,
+    unlock: &UnlockArgs,
+    state: &StateArgs,
+) -> CommandResult<(Vec<Factor>, (u64, Bytes))> {
+    let (header, read) = newest_header(bucket, state)?;
     let is_tried = |slot: &&Slot| unlock.key_slot.is_none_or(|only| slot.id == only);
     let slots: Vec<_> = header.slots.iter().filter(is_tried).map(|slot| slot.factors.clone()).collect();
     if let (Some(slot), true) = (unlock.key_slot, slots.is_empty()) {
         return Err(CommandError::new(Exit::WrongKey, format!("the volume has no key {slot}"))
             .hint("`coffer key list URL` shows the keys and their numbers"));
     }
-    unlock.obtain(&slots)
+    Ok((unlock.obtain(&slots)?, read))
 }
 
 /// What the header says without a key.
@@ -318,6 +332,10 @@ pub fn obtain_factors(
 /// # Errors
 /// When there is no volume, or none any more where the state folder knows of one, or its header cannot be read.
 pub fn describe(args: &BucketArgs, state: &StateArgs) -> CommandResult<Header> {
+    newest_header(args, state).map(|(header, _)| header)
+}
+
+fn newest_header(args: &BucketArgs, state: &StateArgs) -> CommandResult<(Header, (u64, Bytes))> {
     runtime::block_on_alone(async {
         let bucket = args.open()?;
         let read = outage::told(&bucket, header::read_newest(&bucket)).await;
@@ -329,7 +347,8 @@ pub fn describe(args: &BucketArgs, state: &StateArgs) -> CommandResult<Header> {
         })?;
         let described = keys::describe(&bytes);
         let described = described.and_then(|header| header.check_number(number).map(|()| header));
-        described.map_err(|e| explain::keys(&e, &[]))
+        let header = described.map_err(|e| explain::keys(&e, &[]))?;
+        Ok((header, (number, bytes)))
     })
 }
 
@@ -360,22 +379,23 @@ pub fn with_tree_calmly(
 /// What is obtained before there are threads.
 struct Reading {
     factors: Vec<Factor>,
+    header: (u64, Bytes),
     state_dir: PathBuf,
 }
 
 impl Reading {
     fn prepare(source: &SourceArgs) -> CommandResult<Self> {
-        let factors = obtain_factors(&source.bucket, &source.unlock, &source.state)?;
-        Ok(Self { factors, state_dir: source.state.directory()? })
+        let (factors, header) = obtain(&source.bucket, &source.unlock, &source.state)?;
+        Ok(Self { factors, header, state_dir: source.state.directory()? })
     }
 
     async fn run(self, source: &SourceArgs, work: impl AsyncFnOnce(Tree) -> CommandResult) -> CommandResult {
-        let Self { factors, state_dir } = self;
+        let Self { factors, header, state_dir } = self;
         let memory = source.memory.unwrap_or(MEMORY_BYTES);
         let bucket = source.bucket.open()?;
         let trust = source.trust.options();
-        let (state_dir, key_slot) = (Some(state_dir), source.unlock.key_slot);
-        let mut options = OpenOptions { state_dir, key_slot, trust, ..OpenOptions::default() };
+        let (state_dir, header, key_slot) = (Some(state_dir), Some(header), source.unlock.key_slot);
+        let mut options = OpenOptions { state_dir, header, key_slot, trust, ..OpenOptions::default() };
         options.vfs.read_only = true;
         // What a writer does meanwhile is not mixed in.
         options.vfs.stays = true;

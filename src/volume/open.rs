@@ -4,17 +4,19 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::FutureExt;
+use object_store::ObjectStore;
 
 use crate::base::{Clock, Entropy, Ino, OsEntropy, Pool, SystemClock, VolumeId};
 use crate::cache::BlockCache;
 use crate::crypto::KeyRing;
 use crate::data::{BlockReader, Compression};
 use crate::keys::{self, Factor, Header, Identity, Signer, Unlocked};
-use crate::meta::engine::{Engine, EngineError, EngineMode};
+use crate::meta::engine::{AskedOnce, Engine, EngineError, EngineMode};
 use crate::meta::{Acceptance, Key, MetaError, Record, Superblock, chain, decode};
 use crate::store::Bucket;
-use crate::vault::{MetaStore, Vault};
+use crate::vault::Vault;
 use crate::vfs::{OnCommit, OnFenced, Vfs, VfsOptions};
 
 use super::alone::opened_alone;
@@ -32,6 +34,8 @@ pub struct OpenOptions {
     pub takeover: bool,
     /// Open it in order to end a rotation of its key: that one is unfinished is no news.
     pub ends_rotation: bool,
+    /// The newest header as it was a moment ago, and its number: it need not be waited for a second time.
+    pub header: Option<(u64, Bytes)>,
     /// The key slot to unlock; if `None`, those that take such factors are tried in turn.
     pub key_slot: Option<u32>,
     /// Bytes of plaintext blocks to keep in memory.
@@ -59,6 +63,7 @@ impl Default for OpenOptions {
         Self {
             takeover: false,
             ends_rotation: false,
+            header: None,
             key_slot: None,
             cache_bytes: 256 * 1024 * 1024,
             read_buffer_bytes: 96 * 1024 * 1024,
@@ -131,7 +136,7 @@ struct Opening {
     signer: Signer,
     ring: Arc<KeyRing>,
     vault: Vault,
-    store: MetaStore,
+    store: Arc<AskedOnce>,
     /// Of what is known of the bucket: sealed records and plain blocks.
     pool: Arc<Pool>,
     memory: Memory,
@@ -157,7 +162,7 @@ async fn begin(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Resu
     let ring = Arc::new(ring);
     let vault = Vault::new(bucket.clone(), Arc::clone(&ring), Arc::clone(&options.entropy));
     let pool = Pool::new();
-    let store = vault.meta_store_in_pool(options.table_cache_bytes / 2, &pool);
+    let store = AskedOnce::begin(vault.meta_store_in_pool(options.table_cache_bytes / 2, &pool));
     let opening = Opening { bucket, options, header, signer, ring, vault, store, pool, memory: met.memory };
     // Whoever writes relies on it with every commit. Beside what takes at least as long.
     let proof = async {
@@ -182,6 +187,7 @@ async fn begin(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Resu
     // A history that does not follow is told first: it is the graver.
     whole?;
     if opening.options.vfs.read_only {
+        opening.store.end();
         return opening.read(reader, seen).await;
     }
     opening.write(reader, seen, accepted).await
@@ -190,7 +196,8 @@ async fn begin(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Resu
 impl Opening {
     async fn engine(&self, mode: EngineMode) -> Result<Engine, EngineError> {
         let engine_options = engine_options(&self.bucket, &self.options);
-        Engine::open(Arc::clone(&self.store), mode, engine_options, Arc::clone(&self.options.clock)).await
+        let store: Arc<dyn ObjectStore> = self.store.clone();
+        Engine::open(store, mode, engine_options, Arc::clone(&self.options.clock)).await
     }
 
     /// Asks at once for what is asked for one after the other below, so that it is in memory by then. What comes of it is
@@ -294,7 +301,9 @@ impl Opening {
         reader.close().await?;
         refuse_if_held(&seen, &self.memory, self.options.takeover)?;
         // Boxed, so that whoever opens does not carry its state on the stack.
+        self.store.begin_writing();
         let engine = opened_alone(&seen, &self.memory, || self.engine(EngineMode::Writer).boxed()).await?;
+        self.store.end();
         let found = superblock(&engine).await?;
         check_features(&found)?;
         // What the writer was shown need not be what the reader was shown.

@@ -159,18 +159,44 @@ impl Memory {
 }
 
 /// Reads the newest header of the volume in `bucket`, holds it against what is expected and known, unlocks it
-/// and reads what this machine remembers.
+/// and reads what this machine remembers. A header that was read a moment ago is read again while it is unlocked: it counts if it is
+/// the newest still.
 pub(super) async fn meet(
+    bucket: &Bucket,
+    factors: &[Factor],
+    options: &OpenOptions,
+) -> Result<Met, VolumeError> {
+    let again = bucket.clone();
+    // By another thread: what unlocks takes a while, and waits for nothing.
+    let newest = tokio::spawn(async move { read_header(&again).await });
+    let early = match &options.header {
+        Some(header) => Some((header, meet_by(header.clone(), bucket, factors, options).await)),
+        None => None,
+    };
+    let newest = match newest.await {
+        Ok(read) => read,
+        Err(_) => read_header(bucket).await,
+    };
+    let newest = newest.map_err(|error| match error {
+        VolumeError::NoVolume { .. } => {
+            without_header(bucket, options.state_dir.as_deref().filter(|_| !options.trust.forensic))
+        }
+        error => error,
+    })?;
+    match early {
+        Some((header, met)) if *header == newest => met,
+        _ => meet_by(newest, bucket, factors, options).await,
+    }
+}
+
+async fn meet_by(
+    (mut number, mut bytes): (u64, Bytes),
     bucket: &Bucket,
     factors: &[Factor],
     options: &OpenOptions,
 ) -> Result<Met, VolumeError> {
     let trust = &options.trust;
     let state = options.state_dir.as_deref().filter(|_| !trust.forensic);
-    let (mut number, mut bytes) = read_header(bucket).await.map_err(|error| match error {
-        VolumeError::NoVolume { .. } => without_header(bucket, state),
-        error => error,
-    })?;
     let mut offered = keys::describe(&bytes)?;
     let known = match look_up(bucket, &offered, state, trust) {
         // The key may have been rotated, and that been noted by another process, since the header was read.

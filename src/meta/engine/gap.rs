@@ -11,7 +11,7 @@ use object_store::{
 };
 
 use super::error::find;
-use super::logs_read::number;
+use super::logs_read::{number, path};
 use super::{Access, DATABASE, Engine, EngineError};
 use crate::vault::VaultError;
 
@@ -116,7 +116,7 @@ async fn look(store: &dyn ObjectStore, after: u64) -> RawResult<Option<Path>> {
     let mut next = after.saturating_add(1);
     for number in listed.range(next..) {
         for missing in next..*number {
-            let path = Path::from(format!("{DATABASE}/wal/{missing:020}.sst"));
+            let path = path(missing);
             match store.head(&path).await {
                 Ok(_) => {}
                 Err(RawError::NotFound { .. }) => return Ok(Some(path)),

@@ -34,6 +34,11 @@ impl LogsRead {
     }
 }
 
+/// The log of a number.
+pub(super) fn path(number: u64) -> Path {
+    Path::from(format!("{DATABASE}/wal/{number:020}.sst"))
+}
+
 /// The number of a log.
 pub(super) fn number(path: &Path) -> Option<u64> {
     let logs = Path::from(DATABASE).join("wal");
@@ -62,7 +67,7 @@ mod tests {
     #[test]
     fn a_log_is_full_when_something_was_read_of_it_and_what_is_no_log_is_passed_over() {
         let logs = LogsRead::default();
-        let log = |number: u64| Path::from(format!("{DATABASE}/wal/{number:020}.sst"));
+        let log = path;
         logs.note(&log(1), 100, 100);
         logs.note(&log(2), 100, 0);
         logs.note(&log(3), 0, 0);

@@ -1,6 +1,7 @@
 //! The ordered store of records: SlateDB behind a narrow seam.
 
 mod ahead;
+mod asked_once;
 mod cache;
 mod clock;
 mod error;
@@ -40,6 +41,7 @@ use slatedb::config::{CheckpointOptions, CheckpointScope, ReadOptions};
 use slatedb::db_cache::DbCache;
 use slatedb::{DbCacheManagerOps, WriteBatch};
 
+pub use asked_once::AskedOnce;
 pub use error::EngineError;
 pub use judged::Judge;
 pub use paced::Pace;

@@ -5,7 +5,7 @@
 //! manifests of both under the same numbers, and all of them open: the tables of the one would come to lie under the
 //! commits of the other.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -27,8 +27,9 @@ const MANIFESTS_MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Own {
     hasher: RandomState,
-    /// Numbers of manifests that were sent, and what they were. Whether one has arrived may show only when it is read.
-    sent: Mutex<BTreeSet<(u64, u64)>>,
+    /// Numbers of manifests that were sent, what they were, and how many times, but for those that were refused. Whether one
+    /// has arrived may show only when it is read.
+    sent: Mutex<BTreeMap<(u64, u64), u64>>,
     /// The first that has arrived, and the writer's epoch.
     begun: Mutex<Option<(u64, u64)>>,
 }
@@ -37,9 +38,21 @@ impl Own {
     /// A manifest is about to be written.
     pub(super) fn sends(&self, number: u64, bytes: &Bytes) {
         let mut sent = self.sent.lock();
-        sent.insert((number, self.hash(bytes)));
+        *sent.entry((number, self.hash(bytes))).or_default() += 1;
         if sent.len() > MANIFESTS_MAX {
             sent.pop_first();
+        }
+    }
+
+    /// The one that is there is another's, although it may say the same: two writers that begin with the same manifest begin
+    /// alike.
+    pub(super) fn was_refused(&self, number: u64, bytes: &Bytes) {
+        let (mut sent, manifest) = (self.sent.lock(), (number, self.hash(bytes)));
+        if let Some(times) = sent.get_mut(&manifest) {
+            *times -= 1;
+            if *times == 0 {
+                sent.remove(&manifest);
+            }
         }
     }
 
@@ -54,7 +67,7 @@ impl Own {
     /// Whether it matters what the manifest `number` is: those before the first of this writer are judged when it opens.
     pub(super) fn concerns(&self, number: u64) -> bool {
         let sent = self.sent.lock();
-        let is_remembered = sent.first().is_some_and(|(oldest, _)| number >= *oldest);
+        let is_remembered = sent.first_key_value().is_some_and(|((oldest, _), _)| number >= *oldest);
         match *self.begun.lock() {
             Some((first, _)) => is_remembered && number >= first,
             None => sent.range((number, 0)..=(number, u64::MAX)).next().is_some(),
@@ -63,7 +76,7 @@ impl Own {
 
     /// Whether a manifest that has been read is this writer's own, or a successor's.
     pub(super) async fn may_be_read(&self, number: u64, path: &Path, bytes: &Bytes) -> bool {
-        let is_own = self.sent.lock().contains(&(number, self.hash(bytes)));
+        let is_own = self.sent.lock().contains_key(&(number, self.hash(bytes)));
         if is_own {
             self.has_sent(number, path, bytes).await;
             return true;

@@ -147,7 +147,7 @@ impl Seam {
             let known = newest.load(Ordering::Relaxed);
             (known > highest.load(Ordering::Relaxed)).then(|| {
                 let last_modified = chrono::DateTime::from(std::time::SystemTime::now());
-                let location = manifests().join(format!("{known:020}.manifest"));
+                let location = manifest_path(known);
                 Ok(ObjectMeta { location, last_modified, size: 0, e_tag: None, version: None })
             })
         });
@@ -183,12 +183,17 @@ fn is_note(path: &Path) -> bool {
 }
 
 /// The directory of manifests.
-fn manifests() -> Path {
+pub(super) fn manifests() -> Path {
     Path::from(DATABASE).join("manifest")
 }
 
+/// The manifest of a number.
+pub(super) fn manifest_path(number: u64) -> Path {
+    manifests().join(format!("{number:020}.manifest"))
+}
+
 /// The number of a manifest.
-fn manifest_number(path: &Path) -> Option<u64> {
+pub(super) fn manifest_number(path: &Path) -> Option<u64> {
     let name = path.filename()?.strip_suffix(".manifest")?;
     name.parse().ok()
 }
@@ -224,7 +229,11 @@ impl ObjectStore for Seam {
         if let Some((number, bytes)) = &manifest {
             self.own.sends(*number, bytes);
         }
-        let put = self.home(Some(path)).put_opts(path, payload, opts).await.map_err(final_if_refused)?;
+        let put = self.home(Some(path)).put_opts(path, payload, opts).await;
+        if let (Err(RawError::AlreadyExists { .. }), Some((number, bytes))) = (&put, &manifest) {
+            self.own.was_refused(*number, bytes);
+        }
+        let put = put.map_err(final_if_refused)?;
         if let Some((number, bytes)) = &manifest {
             self.own.has_sent(*number, path, bytes).await;
         }

@@ -1,5 +1,6 @@
 //! What the engine promises: durability, order, fencing, few requests, silence.
 
+mod asked_once;
 mod attack;
 mod cost;
 mod ending;

@@ -1,0 +1,113 @@
+//! What an opening is told once is as good as what it would ask again.
+
+use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+
+use super::*;
+
+impl Bench {
+    async fn open_through(&self, asked: &Arc<AskedOnce>, mode: EngineMode) -> Engine {
+        let store: Arc<dyn ObjectStore> = asked.clone();
+        Engine::open(store, mode, EngineOptions::default(), self.clock.clone()).await.expect("opens")
+    }
+}
+
+/// A volume that has been in use, and an opening of it whose reader has seen that.
+async fn looked_at() -> (Bench, Bucket, Arc<AskedOnce>) {
+    let bench = Bench::new();
+    let engine = bench.writer().await;
+    engine.write_durable(put("before", "1")).await.expect("committed");
+    engine.close().await.expect("closes");
+    let bucket = bench.bucket();
+    let asked = AskedOnce::begin(Bench::sealed(&bucket));
+    let reader = bench.open_through(&asked, EngineMode::Reader).await;
+    assert_eq!(reader.get(b"before").await.expect("gets").as_deref(), Some(b"1".as_slice()));
+    reader.logs_are_whole().await.expect("whole");
+    reader.close().await.expect("closes");
+    (bench, bucket, asked)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_misses_nothing_of_what_another_wrote_since_its_reader_looked() {
+    for (sessions, is_closed) in [(1, true), (1, false), (3, true), (3, false)] {
+        let (bench, _, asked) = looked_at().await;
+        let mut others = Vec::new();
+        for session in 0..sessions {
+            let other = bench.writer().await;
+            for n in 0..20_u8 {
+                other.write_durable(put([b'o', session, n], "2")).await.expect("committed");
+            }
+            if is_closed {
+                other.close().await.expect("closes");
+            } else {
+                others.push(other);
+            }
+        }
+        asked.begin_writing();
+        let engine = bench.open_through(&asked, EngineMode::Writer).await;
+        asked.end();
+        assert_eq!(all(&engine).await.expect("scans").len(), 1 + usize::from(sessions) * 20);
+        for other in others {
+            let refused = other.write_durable(put("late", "3")).await;
+            assert!(matches!(refused, Err(EngineError::Fenced)), "{refused:?}");
+        }
+        engine.write_durable(put("after", "4")).await.expect("committed");
+        engine.close().await.expect("closes");
+        let reader = bench.reader().await;
+        reader.logs_are_whole().await.expect("whole");
+        assert_eq!(reader.get(b"after").await.expect("gets").as_deref(), Some(b"4".as_slice()));
+        assert_eq!(reader.get(b"late").await, Ok(None));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_writer_of_an_opening_asks_for_nothing_that_its_reader_was_told() {
+    let (bench, bucket, asked) = looked_at().await;
+    let before = bucket.meter().snapshot();
+    asked.begin_writing();
+    let engine = bench.open_through(&asked, EngineMode::Writer).await;
+    asked.end();
+    let after = bucket.meter().snapshot();
+    println!("the writer: {} GETs and {} listings", after.gets - before.gets, after.lists - before.lists);
+    assert_eq!(after.lists, before.lists, "of manifests");
+    assert!(
+        after.gets - before.gets <= 3,
+        "whether the manifest is the newest still: {}",
+        after.gets - before.gets
+    );
+    engine.close().await.expect("closes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_once_is_asked_the_second_time_and_always_at_the_end() {
+    let (_, bucket, asked) = looked_at().await;
+    let manifests = Path::from(DATABASE).join("manifest");
+    let listed = async || {
+        let before = bucket.meter().snapshot().lists;
+        let listing: Vec<_> = asked.list(Some(&manifests)).try_collect().await.expect("listed");
+        (listing.len() > 1, bucket.meter().snapshot().lists - before)
+    };
+    asked.begin_writing();
+    assert_eq!([listed().await, listed().await], [(true, 0), (true, 1)]);
+    let again = AskedOnce::begin(Bench::sealed(&bucket));
+    again.end();
+    let before = bucket.meter().snapshot().lists;
+    let listing: Vec<_> = again.list(Some(&manifests)).try_collect().await.expect("listed");
+    assert!(listing.len() > 1 && bucket.meter().snapshot().lists > before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_asked_ahead_is_asked_when_it_is_wanted() {
+    let store = Arc::new(FaultyStore::default());
+    let (manifests, log) =
+        (Path::from(DATABASE).join("manifest"), Path::from("db/wal/00000000000000000007.sst"));
+    let manifest = manifests.clone().join("00000000000000000003.manifest");
+    store.inner.put(&manifest, "a manifest".into()).await.expect("put");
+    store.inner.put(&log, "a log".into()).await.expect("put");
+    store.fail_reads([Fault::Fail, Fault::Fail]);
+    let asked = AskedOnce::begin(store.clone());
+    let listed: Vec<_> = asked.list(Some(&manifests)).try_collect().await.expect("listed");
+    assert_eq!(listed.into_iter().map(|object| object.location).collect::<Vec<_>>(), [manifest]);
+    assert!(asked.get(&log).await.is_ok());
+}
