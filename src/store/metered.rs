@@ -13,7 +13,7 @@ use object_store::{
 use tokio::time::Instant;
 
 use super::meter::{Meter, Verb};
-use super::told::{self, Told};
+use super::request_log::{self, Told};
 
 /// Objects that the usual providers return in one page of a listing.
 const LIST_PAGE_OBJECTS: u64 = 1000;
@@ -63,7 +63,7 @@ impl<T: ObjectStore> ObjectStore for MeteredStore<T> {
         let verb = if head { Verb::Head } else { Verb::Get };
         let mut in_flight = self.meter.enter(verb, 0);
         self.meter.asked(verb);
-        let mut told = Told::new(verb, || told::part(path, &options));
+        let mut told = Told::new(verb, || request_log::part(path, &options));
         let result = self.inner.get_opts(path, options).await;
         in_flight.note(&result);
         let bytes = result.as_ref().map_or(0, |result| result.range.end.saturating_sub(result.range.start));
@@ -99,7 +99,7 @@ impl<T: ObjectStore> ObjectStore for MeteredStore<T> {
         let (meter, since) = (self.meter.clone(), Instant::now());
         let inform = move |result: &RawResult<Path>| {
             meter.deleted(since, result);
-            told::deleted(since, result);
+            request_log::deleted(since, result);
         };
         self.inner.delete_stream(paths.boxed()).inspect(inform).boxed()
     }

@@ -16,13 +16,13 @@ mod policy;
 mod price;
 mod probe;
 mod rate;
+mod request_log;
 mod survey;
 mod tally;
 mod tap;
 #[cfg(test)]
 mod tests;
 mod timetable;
-mod told;
 mod url;
 
 use std::fmt;

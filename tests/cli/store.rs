@@ -74,3 +74,22 @@ fn faults_on_purpose_are_met_and_a_plan_that_is_none_is_refused() {
     list("throttle=1:list:header").refused(Exit::StoreUnreachable, "503");
     list("explode=1").refused(Exit::Usage, "explode=1");
 }
+
+/// Told of at its end, with the object's sealed name.
+#[test]
+fn every_request_is_in_the_log_of_who_asks_for_that() {
+    let bench = Bench::with_volume();
+    let requests = |verbose: &str| {
+        let ended = bench.run(&["ls", verbose, "--passphrase-file", "right", "./vol"]);
+        let log = ended.stderr.clone();
+        ended.ok();
+        let lines = log.lines().filter(|line| line.contains("store::request_log: request"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(requests("-v"), [""; 0]);
+    let told = requests("-vv");
+    for part in [r#"verb="get" object=header/1 bytes="#, r#"verb="list" object=header/ took="#, "object=m/"] {
+        assert!(told.iter().any(|line| line.contains(part)), "{part} of {told:#?}");
+    }
+    assert!(told.iter().all(|line| line.contains(" took=")), "{told:#?}");
+}
