@@ -7,6 +7,7 @@ mod error;
 pub mod fault;
 mod files;
 mod limited;
+mod listing;
 mod local;
 mod meter;
 mod metered;

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use crate::base::populate;
 
 use super::error::{Trouble, classify};
+use super::listing;
 use super::meter::Meter;
 use super::patience::{ATTEMPT_TIME, AttemptTimes, Core, Patience, attempt_time, fault, stalled};
 
@@ -27,8 +28,6 @@ use super::patience::{ATTEMPT_TIME, AttemptTimes, Core, Patience, attempt_time, 
 const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Memory for bodies up to this many bytes is touched at once and not page by page.
 const POPULATED_MAX: u64 = 8 * 1024 * 1024;
-/// Entries of one listing. No volume has as many objects; a listing without end has more.
-const LISTED_MAX: usize = 1 << 25;
 /// Objects deleted with one request.
 const DELETE_CHUNK: usize = 1000;
 
@@ -167,8 +166,7 @@ impl ObjectStore for PatientStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, RawResult<ObjectMeta>> {
-        let (inner, prefix) = (self.inner.clone(), prefix.cloned());
-        patient_list(self.core.clone(), move || inner.list(prefix.as_ref()))
+        listing::list(self.core.clone(), self.inner.clone(), prefix.cloned(), None)
     }
 
     fn list_with_offset(
@@ -176,8 +174,7 @@ impl ObjectStore for PatientStore {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, RawResult<ObjectMeta>> {
-        let (inner, prefix, offset) = (self.inner.clone(), prefix.cloned(), offset.clone());
-        patient_list(self.core.clone(), move || inner.list_with_offset(prefix.as_ref(), &offset))
+        listing::list(self.core.clone(), self.inner.clone(), prefix.cloned(), Some(offset.clone()))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> RawResult<ListResult> {
@@ -210,44 +207,6 @@ async fn delete_chunk(inner: &Arc<dyn ObjectStore>, core: &Core, chunk: &[Path])
     let deleting = AssertUnwindSafe(deleting).catch_unwind();
     let odd = |_| Err(fault("the store answers a deletion with something else"));
     core.attempt(ATTEMPT_TIME * 4, deleting.map(|deleted| deleted.unwrap_or_else(odd))).await
-}
-
-/// Starts a listing again as long as it has given nothing; what was given cannot be taken back.
-fn patient_list(
-    core: Core,
-    start: impl Fn() -> BoxStream<'static, RawResult<ObjectMeta>> + Send + Sync + 'static,
-) -> BoxStream<'static, RawResult<ObjectMeta>> {
-    let first = async move {
-        core.read(0, || async {
-            // A listing that has ended is asked once more below.
-            let mut entries = start().fuse();
-            let first = entries.try_next().await?;
-            Ok((first, entries))
-        })
-        .await
-    };
-    stream::once(first)
-        .map_ok(|(first, rest)| {
-            let rest = rest.then(|entry| async { entry });
-            stream::iter(first.map(Ok)).chain(idle_limited(rest.boxed()))
-        })
-        .try_flatten()
-        .boxed()
-}
-
-fn idle_limited(
-    entries: BoxStream<'static, RawResult<ObjectMeta>>,
-) -> impl futures::Stream<Item = RawResult<ObjectMeta>> {
-    stream::unfold(Some((entries, 0)), |listing| async {
-        let (mut entries, count) = listing?;
-        if count == LISTED_MAX {
-            return Some((Err(fault("the store lists without end")), None));
-        }
-        match timeout(ATTEMPT_TIME, entries.next()).await {
-            Ok(next) => next.map(|entry| (entry, Some((entries, count + 1)))),
-            Err(_) => Some((Err(stalled(ATTEMPT_TIME)), None)),
-        }
-    })
 }
 
 async fn take_body(result: GetResult, expected: u64) -> RawResult<Bytes> {

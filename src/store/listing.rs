@@ -1,0 +1,229 @@
+//! A listing that goes on where it broke off.
+
+use std::sync::Arc;
+
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, Result as RawResult};
+use tokio::time::timeout;
+
+use super::patience::{ATTEMPT_TIME, Core, fault, stalled};
+
+/// Entries of one listing. No volume has as many objects; a listing without end has more.
+const LISTED_MAX: usize = 1 << 25;
+
+/// Lists what lies below `prefix` and comes after `offset`. What fails is repeated as reads are. After a part was given the
+/// listing is asked for again from its last object on, if the store lists in the order of names; if not, what was
+/// given cannot be taken back, and the listing fails.
+pub(super) fn list(
+    core: Core,
+    inner: Arc<dyn ObjectStore>,
+    prefix: Option<Path>,
+    offset: Option<Path>,
+) -> BoxStream<'static, RawResult<ObjectMeta>> {
+    let begun =
+        Listing { core, inner, prefix, last: offset, given: 0, is_ordered: true, resumed: false, rest: None };
+    stream::try_unfold(begun, Listing::next).boxed()
+}
+
+struct Listing {
+    core: Core,
+    inner: Arc<dyn ObjectStore>,
+    prefix: Option<Path>,
+    /// The last object that was given, or what all come after.
+    last: Option<Path>,
+    given: usize,
+    /// Whether none came before the one before it.
+    is_ordered: bool,
+    /// Whether it has broken off.
+    resumed: bool,
+    rest: Option<BoxStream<'static, RawResult<ObjectMeta>>>,
+}
+
+impl Listing {
+    async fn next(mut self) -> RawResult<Option<(ObjectMeta, Self)>> {
+        if self.given == LISTED_MAX {
+            return Err(fault("the store lists without end"));
+        }
+        while let Some(entry) = self.entry().await? {
+            // A store may give again what it has given, and one that is asked for the rest may give all.
+            if self.resumed && self.last.as_ref().is_some_and(|last| entry.location <= *last) {
+                continue;
+            }
+            self.is_ordered &= self.last.as_ref().is_none_or(|last| entry.location >= *last);
+            self.last = Some(entry.location.clone());
+            self.given += 1;
+            return Ok(Some((entry, self)));
+        }
+        Ok(None)
+    }
+
+    async fn entry(&mut self) -> RawResult<Option<ObjectMeta>> {
+        let Some(rest) = &mut self.rest else { return self.begin().await };
+        let next =
+            timeout(ATTEMPT_TIME, rest.try_next()).await.unwrap_or_else(|_| Err(stalled(ATTEMPT_TIME)));
+        match next {
+            Err(error) if self.is_ordered => {
+                tracing::debug!(%error, "a listing broke off, and is gone on with");
+                self.resumed = true;
+                self.begin().await
+            }
+            next => next,
+        }
+    }
+
+    async fn begin(&mut self) -> RawResult<Option<ObjectMeta>> {
+        let begun = self.core.read(0, || async {
+            let prefix = self.prefix.as_ref();
+            let entries = match &self.last {
+                None => self.inner.list(prefix),
+                Some(last) => self.inner.list_with_offset(prefix, last),
+            };
+            // One that has ended is asked once more.
+            let mut entries = entries.fuse();
+            let first = entries.try_next().await?;
+            Ok((first, entries))
+        });
+        let (first, rest) = begun.await?;
+        self.rest = Some(rest.boxed());
+        Ok(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use object_store::memory::InMemory;
+    use object_store::{
+        CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectStoreExt,
+        PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    };
+
+    use super::super::{Bucket, StoreOptions};
+    use super::*;
+
+    /// Breaks off each listing after so many objects; lists backwards if asked to, and all whatever it is asked for.
+    #[derive(Debug)]
+    struct Breaking {
+        inner: InMemory,
+        after: usize,
+        is_backwards: bool,
+        gives_all: bool,
+    }
+
+    impl fmt::Display for Breaking {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("breaking memory")
+        }
+    }
+
+    impl Breaking {
+        fn broken(
+            &self,
+            entries: BoxStream<'static, RawResult<ObjectMeta>>,
+        ) -> BoxStream<'static, RawResult<ObjectMeta>> {
+            let (after, is_backwards) = (self.after, self.is_backwards);
+            let listed = async move {
+                let mut all: Vec<_> = entries.collect().await;
+                if is_backwards {
+                    all.reverse();
+                }
+                if all.len() > after {
+                    all.truncate(after);
+                    all.push(Err(Error::Generic { store: "breaking", source: "connection reset".into() }));
+                }
+                stream::iter(all)
+            };
+            stream::once(listed).flatten().boxed()
+        }
+    }
+
+    #[async_trait]
+    impl ObjectStore for Breaking {
+        async fn put_opts(&self, path: &Path, payload: PutPayload, opts: PutOptions) -> RawResult<PutResult> {
+            self.inner.put_opts(path, payload, opts).await
+        }
+
+        async fn put_multipart_opts(
+            &self,
+            path: &Path,
+            opts: PutMultipartOptions,
+        ) -> RawResult<Box<dyn MultipartUpload>> {
+            self.inner.put_multipart_opts(path, opts).await
+        }
+
+        async fn get_opts(&self, path: &Path, options: GetOptions) -> RawResult<GetResult> {
+            self.inner.get_opts(path, options).await
+        }
+
+        fn delete_stream(
+            &self,
+            paths: BoxStream<'static, RawResult<Path>>,
+        ) -> BoxStream<'static, RawResult<Path>> {
+            self.inner.delete_stream(paths)
+        }
+
+        fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, RawResult<ObjectMeta>> {
+            self.broken(self.inner.list(prefix))
+        }
+
+        fn list_with_offset(
+            &self,
+            prefix: Option<&Path>,
+            offset: &Path,
+        ) -> BoxStream<'static, RawResult<ObjectMeta>> {
+            match self.gives_all {
+                true => self.inner.list(prefix),
+                false => self.broken(self.inner.list_with_offset(prefix, offset)),
+            }
+        }
+
+        async fn list_with_delimiter(&self, prefix: Option<&Path>) -> RawResult<ListResult> {
+            self.inner.list_with_delimiter(prefix).await
+        }
+
+        async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> RawResult<()> {
+            self.inner.copy_opts(from, to, options).await
+        }
+    }
+
+    async fn listed(after: usize, is_backwards: bool, gives_all: bool) -> RawResult<Vec<u32>> {
+        let store = Breaking { inner: InMemory::new(), after, is_backwards, gives_all };
+        for number in 0..20 {
+            store.put(&Path::from(format!("d/{number:02}")), "x".into()).await?;
+        }
+        let options = StoreOptions { read_timeout: Duration::from_secs(2), ..StoreOptions::default() };
+        let bucket = Bucket::with_options(Arc::new(store), "test", &options);
+        let entries: Vec<_> = bucket.objects.list(Some(&Path::from("d"))).try_collect().await?;
+        Ok(entries
+            .iter()
+            .map(|entry| entry.location.filename().unwrap_or_default().parse().unwrap_or(99))
+            .collect())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listing_that_breaks_off_goes_on_and_gives_each_object_once() {
+        let all: Vec<u32> = (0..20).collect();
+        for (after, gives_all) in [(1, false), (7, false), (19, false), (20, false), (7, true)] {
+            assert_eq!(
+                listed(after, false, gives_all).await.expect("lists"),
+                all,
+                "after {after}, all {gives_all}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_has_no_order_fails_as_soon_as_it_breaks_off() {
+        assert_eq!(listed(20, true, false).await.expect("lists").len(), 20);
+        assert!(listed(7, true, false).await.is_err());
+        assert!(
+            listed(0, false, false).await.is_err(),
+            "and one that gives nothing, after the time that reads have"
+        );
+    }
+}
