@@ -100,6 +100,46 @@ async fn a_full_quota_refuses_more_and_gives_room_again() {
     opened.close().await.unwrap();
 }
 
+/// Nothing is committed here but by whoever needs the room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_a_full_quota_what_is_there_can_be_written_over_and_what_was_removed_makes_room_at_once() {
+    const QUOTA: usize = 1 << 20;
+    let world = World(Arc::new(InMemory::new()));
+    let quota = NewVolumeSpec { quota_bytes: QUOTA as u64, ..spec() };
+    let clock = Arc::new(SystemClock::default());
+    volume::create(&world.bucket(), &quota, &factors(), Arc::new(OsEntropy), clock).await.unwrap();
+    let vfs = VfsOptions { commit_age: std::time::Duration::from_secs(3600), ..VfsOptions::default() };
+    let (opened, _) = world.open(OpenOptions { vfs, ..OpenOptions::default() }).await;
+    let vfs = &opened.vfs;
+    let (small, large) = (make(vfs, b"small").await, make(vfs, b"large").await);
+    vfs.write(small, 0, &[1; 100], true).await.unwrap();
+    vfs.write(large, 0, &[2; QUOTA - 100], true).await.unwrap();
+    // A third time over what is not committed yet, and with no regard for where blocks end.
+    for round in 3..6 {
+        vfs.write(small, 0, &[round; 100], true).await.unwrap();
+        for at in (0..QUOTA - 100).step_by(100_000) {
+            let len = (QUOTA - 100 - at).min(100_000);
+            vfs.write(large, at as u64, &vec![round; len], true).await.unwrap();
+        }
+    }
+    assert_eq!(vfs.read(Handle(0), large, 0, QUOTA).await.unwrap(), [5; QUOTA - 100]);
+    assert_eq!(errno(vfs.write(large, QUOTA as u64 - 101, &[6; 2], true).await), libc::ENOSPC);
+    let longer = SetAttr { size: Some(4 << 20), ..SetAttr::default() };
+    vfs.setattr(&CALLER, large, &longer).await.unwrap();
+    assert_eq!(errno(vfs.write(large, 2 << 20, &[6; 2], true).await), libc::ENOSPC, "into a hole");
+    assert_eq!(errno(vfs.write(large, QUOTA as u64 - 101, &[6; 2], true).await), libc::ENOSPC, "half of it");
+
+    vfs.unlink(Ino::ROOT, b"large").await.unwrap();
+    vfs.forget(large, 1);
+    let next = make(vfs, b"next").await;
+    vfs.write(next, 0, &[7; QUOTA - 100], true).await.unwrap();
+    let shorter = SetAttr { size: Some(0), ..SetAttr::default() };
+    vfs.setattr(&CALLER, next, &shorter).await.unwrap();
+    vfs.fallocate(next, 0, 0, QUOTA as u64 - 100).await.unwrap();
+    assert_eq!(errno(vfs.fallocate(next, 0, 0, QUOTA as u64 * 3).await), libc::ENOSPC);
+    opened.close().await.unwrap();
+}
+
 /// What is in the bucket and not committed is neither dirty nor stored, and counts all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quota_counts_what_is_uploaded_and_not_committed() {

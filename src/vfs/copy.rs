@@ -62,7 +62,7 @@ impl Vfs {
         let is_aligned = from_offset.is_multiple_of(BLOCK_LEN) && to_offset.is_multiple_of(BLOCK_LEN);
         let most = COPY_BYTES_MAX - from_offset % BLOCK_LEN;
         let most = match is_aligned {
-            true => match self.update(|txn| share(self, txn, &copy)).await? {
+            true => match self.update_within_quota(|txn| share(self, txn, &copy)).await? {
                 Step::Shared(bytes) => return Ok(bytes),
                 Step::Unshareable(bytes) => bytes,
             },

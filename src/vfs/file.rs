@@ -7,6 +7,7 @@ use crate::base::{FILE_BYTES_MAX, FileKind, Ino};
 use crate::data::ReadAhead;
 
 use super::metadata::{drop_privileges, set_attributes};
+use super::quota;
 use super::room::Need;
 use super::state::Phase;
 use super::txn::{Halt, Txn};
@@ -104,9 +105,9 @@ impl Vfs {
             return Ok(0);
         }
         self.wait_for_room(Need::Bytes(data.len())).await?;
-        self.update(|txn| {
+        self.update_within_quota(|txn| {
             let mut inode = txn.regular(ino)?;
-            txn.state().check_quota(data.len() as u64)?;
+            quota::check_write(txn, ino, &inode, offset, data.len() as u64)?;
             let (size, now) = (inode.size, txn.now);
             let change = Arc::make_mut(&mut inode);
             change.size = size.max(end);
@@ -179,18 +180,16 @@ impl Vfs {
     pub async fn sync_all(&self) -> Result<(), VfsError> {
         let (group, _waiter) = {
             let mut state = self.state.lock();
-            let group = match (state.is_open_empty(), state.is_committing) {
-                (false, _) => state.group,
-                (true, true) => state.group - 1,
-                (true, false) => return state.nothing_lost(),
-            };
-            (group, self.wait_in(&mut state, None))
+            match state.latest_group() {
+                Some(group) => (group, self.wait_in(&mut state, None)),
+                None => return state.nothing_lost(),
+            }
         };
         self.wait_for_commit(group).await?;
         self.state.lock().nothing_lost()
     }
 
-    async fn wait_for_commit(&self, group: u64) -> Result<(), VfsError> {
+    pub(super) async fn wait_for_commit(&self, group: u64) -> Result<(), VfsError> {
         self.signals.wanted.notify_one();
         loop {
             let progressed = self.signals.progressed.notified();

@@ -28,6 +28,7 @@ mod overtake;
 mod pace;
 mod pack;
 mod queue;
+mod quota;
 mod read;
 mod reclaim;
 mod recover;

@@ -43,7 +43,7 @@ impl Vfs {
             mode if mode == ZERO_RANGE | KEEP_SIZE => (true, true),
             _ => return Err(VfsError::NotSupported),
         };
-        self.update(|txn| {
+        self.update_within_quota(|txn| {
             let mut inode = txn.regular(ino)?;
             if !clears {
                 txn.state().check_quota(end.saturating_sub(inode.size))?;

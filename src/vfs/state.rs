@@ -173,6 +173,15 @@ impl State {
         self.overlay.open_count() == 0 && self.dirty.is_open_empty()
     }
 
+    /// The commit after which all changes so far are durable; `None` if they are already.
+    pub(super) fn latest_group(&self) -> Option<u64> {
+        match (self.is_open_empty(), self.is_committing) {
+            (false, _) => Some(self.group),
+            (true, true) => Some(self.group - 1),
+            (true, false) => None,
+        }
+    }
+
     /// Whether everything that was written is in the bucket.
     pub(super) fn is_clean(&self) -> bool {
         self.is_open_empty() && (!self.is_committing || self.is_tidying)

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use object_store::ObjectStore;
 
 use crate::base::{Clock, Entropy, Ino, OsEntropy, Pool, SystemClock, VolumeId};
 use crate::cache::BlockCache;
@@ -16,7 +15,7 @@ use crate::keys::{self, Factor, Header, Identity, Signer, Unlocked};
 use crate::meta::engine::{AskedOnce, Engine, EngineError, EngineMode};
 use crate::meta::{Acceptance, Key, MetaError, Record, Superblock, chain, decode};
 use crate::store::Bucket;
-use crate::vault::Vault;
+use crate::vault::{MetaStore, Vault};
 use crate::vfs::{OnCommit, OnFenced, Vfs, VfsOptions};
 
 use super::alone::opened_alone;
@@ -196,7 +195,7 @@ async fn begin(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Resu
 impl Opening {
     async fn engine(&self, mode: EngineMode) -> Result<Engine, EngineError> {
         let engine_options = engine_options(&self.bucket, &self.options);
-        let store: Arc<dyn ObjectStore> = self.store.clone();
+        let store: MetaStore = self.store.clone();
         Engine::open(store, mode, engine_options, Arc::clone(&self.options.clock)).await
     }
 
