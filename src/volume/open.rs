@@ -161,7 +161,8 @@ async fn begin(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Resu
     let ring = Arc::new(ring);
     let vault = Vault::new(bucket.clone(), Arc::clone(&ring), Arc::clone(&options.entropy));
     let pool = Pool::new();
-    let store = AskedOnce::begin(vault.meta_store_in_pool(options.table_cache_bytes / 2, &pool));
+    let store = vault.meta_store_in_pool(options.table_cache_bytes / 2, &pool);
+    let store = AskedOnce::begin(store, Arc::clone(&options.clock));
     let opening = Opening { bucket, options, header, signer, ring, vault, store, pool, memory: met.memory };
     // Whoever writes relies on it with every commit. Beside what takes at least as long.
     let proof = async {
@@ -197,6 +198,16 @@ impl Opening {
         let engine_options = engine_options(&self.bucket, &self.options);
         let store: MetaStore = self.store.clone();
         Engine::open(store, mode, engine_options, Arc::clone(&self.options.clock)).await
+    }
+
+    /// Opens the records for writing. What another writer has written and others have collected since the manifests were listed
+    /// does not stop a fence, which would stand among what is past: nobody would see what is written behind it.
+    async fn newest_writer(&self) -> Result<Engine, EngineError> {
+        let engine = self.engine(EngineMode::Writer).await?;
+        match self.store.newest_manifest().await? > engine.manifest_number() {
+            true => Err(EngineError::Fenced),
+            false => Ok(engine),
+        }
     }
 
     /// Asks at once for what is asked for one after the other below, so that it is in memory by then. What comes of it is
@@ -301,7 +312,7 @@ impl Opening {
         refuse_if_held(&seen, &self.memory, self.options.takeover)?;
         // Boxed, so that whoever opens does not carry its state on the stack.
         self.store.begin_writing();
-        let engine = opened_alone(&seen, &self.memory, || self.engine(EngineMode::Writer).boxed()).await?;
+        let engine = opened_alone(&seen, &self.memory, || self.newest_writer().boxed()).await?;
         self.store.end();
         let found = superblock(&engine).await?;
         check_features(&found)?;

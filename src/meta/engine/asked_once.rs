@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::{BoxFuture, Shared};
@@ -18,12 +19,14 @@ use object_store::{
 };
 use parking_lot::Mutex;
 
-use super::DATABASE;
-use super::logs_read;
 use super::seam::{manifest_number, manifest_path, manifests};
+use super::{Access, DATABASE, Engine, EngineError, follower, logs_read};
+use crate::base::{Clock, Time};
 
 /// How far behind a log, in powers of two, SlateDB looks for the end of its logs at first.
 const LOOKS_FOR_LOGS: u32 = 8;
+/// How old an answer may be that is told again. Those who write an hour later may have removed what it is about.
+const AGE_MAX: Duration = Duration::from_secs(30);
 
 /// An answer that may be under way; `None` if there is none to rely on.
 type Answer<T> = Shared<BoxFuture<'static, Option<T>>>;
@@ -32,21 +35,30 @@ type Answer<T> = Shared<BoxFuture<'static, Option<T>>>;
 ///
 /// Three things are asked for as soon as it begins: the manifests, the logs, and then what SlateDB asks for to see whether
 /// there are newer ones. What the reader was told of them is told the writer again ([`AskedOnce::begin_writing`]), each once.
-/// That is no older than what SlateDB may have read itself before it was delayed: its fence is a manifest and a log that must
-/// not exist yet, and where they do it looks again.
+/// SlateDB's fence is a manifest and a log that must not exist yet, and where they do it looks again. That leaves those that did
+/// exist and were collected: when the fence stands the manifests are listed once more ([`AskedOnce::newest_manifest`]).
 pub struct AskedOnce {
     inner: Arc<dyn ObjectStore>,
+    clock: Arc<dyn Clock>,
+    /// By the time of day, and by the monotonic clock.
+    begun: (Time, Duration),
     told: Arc<Mutex<Told>>,
     is_over: AtomicBool,
 }
 
+type Listing = Arc<Vec<ObjectMeta>>;
+
 #[derive(Default)]
 struct Told {
-    listings: HashMap<Path, Answer<Arc<Vec<ObjectMeta>>>>,
+    manifests: Option<Answer<Listing>>,
+    /// Asked for to know which to look for. Never told: whether one is missing is for the newest listing to say.
+    logs: Option<Answer<Listing>>,
     /// Whether an object is not there.
     absent: HashMap<Path, Answer<bool>>,
-    /// What the writer will be told.
+    /// What the writer will be told; none if it is told by now.
     for_writer: Option<Box<Told>>,
+    /// The manifests since the fence was written.
+    since_fence: Option<Answer<Listing>>,
 }
 
 impl fmt::Debug for AskedOnce {
@@ -64,23 +76,51 @@ impl fmt::Display for AskedOnce {
 impl AskedOnce {
     /// Begins to ask, for a reader that will be opened on it.
     #[must_use]
-    pub fn begin(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
-        let (manifests, logs) = (manifests(), logs());
+    pub fn begin(inner: Arc<dyn ObjectStore>, clock: Arc<dyn Clock>) -> Arc<Self> {
         let told = Told {
-            listings: HashMap::from([
-                (manifests.clone(), under_way(list(inner.clone(), manifests))),
-                (logs.clone(), under_way(list(inner.clone(), logs))),
-            ]),
-            absent: HashMap::new(),
+            manifests: Some(under_way(list(inner.clone(), manifests()))),
+            logs: Some(under_way(list(inner.clone(), logs()))),
             for_writer: Some(Box::default()),
+            ..Told::default()
         };
-        Arc::new(Self { inner, told: Arc::new(Mutex::new(told)), is_over: AtomicBool::new(false) })
+        let begun = (clock.now(), clock.elapsed());
+        Arc::new(Self {
+            inner,
+            clock,
+            begun,
+            told: Arc::new(Mutex::new(told)),
+            is_over: AtomicBool::new(false),
+        })
     }
 
     /// Tells again what was told, to a writer that is opened now.
     pub fn begin_writing(&self) {
         let mut told = self.told.lock();
-        *told = told.for_writer.take().map(|told| *told).unwrap_or_default();
+        let again = told.for_writer.take().filter(|_| !self.is_old());
+        *told = again.map(|told| *told).unwrap_or_default();
+    }
+
+    /// A machine that sleeps stops the monotonic clock, and the time of day can be set.
+    fn is_old(&self) -> bool {
+        let (day, elapsed) = self.begun;
+        let by_day = self.clock.now().to_system().duration_since(day.to_system());
+        by_day.map_or(true, |age| age > AGE_MAX) || self.clock.elapsed().saturating_sub(elapsed) > AGE_MAX
+    }
+
+    /// The number of the newest manifest that was listed after the writer's fence had been written.
+    ///
+    /// # Errors
+    /// The bucket does not answer in time.
+    pub async fn newest_manifest(&self) -> Result<u64, EngineError> {
+        let since_fence = self.told.lock().since_fence.take();
+        let listed = match since_fence {
+            Some(answer) => answer.await,
+            None => None,
+        };
+        match listed {
+            Some(listing) => Ok(newest_of(&listing, manifest_number).unwrap_or(0)),
+            None => follower::newest_manifest(&self.inner).await.map_err(EngineError::from_store),
+        }
     }
 
     /// From now on everything is asked of the bucket.
@@ -89,21 +129,29 @@ impl AskedOnce {
         *self.told.lock() = Told::default();
     }
 
-    fn listing(&self, prefix: Option<&Path>) -> Option<Answer<Arc<Vec<ObjectMeta>>>> {
-        if self.is_over.load(Ordering::Relaxed) {
+    fn listing(&self, prefix: Option<&Path>) -> Option<Answer<Listing>> {
+        if self.is_over.load(Ordering::Relaxed) || prefix.is_none_or(|prefix| *prefix != manifests()) {
             return None;
         }
-        let prefix = prefix?;
         let mut told = self.told.lock();
-        let answer = told.listings.remove(prefix)?;
-        if *prefix == manifests() {
-            if let Some(writer) = &mut told.for_writer {
-                writer.listings.insert(prefix.clone(), answer.clone());
-            }
-            let logs = told.listings.get(&logs()).cloned();
+        let answer = told.manifests.take()?;
+        let logs = told.logs.take();
+        if let Some(writer) = &mut told.for_writer {
+            writer.manifests = Some(answer.clone());
             tokio::spawn(ask_for_newer(self.inner.clone(), Arc::clone(&self.told), answer.clone(), logs));
         }
         Some(answer)
+    }
+
+    /// Something has been written: if it is a writer's log, asks whether it has written beside the newest manifest.
+    fn note_written(&self, path: &Path) {
+        if self.is_over.load(Ordering::Relaxed) || logs_read::number(path).is_none() {
+            return;
+        }
+        let mut told = self.told.lock();
+        if told.for_writer.is_none() {
+            told.since_fence = Some(under_way(list(self.inner.clone(), manifests())));
+        }
     }
 
     async fn is_absent(&self, path: &Path) -> bool {
@@ -136,8 +184,12 @@ where
     async move { work.await.ok().flatten() }.boxed().shared()
 }
 
-async fn list(store: Arc<dyn ObjectStore>, prefix: Path) -> Option<Arc<Vec<ObjectMeta>>> {
+async fn list(store: Arc<dyn ObjectStore>, prefix: Path) -> Option<Listing> {
     store.list(Some(&prefix)).try_collect().await.ok().map(Arc::new)
+}
+
+fn newest_of(listing: &Listing, number: fn(&Path) -> Option<u64>) -> Option<u64> {
+    listing.iter().filter_map(|object| number(&object.location)).max()
 }
 
 /// Asks for what SlateDB will ask for once it has been told of `manifests`: the one after the newest, and the logs in which it
@@ -145,10 +197,14 @@ async fn list(store: Arc<dyn ObjectStore>, prefix: Path) -> Option<Arc<Vec<Objec
 async fn ask_for_newer(
     store: Arc<dyn ObjectStore>,
     told: Arc<Mutex<Told>>,
-    manifests: Answer<Arc<Vec<ObjectMeta>>>,
-    logs: Option<Answer<Arc<Vec<ObjectMeta>>>>,
+    manifests: Answer<Listing>,
+    logs: Option<Answer<Listing>>,
 ) {
     let ask = |path: Path| {
+        let mut told = told.lock();
+        if told.for_writer.is_none() {
+            return;
+        }
         let (store, asked) = (store.clone(), path.clone());
         // As the head of it is asked for: what is there is read by whoever wants it.
         let answer = under_way(async move {
@@ -158,21 +214,27 @@ async fn ask_for_newer(
                 Err(_) => None,
             }
         });
-        let mut told = told.lock();
-        if told.for_writer.is_some() {
-            told.absent.insert(path, answer);
-        }
+        told.absent.insert(path, answer);
     };
-    let newest = |listing: Option<Arc<Vec<ObjectMeta>>>, number: fn(&Path) -> Option<u64>| {
-        listing.and_then(|listing| listing.iter().filter_map(|object| number(&object.location)).max())
-    };
-    if let Some(newer) = newest(manifests.await, manifest_number).and_then(|newest| newest.checked_add(1)) {
+    let newest = manifests.await.and_then(|listing| newest_of(&listing, manifest_number));
+    if let Some(newer) = newest.and_then(|newest| newest.checked_add(1)) {
         ask(manifest_path(newer));
     }
     let Some(logs) = logs else { return };
-    if let Some(last) = newest(logs.await, logs_read::number) {
+    if let Some(last) = logs.await.and_then(|listing| newest_of(&listing, logs_read::number)) {
         let looked_for = (0..LOOKS_FOR_LOGS).filter_map(|power| last.checked_add(1 << power));
         looked_for.for_each(|number| ask(logs_read::path(number)));
+    }
+}
+
+impl Engine {
+    /// The number of the manifest that this handle goes by.
+    #[must_use]
+    pub fn manifest_number(&self) -> u64 {
+        match &self.0.access {
+            Access::Write(writer) => writer.db.manifest().id(),
+            Access::Read(follower) => follower.db().manifest().id(),
+        }
     }
 }
 
@@ -186,7 +248,9 @@ impl ObjectStore for AskedOnce {
         if !self.is_over.load(Ordering::Relaxed) {
             self.told.lock().absent.remove(path);
         }
-        self.inner.put_opts(path, payload, opts).await
+        let put = self.inner.put_opts(path, payload, opts).await?;
+        self.note_written(path);
+        Ok(put)
     }
 
     async fn put_multipart_opts(

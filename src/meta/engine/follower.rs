@@ -231,7 +231,7 @@ impl Engine {
 }
 
 /// The highest number of a manifest that is listed.
-async fn newest_manifest(store: &Arc<dyn ObjectStore>) -> object_store::Result<u64> {
+pub(super) async fn newest_manifest(store: &Arc<dyn ObjectStore>) -> object_store::Result<u64> {
     let manifests = store.list(Some(&Path::from(DATABASE).join("manifest")));
     let number = |name: &str| name.strip_suffix(".manifest")?.parse().ok();
     let numbers = manifests

@@ -9,21 +9,22 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{Error as RawError, ObjectStore};
-use slatedb::admin::AdminBuilder;
 use ulid::Ulid;
 
 use super::DATABASE;
 use super::error::refused;
 use super::renew::tables;
+use super::seeds::Seeds;
 use super::settings::GARBAGE_AGE;
 
 /// Tables that are old enough, by their names and the time of day `now_ms`, and in no manifest that is kept. Another session's
 /// merge may have written one and not have added it yet: that none does any more is for the caller to see to.
 pub(super) async fn tables_of_nothing(
     store: &Arc<dyn ObjectStore>,
+    seeds: &Seeds,
     now_ms: i64,
 ) -> Result<Vec<Path>, slatedb::Error> {
-    let admin = AdminBuilder::new(DATABASE, store.clone()).build();
+    let admin = seeds.admin(store);
     let view = admin.read_compactor_state_view().await?;
     let newest = view.manifest();
     let mut used = tables(newest);

@@ -36,7 +36,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use object_store::ObjectStore;
-use slatedb::admin::AdminBuilder;
 use slatedb::config::{CheckpointOptions, CheckpointScope, ReadOptions};
 use slatedb::db_cache::DbCache;
 use slatedb::{DbCacheManagerOps, WriteBatch};
@@ -329,7 +328,7 @@ impl Engine {
     /// The id is not one, or as [`Engine::write_durable`].
     pub async fn drop_checkpoint(&self, id: &str) -> Result<(), EngineError> {
         let id = id.parse().map_err(|_| EngineError::Broken(format!("no checkpoint id: {id}")))?;
-        let admin = AdminBuilder::new(DATABASE, self.0.store.clone()).build();
+        let admin = self.0.options.seeds.admin(&self.0.store);
         admin.delete_checkpoint(id).await.map_err(|error| EngineError::from_slate(&error))
     }
 
@@ -409,7 +408,7 @@ impl Engine {
     /// # Errors
     /// The bucket does not answer in time, or the records are damaged.
     pub async fn live_objects(&self) -> Result<Vec<String>, EngineError> {
-        self.read(renew::live_objects(&self.0.store)).await
+        self.read(renew::live_objects(&self.0.store, &self.0.options.seeds)).await
     }
 
     /// What a reader sees at present. It changes with [`Engine::refresh`], also when that was given up and completes

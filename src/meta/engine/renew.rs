@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
-use slatedb::admin::{Admin, AdminBuilder};
+use slatedb::admin::Admin;
 use slatedb::compactor::{
     CompactionScheduler, CompactionSchedulerSupplier, CompactionSpec, CompactorBuilder, CompactorStateView,
     SourceId,
@@ -18,6 +18,7 @@ use tokio::time::sleep;
 
 use super::clock::EngineClock;
 use super::error::refused;
+use super::seeds::Seeds;
 use super::settings::Thoroughness;
 use super::{DATABASE, settings};
 
@@ -29,13 +30,13 @@ pub(super) struct Renewal<'a> {
     pub(super) db: &'a Db,
     pub(super) store: &'a Arc<dyn ObjectStore>,
     pub(super) clock: Arc<EngineClock>,
-    pub(super) seed: u64,
+    pub(super) seeds: &'a Seeds,
     pub(super) table_bytes: usize,
 }
 
 impl Renewal<'_> {
     pub(super) async fn run(self) -> Result<(), slatedb::Error> {
-        let admin = admin(self.store);
+        let admin = self.seeds.admin(self.store);
         // They keep manifests of earlier sessions for whoever reads by them: merges that are over.
         for checkpoint in admin.list_checkpoints(None).await? {
             admin.delete_checkpoint(checkpoint.id).await?;
@@ -46,7 +47,7 @@ impl Renewal<'_> {
             .with_options(settings::compactor(Thoroughness::Everything, self.table_bytes))
             .with_scheduler_supplier(Arc::new(AllOf(Arc::clone(&old))))
             .with_system_clock(self.clock.clone())
-            .with_seed(self.seed)
+            .with_seed(self.seeds.next())
             .build();
         let merged = tokio::select! {
             biased;
@@ -106,15 +107,14 @@ pub(super) fn tables(manifest: &VersionedManifest) -> BTreeSet<String> {
     manifest.all_sst_views().map(|view| view.sst.id.value().to_string()).collect()
 }
 
-fn admin(store: &Arc<dyn ObjectStore>) -> Admin {
-    AdminBuilder::new(DATABASE, store.clone()).build()
-}
-
 /// The objects that an opening or a collection reads: the newest manifest and those that it keeps, its tables, the logs
 /// that are in no table.
-pub(super) async fn live_objects(store: &Arc<dyn ObjectStore>) -> Result<Vec<String>, slatedb::Error> {
+pub(super) async fn live_objects(
+    store: &Arc<dyn ObjectStore>,
+    seeds: &Seeds,
+) -> Result<Vec<String>, slatedb::Error> {
     let missing = || refused("there is no manifest", None);
-    let manifest = admin(store).read_manifest(None).await?.ok_or_else(missing)?;
+    let manifest = seeds.admin(store).read_manifest(None).await?.ok_or_else(missing)?;
     let kept = manifest.checkpoints().iter().map(|checkpoint| checkpoint.manifest_id);
     let manifests: BTreeSet<u64> = kept.chain([manifest.id()]).collect();
     let mut live: Vec<String> =

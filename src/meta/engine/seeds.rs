@@ -3,6 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use object_store::ObjectStore;
+use slatedb::admin::{Admin, AdminBuilder};
+
+use super::DATABASE;
 use crate::base::{Entropy, OsEntropy};
 
 /// Seeds for SlateDB's generators, which draw the names of tables and the lengths of pauses. Each part of
@@ -22,6 +26,13 @@ impl Seeds {
         let mut bytes = [0; 8];
         self.0.fill(&mut bytes);
         u64::from_le_bytes(bytes)
+    }
+}
+
+impl Seeds {
+    /// What reads and changes the database's own affairs. It pauses between attempts, as every part of SlateDB.
+    pub(super) fn admin(&self, store: &Arc<dyn ObjectStore>) -> Admin {
+        AdminBuilder::new(DATABASE, store.clone()).with_seed(self.next()).build()
     }
 }
 

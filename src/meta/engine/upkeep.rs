@@ -7,7 +7,6 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use object_store::ObjectStore;
-use slatedb::admin::AdminBuilder;
 use slatedb::config::{FlushOptions, FlushType};
 use slatedb::{CompactorBuilder, Db, GarbageCollectorBuilder, VersionedManifest};
 use tokio::sync::{Notify, watch};
@@ -168,7 +167,7 @@ impl Upkeep {
             db: &shared.db,
             store: &shared.store,
             clock: shared.clock.clone(),
-            seed: shared.seeds.next(),
+            seeds: &shared.seeds,
             table_bytes: shared.table_bytes,
         };
         renewal.run().await
@@ -302,7 +301,7 @@ impl Shared {
 
     /// The newest manifest, if this is the writer still.
     async fn own_manifest(&self) -> Option<VersionedManifest> {
-        let admin = AdminBuilder::new(DATABASE, self.store.clone()).build();
+        let admin = self.seeds.admin(&self.store);
         match admin.read_manifest(None).await {
             Ok(newest) => newest.filter(|newest| newest.writer_epoch() == self.db.manifest().writer_epoch()),
             Err(error) => {
@@ -410,7 +409,7 @@ impl Shared {
 
     /// Waits until the tables are few and no merge is under way.
     async fn merged(&self, how: Thoroughness) {
-        let admin = AdminBuilder::new(DATABASE, self.store.clone()).build();
+        let admin = self.seeds.admin(&self.store);
         loop {
             sleep(MERGE_CHECK).await;
             if self.db.refresh_manifest().await.is_err() {
@@ -473,7 +472,7 @@ impl Shared {
     }
 
     async fn remove_tables(&self, store: &Arc<dyn ObjectStore>) -> Result<(), slatedb::Error> {
-        let mut garbage = garbage::tables_of_nothing(store, self.plain_clock.now_ms()).await?;
+        let mut garbage = garbage::tables_of_nothing(store, &self.seeds, self.plain_clock.now_ms()).await?;
         if garbage.is_empty() {
             return Ok(());
         }
@@ -481,7 +480,7 @@ impl Shared {
             if !self.refuse_other_merges().await {
                 return Ok(());
             }
-            garbage = garbage::tables_of_nothing(store, self.plain_clock.now_ms()).await?;
+            garbage = garbage::tables_of_nothing(store, &self.seeds, self.plain_clock.now_ms()).await?;
         }
         garbage::remove(store, garbage).await
     }

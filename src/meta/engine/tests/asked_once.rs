@@ -3,6 +3,7 @@
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 
 use super::*;
 
@@ -20,7 +21,7 @@ async fn looked_at() -> (Bench, Bucket, Arc<AskedOnce>) {
     engine.write_durable(put("before", "1")).await.expect("committed");
     engine.close().await.expect("closes");
     let bucket = bench.bucket();
-    let asked = AskedOnce::begin(Bench::sealed(&bucket));
+    let asked = AskedOnce::begin(Bench::sealed(&bucket), bench.clock.clone());
     let reader = bench.open_through(&asked, EngineMode::Reader).await;
     assert_eq!(reader.get(b"before").await.expect("gets").as_deref(), Some(b"1".as_slice()));
     reader.logs_are_whole().await.expect("whole");
@@ -67,21 +68,95 @@ async fn the_writer_of_an_opening_asks_for_nothing_that_its_reader_was_told() {
     let before = bucket.meter().snapshot();
     asked.begin_writing();
     let engine = bench.open_through(&asked, EngineMode::Writer).await;
+    assert_eq!(asked.newest_manifest().await.expect("listed"), engine.manifest_number());
     asked.end();
     let after = bucket.meter().snapshot();
-    println!("the writer: {} GETs and {} listings", after.gets - before.gets, after.lists - before.lists);
-    assert_eq!(after.lists, before.lists, "of manifests");
-    assert!(
-        after.gets - before.gets <= 3,
-        "whether the manifest is the newest still: {}",
-        after.gets - before.gets
-    );
+    let [gets, lists] = [after.gets - before.gets, after.lists - before.lists];
+    println!("the writer: {gets} GETs and {lists} listings");
+    assert_eq!(lists, 1, "whether the fence stands beside the newest manifest");
+    assert!(gets <= 2, "whether the manifest is the newest still: {gets}");
     engine.close().await.expect("closes");
+}
+
+impl Bench {
+    /// The same volume on a machine whose clock is ahead: it removes what others have just written.
+    fn ahead(&self, minutes: u64) -> Self {
+        let day = Time::from_system(self.clock.now().to_system() + Duration::from_secs(minutes * 60));
+        Self { raw: self.raw.clone(), clock: Arc::new(TokioClock(Instant::now(), day)) }
+    }
+
+    /// Writes in a session, and collects what was before it in two more.
+    async fn go_on_and_collect(&self) {
+        for session in 0..3_u8 {
+            let engine = self.writer().await;
+            for n in 0..20_u8 {
+                engine.write_durable(put([b'o', session, n], "2")).await.expect("committed");
+            }
+            engine.tidy().await.expect("tidied");
+            engine.close().await.expect("closes");
+        }
+        // The first log is a fence, which stays.
+        let log = Self::sealed(&self.bucket()).head(&Path::from("db/wal/00000000000000000002.sst")).await;
+        assert!(matches!(log, Err(object_store::Error::NotFound { .. })), "nothing was collected: {log:?}");
+    }
+}
+
+/// Where the log after the tables is gone SlateDB takes itself for up to date: a listing from now tells that it is not.
+#[tokio::test(start_paused = true)]
+async fn a_reader_whose_logs_are_collected_as_it_opens_sees_where_they_went() {
+    const ANSWER: Duration = Duration::from_secs(6);
+    let near: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let slow = ThrottleConfig { wait_get_per_call: ANSWER, ..ThrottleConfig::default() };
+    let bench = Bench::over(near.clone());
+    let crashed = bench.writer().await;
+    for n in 0..20_u8 {
+        crashed.write_durable(put([b'c', n], "1")).await.expect("committed");
+    }
+    drop(crashed);
+    let far = Bench { raw: Arc::new(ThrottledStore::new(near, slow)), clock: bench.clock.clone() };
+    let asked = AskedOnce::begin(Bench::sealed(&far.bucket()), far.clock.clone());
+    let opened = async {
+        let reader = far.open_through(&asked, EngineMode::Reader).await;
+        reader.logs_are_whole().await.expect("whole");
+        reader
+    };
+    // After the manifest has been read, and before the log after its tables is looked for.
+    let collected = async {
+        tokio::time::sleep(ANSWER + Duration::from_millis(1)).await;
+        let begun = Instant::now();
+        // Logs are removed after ten minutes, manifests after an hour.
+        bench.ahead(30).go_on_and_collect().await;
+        assert!(begun.elapsed() < ANSWER, "too late: {:?}", begun.elapsed());
+    };
+    let (reader, ()) = futures::join!(opened, collected);
+    assert_eq!(all(&reader).await.expect("scans").len(), 20 + 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fence_among_what_was_collected_is_noticed() {
+    let (bench, _, asked) = looked_at().await;
+    bench.ahead(600).go_on_and_collect().await;
+    asked.begin_writing();
+    let engine = bench.open_through(&asked, EngineMode::Writer).await;
+    assert_eq!(all(&engine).await.expect("scans").len(), 1, "it begins where its reader had been");
+    let newest = asked.newest_manifest().await.expect("listed");
+    assert!(newest > engine.manifest_number(), "{newest} and {}", engine.manifest_number());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_told_too_long_ago_is_not_told_again() {
+    let (bench, _, asked) = looked_at().await;
+    bench.ahead(600).go_on_and_collect().await;
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    asked.begin_writing();
+    let engine = bench.open_through(&asked, EngineMode::Writer).await;
+    assert_eq!(all(&engine).await.expect("scans").len(), 1 + 60);
+    assert_eq!(asked.newest_manifest().await.expect("listed"), engine.manifest_number());
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_told_once_is_asked_the_second_time_and_always_at_the_end() {
-    let (_, bucket, asked) = looked_at().await;
+    let (bench, bucket, asked) = looked_at().await;
     let manifests = Path::from(DATABASE).join("manifest");
     let listed = async || {
         let before = bucket.meter().snapshot().lists;
@@ -90,7 +165,7 @@ async fn what_is_told_once_is_asked_the_second_time_and_always_at_the_end() {
     };
     asked.begin_writing();
     assert_eq!([listed().await, listed().await], [(true, 0), (true, 1)]);
-    let again = AskedOnce::begin(Bench::sealed(&bucket));
+    let again = AskedOnce::begin(Bench::sealed(&bucket), bench.clock.clone());
     again.end();
     let before = bucket.meter().snapshot().lists;
     let listing: Vec<_> = again.list(Some(&manifests)).try_collect().await.expect("listed");
@@ -106,7 +181,7 @@ async fn what_could_not_be_asked_ahead_is_asked_when_it_is_wanted() {
     store.inner.put(&manifest, "a manifest".into()).await.expect("put");
     store.inner.put(&log, "a log".into()).await.expect("put");
     store.fail_reads([Fault::Fail, Fault::Fail]);
-    let asked = AskedOnce::begin(store.clone());
+    let asked = AskedOnce::begin(store.clone(), TokioClock::started());
     let listed: Vec<_> = asked.list(Some(&manifests)).try_collect().await.expect("listed");
     assert_eq!(listed.into_iter().map(|object| object.location).collect::<Vec<_>>(), [manifest]);
     assert!(asked.get(&log).await.is_ok());

@@ -238,8 +238,7 @@ async fn a_merge_that_ends_after_its_writer_was_taken_over_is_taken_in_by_openin
         Arc::new(Seam::new(Bench::sealed(&bench.bucket()), true, written.0, written.1));
     let options = settings::compactor(settings::Thoroughness::Everything, 1 << 20);
     let compactor = slatedb::CompactorBuilder::new(DATABASE, sleeper).with_options(options).build();
-    let newest =
-        async || AdminBuilder::new(DATABASE, engine.0.store.clone()).build().read_manifest(None).await;
+    let newest = async || Seeds::default().admin(&engine.0.store).read_manifest(None).await;
     let (before, mut merged) = (newest().await.expect("read").expect("one").id(), false);
     while !merged {
         tokio::select! {
