@@ -205,6 +205,9 @@ fn what_is_done_to_a_file_shows_in_its_times() {
             times(&file).0 == past.tv_sec && times(&file).1 > ctime,
             "chmod changes ctime and nothing else"
         );
+        let (_, ctime) = times(&file);
+        lchown(&file, None, None).unwrap();
+        assert!(times(&file).0 == past.tv_sec && times(&file).1 > ctime, "so does chown, to whomever");
         fs::read(&file).unwrap();
         assert_eq!(times(&file).0, past.tv_sec, "reading changes no mtime");
         assert_eq!(times(&dir).0, past.tv_sec, "nor does it change the directory's");

@@ -182,7 +182,7 @@ fn groups(status: &str) -> impl Iterator<Item = u32> {
 /// Changes attributes; a new mode is written into the access list too.
 pub(super) async fn set_attr(vfs: &Vfs, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr, Refusal> {
     if sets_nothing(set) {
-        return Ok(drop_set_ids(vfs, caller, ino).await?);
+        return Ok(set_nothing(vfs, caller, ino).await?);
     }
     let attr = vfs.setattr(caller, ino, set).await?;
     let Some(perm) = set.perm else {
@@ -195,17 +195,14 @@ pub(super) async fn set_attr(vfs: &Vfs, caller: &Caller, ino: Ino, set: &SetAttr
     Ok(attr)
 }
 
-/// Drops the set-id bits that a change of a file's contents drops (`setattr_should_drop_suidgid` of the kernel).
-///
-/// The kernel asks for this before a buffered write by sending a SETATTR that sets nothing: the flag that would say
-/// so is lost in `fuser` 0.18.0.
-pub(super) async fn drop_set_ids(vfs: &Vfs, caller: &Caller, ino: Ino) -> Result<Attr, VfsError> {
+/// A SETATTR that sets nothing. The kernel sends one before a buffered write, so that the set-id bits go which a change of
+/// contents drops (`setattr_should_drop_suidgid` of the kernel): the flag that would say so is lost in `fuser` 0.18.0. Where there
+/// are none it is a `chown` to nobody else, which moves `ctime`.
+async fn set_nothing(vfs: &Vfs, caller: &Caller, ino: Ino) -> Result<Attr, VfsError> {
     let attr = vfs.getattr(ino).await?;
     let perm = without_set_ids(attr.perm);
-    if attr.kind != FileKind::Regular || perm == attr.perm {
-        return Ok(attr);
-    }
-    vfs.setattr(caller, ino, &SetAttr { perm: Some(perm), ..SetAttr::default() }).await
+    let has_set_ids = attr.kind == FileKind::Regular && perm != attr.perm;
+    vfs.setattr(caller, ino, &SetAttr { perm: has_set_ids.then_some(perm), ..SetAttr::default() }).await
 }
 
 const fn sets_nothing(set: &SetAttr) -> bool {
