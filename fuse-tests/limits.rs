@@ -94,7 +94,7 @@ fn limits_are_set_shown_and_taken_away_while_the_mount_runs() {
     assert_eq!(first["download_rate"], 5 << 20, "{first}");
     let shown = volume.try_verb("limit", &mount.dir, &[]).ok();
     assert!(
-        shown.stderr.contains("upload 3.0 MiB/s (00:00-24:00=3M,else=off); download 5.0 MiB/s (5M)"),
+        shown.text().contains("upload 3.0 MiB/s (00:00-24:00=3M,else=off); download 5.0 MiB/s (5M)"),
         "{shown}"
     );
     volume.try_verb("limit", &mount.dir, &["--upload", "off"]).ok();

@@ -39,9 +39,17 @@ const FAR: Duration = Duration::from_millis(30);
 pub(crate) struct Asked {
     pub(crate) rounds: usize,
     only: Vec<String>,
+    /// Those to measure beside; all if empty.
+    peers: Vec<String>,
     is_list: bool,
     json: Option<PathBuf>,
     svg: Option<PathBuf>,
+}
+
+impl Asked {
+    pub(crate) fn takes_peer(&self, name: &str) -> bool {
+        self.peers.is_empty() || self.peers.iter().any(|peer| peer == name)
+    }
 }
 
 /// Some rows, measured together because they need the same things.
@@ -74,7 +82,8 @@ const PARTS: &[Part] = &[
 
 fn main() {
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
-    let mut asked = Asked { rounds: 5, only: Vec::new(), is_list: false, json: None, svg: None };
+    let mut asked =
+        Asked { rounds: 5, only: Vec::new(), peers: Vec::new(), is_list: false, json: None, svg: None };
     while let Some(word) = words.next() {
         let mut value = || words.next().unwrap_or_else(|| panic!("{word} needs a value"));
         match word.as_str() {
@@ -82,6 +91,7 @@ fn main() {
             "null-buffered" => return null::serve(&PathBuf::from(value()), true),
             "--rounds" => asked.rounds = value().parse().expect("a number of rounds"),
             "--only" => asked.only.push(value()),
+            "--peer" => asked.peers.push(value()),
             "--json" => asked.json = Some(value().into()),
             "--svg" => asked.svg = Some(value().into()),
             "--list" => asked.is_list = true,

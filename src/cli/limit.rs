@@ -1,5 +1,6 @@
 //! `coffer limit`, `pause` and `resume`: how much of the line a running mount may take, and whether it sends at all.
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::client::{ask_quietly, mounts};
-use super::error::{CommandError, CommandResult};
+use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
 use super::runtime;
 use super::stderr;
@@ -99,7 +100,9 @@ pub struct Limited {
 /// When no volume is mounted there.
 pub fn limit(args: &LimitArgs) -> CommandResult {
     let request = Request::Limit { upload: args.upload.clone(), download: args.download.clone() };
-    each(std::slice::from_ref(&args.point), &request)
+    // What was asked for, or what was done.
+    let is_question = args.upload.is_none() && args.download.is_none();
+    each(std::slice::from_ref(&args.point), &request, if is_question { answer } else { tell })
 }
 
 /// Pauses.
@@ -107,7 +110,7 @@ pub fn limit(args: &LimitArgs) -> CommandResult {
 /// # Errors
 /// When no volume is mounted there.
 pub fn pause(args: &PauseArgs) -> CommandResult {
-    each(&args.points, &Request::Pause { secs: args.time.map(|time| time.as_secs_f64()) })
+    each(&args.points, &Request::Pause { secs: args.time.map(|time| time.as_secs_f64()) }, tell)
 }
 
 /// Goes on.
@@ -115,25 +118,32 @@ pub fn pause(args: &PauseArgs) -> CommandResult {
 /// # Errors
 /// When no volume is mounted there.
 pub fn resume(args: &ResumeArgs) -> CommandResult {
-    each(&args.points, &Request::Resume)
+    each(&args.points, &Request::Resume, tell)
 }
 
-fn each(points: &[PathBuf], request: &Request) -> CommandResult {
+/// Asks each mount, and says by `say` what its limits are then.
+fn each(points: &[PathBuf], request: &Request, say: fn(&str) -> CommandResult) -> CommandResult {
     let entries = mounts(points)?;
     if entries.is_empty() {
         return Err(CommandError::new(Exit::NotMounted, "no volume is mounted"));
     }
     runtime::block_on(async {
         for entry in &entries {
-            let answer = ask_quietly(entry, request).await?;
-            stderr::line(format_args!(
-                "{}: {}",
-                entry.mountpoint.display(),
-                Limited::of(&answer).words().join("; ")
-            ));
+            let limited = Limited::of(&ask_quietly(entry, request).await?);
+            say(&format!("{}: {}", entry.mountpoint.display(), limited.words().join("; ")))?;
         }
         Ok(())
     })
+}
+
+fn tell(line: &str) -> CommandResult {
+    stderr::line(line);
+    Ok(())
+}
+
+fn answer(line: &str) -> CommandResult {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|e| stdout_error(&e))
 }
 
 impl Limited {
