@@ -93,137 +93,44 @@ impl Listing {
 
 #[cfg(test)]
 mod tests {
-    use std::fmt;
     use std::time::Duration;
 
-    use async_trait::async_trait;
-    use object_store::memory::InMemory;
-    use object_store::{
-        CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectStoreExt,
-        PutMultipartOptions, PutOptions, PutPayload, PutResult,
-    };
+    use object_store::ObjectStoreExt;
 
+    use super::super::fault::scripted::{FaultyStore, Lists};
     use super::super::{Bucket, StoreOptions};
     use super::*;
 
-    /// Breaks off each listing after so many objects; lists backwards if asked to, and all whatever it is asked for.
-    #[derive(Debug)]
-    struct Breaking {
-        inner: InMemory,
-        after: usize,
-        is_backwards: bool,
-        gives_all: bool,
-    }
-
-    impl fmt::Display for Breaking {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("breaking memory")
-        }
-    }
-
-    impl Breaking {
-        fn broken(
-            &self,
-            entries: BoxStream<'static, RawResult<ObjectMeta>>,
-        ) -> BoxStream<'static, RawResult<ObjectMeta>> {
-            let (after, is_backwards) = (self.after, self.is_backwards);
-            let listed = async move {
-                let mut all: Vec<_> = entries.collect().await;
-                if is_backwards {
-                    all.reverse();
-                }
-                if all.len() > after {
-                    all.truncate(after);
-                    all.push(Err(Error::Generic { store: "breaking", source: "connection reset".into() }));
-                }
-                stream::iter(all)
-            };
-            stream::once(listed).flatten().boxed()
-        }
-    }
-
-    #[async_trait]
-    impl ObjectStore for Breaking {
-        async fn put_opts(&self, path: &Path, payload: PutPayload, opts: PutOptions) -> RawResult<PutResult> {
-            self.inner.put_opts(path, payload, opts).await
-        }
-
-        async fn put_multipart_opts(
-            &self,
-            path: &Path,
-            opts: PutMultipartOptions,
-        ) -> RawResult<Box<dyn MultipartUpload>> {
-            self.inner.put_multipart_opts(path, opts).await
-        }
-
-        async fn get_opts(&self, path: &Path, options: GetOptions) -> RawResult<GetResult> {
-            self.inner.get_opts(path, options).await
-        }
-
-        fn delete_stream(
-            &self,
-            paths: BoxStream<'static, RawResult<Path>>,
-        ) -> BoxStream<'static, RawResult<Path>> {
-            self.inner.delete_stream(paths)
-        }
-
-        fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, RawResult<ObjectMeta>> {
-            self.broken(self.inner.list(prefix))
-        }
-
-        fn list_with_offset(
-            &self,
-            prefix: Option<&Path>,
-            offset: &Path,
-        ) -> BoxStream<'static, RawResult<ObjectMeta>> {
-            match self.gives_all {
-                true => self.inner.list(prefix),
-                false => self.broken(self.inner.list_with_offset(prefix, offset)),
-            }
-        }
-
-        async fn list_with_delimiter(&self, prefix: Option<&Path>) -> RawResult<ListResult> {
-            self.inner.list_with_delimiter(prefix).await
-        }
-
-        async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> RawResult<()> {
-            self.inner.copy_opts(from, to, options).await
-        }
-    }
-
-    async fn listed(after: usize, is_backwards: bool, gives_all: bool) -> RawResult<Vec<u32>> {
-        let store = Breaking { inner: InMemory::new(), after, is_backwards, gives_all };
+    async fn listed(lists: Lists) -> RawResult<Vec<u32>> {
+        let store = FaultyStore { lists, ..FaultyStore::default() };
         for number in 0..20 {
             store.put(&Path::from(format!("d/{number:02}")), "x".into()).await?;
         }
         let options = StoreOptions { read_timeout: Duration::from_secs(2), ..StoreOptions::default() };
         let bucket = Bucket::with_options(Arc::new(store), "test", &options);
         let entries: Vec<_> = bucket.objects.list(Some(&Path::from("d"))).try_collect().await?;
-        Ok(entries
-            .iter()
-            .map(|entry| entry.location.filename().unwrap_or_default().parse().unwrap_or(99))
-            .collect())
+        let number = |entry: &ObjectMeta| entry.location.filename().and_then(|name| name.parse().ok());
+        Ok(entries.iter().filter_map(number).collect())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_listing_that_breaks_off_goes_on_and_gives_each_object_once() {
         let all: Vec<u32> = (0..20).collect();
-        for (after, gives_all) in [(1, false), (7, false), (19, false), (20, false), (7, true)] {
-            assert_eq!(
-                listed(after, false, gives_all).await.expect("lists"),
-                all,
-                "after {after}, all {gives_all}"
-            );
+        for (after, ignore_offset) in [(1, false), (7, false), (19, false), (20, false), (7, true)] {
+            let lists = Lists { break_after: Some(after), ignore_offset, ..Lists::default() };
+            assert_eq!(listed(lists).await.expect("lists"), all, "{lists:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_has_no_order_fails_as_soon_as_it_breaks_off() {
-        assert_eq!(listed(20, true, false).await.expect("lists").len(), 20);
-        assert!(listed(7, true, false).await.is_err());
+        let backwards = Lists { are_backwards: true, ..Lists::default() };
+        assert_eq!(listed(backwards).await.expect("lists").len(), 20);
+        assert!(listed(Lists { break_after: Some(7), ..backwards }).await.is_err());
+        let nothing = Lists { break_after: Some(0), ..Lists::default() };
         assert!(
-            listed(0, false, false).await.is_err(),
-            "and one that gives nothing, after the time that reads have"
+            listed(nothing).await.is_err(),
+            "nor does one that gives nothing, in the time that reads have"
         );
     }
 }

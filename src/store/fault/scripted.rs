@@ -40,6 +40,35 @@ pub(crate) struct FaultyStore {
     pub(crate) reads: Mutex<VecDeque<Fault>>,
     /// Overwrites although told to create.
     pub(crate) overwrites: bool,
+    /// How it lists.
+    pub(crate) lists: Lists,
+}
+
+/// How a store lists: in order and to the end, if nothing else is said.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lists {
+    /// The connection breaks after so many objects.
+    pub(crate) break_after: Option<usize>,
+    pub(crate) are_backwards: bool,
+    /// All objects, and none missing, where those after one are asked for.
+    pub(crate) ignore_offset: bool,
+}
+
+impl Lists {
+    fn of(self, entries: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let listed = async move {
+            let mut all: Vec<_> = entries.collect().await;
+            if self.are_backwards {
+                all.reverse();
+            }
+            if let Some(after) = self.break_after.filter(|after| *after < all.len()) {
+                all.truncate(after);
+                all.push(Err(lost()));
+            }
+            futures::stream::iter(all)
+        };
+        listed.into_stream().flatten().boxed()
+    }
 }
 
 impl FaultyStore {
@@ -122,8 +151,19 @@ impl ObjectStore for FaultyStore {
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let fault = self.reads.lock().pop_front();
         match fault {
-            None => self.inner.list(prefix),
+            None => self.lists.of(self.inner.list(prefix)),
             Some(fault) => never(fault),
+        }
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        match self.lists.ignore_offset {
+            true => self.inner.list(prefix),
+            false => self.lists.of(self.inner.list_with_offset(prefix, offset)),
         }
     }
 
