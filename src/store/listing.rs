@@ -22,8 +22,16 @@ pub(super) fn list(
     prefix: Option<Path>,
     offset: Option<Path>,
 ) -> BoxStream<'static, RawResult<ObjectMeta>> {
-    let begun =
-        Listing { core, inner, prefix, last: offset, given: 0, is_ordered: true, resumed: false, rest: None };
+    let begun = Listing {
+        core,
+        inner,
+        prefix,
+        last: offset,
+        given: 0,
+        is_ordered: true,
+        resumed_at: None,
+        rest: None,
+    };
     stream::try_unfold(begun, Listing::next).boxed()
 }
 
@@ -36,8 +44,8 @@ struct Listing {
     given: usize,
     /// Whether none came before the one before it.
     is_ordered: bool,
-    /// Whether it has broken off.
-    resumed: bool,
+    /// How many had been given when it broke off last.
+    resumed_at: Option<usize>,
     rest: Option<BoxStream<'static, RawResult<ObjectMeta>>>,
 }
 
@@ -48,7 +56,7 @@ impl Listing {
         }
         while let Some(entry) = self.entry().await? {
             // A store may give again what it has given, and one that is asked for the rest may give all.
-            if self.resumed && self.last.as_ref().is_some_and(|last| entry.location <= *last) {
+            if self.resumed_at.is_some() && self.last.as_ref().is_some_and(|last| entry.location <= *last) {
                 continue;
             }
             self.is_ordered &= self.last.as_ref().is_none_or(|last| entry.location >= *last);
@@ -64,9 +72,10 @@ impl Listing {
         let next =
             timeout(ATTEMPT_TIME, rest.try_next()).await.unwrap_or_else(|_| Err(stalled(ATTEMPT_TIME)));
         match next {
-            Err(error) if self.is_ordered => {
+            // One that gives nothing new each time would never end.
+            Err(error) if self.is_ordered && self.resumed_at != Some(self.given) => {
                 tracing::debug!(%error, "a listing broke off, and is gone on with");
-                self.resumed = true;
+                self.resumed_at = Some(self.given);
                 self.begin().await
             }
             next => next,
@@ -116,7 +125,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_listing_that_breaks_off_goes_on_and_gives_each_object_once() {
         let all: Vec<u32> = (0..20).collect();
-        for (after, ignore_offset) in [(1, false), (7, false), (19, false), (20, false), (7, true)] {
+        for (after, ignore_offset) in [(1, false), (7, false), (19, false), (20, false), (10, true)] {
             let lists = Lists { break_after: Some(after), ignore_offset, ..Lists::default() };
             assert_eq!(listed(lists).await.expect("lists"), all, "{lists:?}");
         }
@@ -127,6 +136,8 @@ mod tests {
         let backwards = Lists { are_backwards: true, ..Lists::default() };
         assert_eq!(listed(backwards).await.expect("lists").len(), 20);
         assert!(listed(Lists { break_after: Some(7), ..backwards }).await.is_err());
+        let again = Lists { break_after: Some(7), ignore_offset: true, ..Lists::default() };
+        assert!(listed(again).await.is_err(), "so does one that gives again and again what it gave");
         let nothing = Lists { break_after: Some(0), ..Lists::default() };
         assert!(
             listed(nothing).await.is_err(),

@@ -50,7 +50,7 @@ pub(crate) struct Lists {
     /// The connection breaks after so many objects.
     pub(crate) break_after: Option<usize>,
     pub(crate) are_backwards: bool,
-    /// All objects, and none missing, where those after one are asked for.
+    /// From the first on, and twice as many, where those after one are asked for.
     pub(crate) ignore_offset: bool,
 }
 
@@ -162,7 +162,10 @@ impl ObjectStore for FaultyStore {
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
         match self.lists.ignore_offset {
-            true => self.inner.list(prefix),
+            true => {
+                let break_after = self.lists.break_after.map(|after| 2 * after);
+                Lists { break_after, ..self.lists }.of(self.inner.list(prefix))
+            }
             false => self.lists.of(self.inner.list_with_offset(prefix, offset)),
         }
     }
