@@ -45,7 +45,7 @@ impl<T: ObjectStore> ObjectStore for MeteredStore<T> {
         let mut told = Told::new(Verb::Put, || path.to_string());
         let result = self.inner.put_opts(path, payload, opts).await;
         in_flight.note(&result);
-        told.ended(&result, Some(bytes));
+        told.answered(&result, Some(bytes));
         result
     }
 
@@ -67,7 +67,7 @@ impl<T: ObjectStore> ObjectStore for MeteredStore<T> {
         let result = self.inner.get_opts(path, options).await;
         in_flight.note(&result);
         let bytes = result.as_ref().map_or(0, |result| result.range.end.saturating_sub(result.range.start));
-        told.ended(&result, Some(bytes));
+        told.answered(&result, Some(bytes));
         let result = result?;
         if head {
             return Ok(result);
@@ -124,7 +124,7 @@ impl<T: ObjectStore> ObjectStore for MeteredStore<T> {
         let mut told = Told::new(Verb::List, || below(prefix));
         let result = self.inner.list_with_delimiter(prefix).await;
         in_flight.note(&result);
-        told.ended(&result, None);
+        told.answered(&result, None);
         result
     }
 
@@ -160,13 +160,13 @@ fn count_pages(
                     if seen == 1 || entry.is_err() {
                         meter.listed(since, entry.is_ok());
                         meter.note(entry);
-                        told.ended(entry, None);
+                        told.answered(entry, None);
                     }
                 }
                 None if !ended && seen == 0 => {
                     meter.listed(since, true);
                     meter.answered();
-                    told.ended(&RawResult::Ok(()), None);
+                    told.answered(&RawResult::Ok(()), None);
                 }
                 None => {}
             }

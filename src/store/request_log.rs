@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::error::detail;
 use super::meter::Verb;
 
-/// A request under way, told of when it ends; nothing if nobody listens.
+/// A request under way, told of when it is answered; nothing if nobody listens.
 #[derive(Debug)]
 pub(super) struct Told {
     verb: Verb,
@@ -25,7 +25,7 @@ impl Told {
     }
 
     /// Has been answered by `bytes`, or by an error.
-    pub(super) fn ended<T>(&mut self, result: &RawResult<T>, bytes: Option<u64>) {
+    pub(super) fn answered<T>(&mut self, result: &RawResult<T>, bytes: Option<u64>) {
         let Some(object) = self.object.take() else { return };
         let (verb, took) = (self.verb.word(), shown(self.since.elapsed()));
         match result {

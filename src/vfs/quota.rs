@@ -54,7 +54,7 @@ pub(super) fn check_write(txn: &mut Txn, ino: Ino, inode: &Inode, offset: u64, l
             Located::Stored(stored) => u64::from(stored.place.piece.plain),
         };
         let covered_end = (begin + stored).min(end);
-        added -= covered_end.saturating_sub(at);
+        added = added.saturating_sub(covered_end.saturating_sub(at));
         at = begin + BLOCK_LEN;
     }
     Ok(txn.state().check_quota(added)?)

@@ -171,7 +171,7 @@ async fn begin(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Resu
             false => opening.bucket.prove_create_only(opening.options.entropy.as_ref()).await,
         }
     };
-    let (reader, proof) = futures::join!(opening.engine(EngineMode::Reader), proof);
+    let (reader, proof) = futures::join!(opening.reader(), proof);
     let reader = reader?;
     proof?;
     let whole = async {
@@ -194,20 +194,15 @@ async fn begin(bucket: Bucket, factors: &[Factor], options: OpenOptions) -> Resu
 }
 
 impl Opening {
-    async fn engine(&self, mode: EngineMode) -> Result<Engine, EngineError> {
+    async fn reader(&self) -> Result<Engine, EngineError> {
         let engine_options = engine_options(&self.bucket, &self.options);
         let store: MetaStore = self.store.clone();
-        Engine::open(store, mode, engine_options, Arc::clone(&self.options.clock)).await
+        Engine::open(store, EngineMode::Reader, engine_options, Arc::clone(&self.options.clock)).await
     }
 
-    /// Opens the records for writing. What another writer has written and others have collected since the manifests were listed
-    /// does not stop a fence, which would stand among what is past: nobody would see what is written behind it.
-    async fn newest_writer(&self) -> Result<Engine, EngineError> {
-        let engine = self.engine(EngineMode::Writer).await?;
-        match self.store.newest_manifest().await? > engine.manifest_number() {
-            true => Err(EngineError::Fenced),
-            false => Ok(engine),
-        }
+    async fn writer(&self) -> Result<Engine, EngineError> {
+        let engine_options = engine_options(&self.bucket, &self.options);
+        self.store.open_writer(engine_options, Arc::clone(&self.options.clock)).await
     }
 
     /// Asks at once for what is asked for one after the other below, so that it is in memory by then. What comes of it is
@@ -311,8 +306,7 @@ impl Opening {
         reader.close().await?;
         refuse_if_held(&seen, &self.memory, self.options.takeover)?;
         // Boxed, so that whoever opens does not carry its state on the stack.
-        self.store.begin_writing();
-        let engine = opened_alone(&seen, &self.memory, || self.newest_writer().boxed()).await?;
+        let engine = opened_alone(&seen, &self.memory, || self.writer().boxed()).await?;
         self.store.end();
         let found = superblock(&engine).await?;
         check_features(&found)?;

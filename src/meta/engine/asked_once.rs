@@ -20,7 +20,7 @@ use object_store::{
 use parking_lot::Mutex;
 
 use super::seam::{manifest_number, manifest_path, manifests};
-use super::{Access, DATABASE, Engine, EngineError, follower, logs_read};
+use super::{Access, DATABASE, Engine, EngineError, EngineMode, EngineOptions, follower, logs_read};
 use crate::base::{Clock, Time};
 
 /// How far behind a log, in powers of two, SlateDB looks for the end of its logs at first.
@@ -34,9 +34,9 @@ type Answer<T> = Shared<BoxFuture<'static, Option<T>>>;
 /// The sealed store of one opening.
 ///
 /// Three things are asked for as soon as it begins: the manifests, the logs, and then what SlateDB asks for to see whether
-/// there are newer ones. What the reader was told of them is told the writer again ([`AskedOnce::begin_writing`]), each once.
+/// there are newer ones. What the reader was told of them is told the writer again ([`AskedOnce::open_writer`]), each once.
 /// SlateDB's fence is a manifest and a log that must not exist yet, and where they do it looks again. That leaves those that did
-/// exist and were collected: when the fence stands the manifests are listed once more ([`AskedOnce::newest_manifest`]).
+/// exist and were collected: when the fence stands the manifests are listed once more ([`AskedOnce::open_writer`]).
 pub struct AskedOnce {
     inner: Arc<dyn ObjectStore>,
     clock: Arc<dyn Clock>,
@@ -57,8 +57,8 @@ struct Told {
     absent: HashMap<Path, Answer<bool>>,
     /// What the writer will be told; none if it is told by now.
     for_writer: Option<Box<Told>>,
-    /// The manifests since the fence was written.
-    since_fence: Option<Answer<Listing>>,
+    /// The newest manifest since the fence was written.
+    since_fence: Option<Answer<u64>>,
 }
 
 impl fmt::Debug for AskedOnce {
@@ -93,8 +93,26 @@ impl AskedOnce {
         })
     }
 
+    /// Opens the database for writing. What another writer has written and others have collected since the manifests were listed
+    /// does not stop a fence, which would stand among what is past: nobody would see what is written behind it.
+    ///
+    /// # Errors
+    /// As [`Engine::open`]; [`EngineError::Fenced`] if the fence stands there.
+    pub async fn open_writer(
+        self: &Arc<Self>,
+        options: EngineOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Engine, EngineError> {
+        self.begin_writing();
+        let engine = Engine::open(self.clone(), EngineMode::Writer, options, clock).await?;
+        match self.newest_manifest().await? > engine.manifest_number() {
+            true => Err(EngineError::Fenced),
+            false => Ok(engine),
+        }
+    }
+
     /// Tells again what was told, to a writer that is opened now.
-    pub fn begin_writing(&self) {
+    pub(super) fn begin_writing(&self) {
         let mut told = self.told.lock();
         let again = told.for_writer.take().filter(|_| !self.is_old());
         *told = again.map(|told| *told).unwrap_or_default();
@@ -108,17 +126,14 @@ impl AskedOnce {
     }
 
     /// The number of the newest manifest that was listed after the writer's fence had been written.
-    ///
-    /// # Errors
-    /// The bucket does not answer in time.
-    pub async fn newest_manifest(&self) -> Result<u64, EngineError> {
+    async fn newest_manifest(&self) -> Result<u64, EngineError> {
         let since_fence = self.told.lock().since_fence.take();
-        let listed = match since_fence {
+        let newest = match since_fence {
             Some(answer) => answer.await,
             None => None,
         };
-        match listed {
-            Some(listing) => Ok(newest_of(&listing, manifest_number).unwrap_or(0)),
+        match newest {
+            Some(newest) => Ok(newest),
             None => follower::newest_manifest(&self.inner).await.map_err(EngineError::from_store),
         }
     }
@@ -150,7 +165,8 @@ impl AskedOnce {
         }
         let mut told = self.told.lock();
         if told.for_writer.is_none() {
-            told.since_fence = Some(under_way(list(self.inner.clone(), manifests())));
+            let store = self.inner.clone();
+            told.since_fence = Some(under_way(async move { follower::newest_manifest(&store).await.ok() }));
         }
     }
 
@@ -229,8 +245,7 @@ async fn ask_for_newer(
 
 impl Engine {
     /// The number of the manifest that this handle goes by.
-    #[must_use]
-    pub fn manifest_number(&self) -> u64 {
+    pub(super) fn manifest_number(&self) -> u64 {
         match &self.0.access {
             Access::Write(writer) => writer.db.manifest().id(),
             Access::Read(follower) => follower.db().manifest().id(),

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::clock::EngineClock;
 use super::error::NothingHere;
+use super::seam::{manifest_number, manifests};
 use super::seeds::Seeds;
 use super::{Access, Base, DATABASE, Engine, EngineError, View, settings};
 use crate::base::{Clock, Time};
@@ -232,10 +233,9 @@ impl Engine {
 
 /// The highest number of a manifest that is listed.
 pub(super) async fn newest_manifest(store: &Arc<dyn ObjectStore>) -> object_store::Result<u64> {
-    let manifests = store.list(Some(&Path::from(DATABASE).join("manifest")));
-    let number = |name: &str| name.strip_suffix(".manifest")?.parse().ok();
-    let numbers = manifests
-        .try_filter_map(|object| futures::future::ready(Ok(object.location.filename().and_then(number))));
+    let listed = store.list(Some(&manifests()));
+    let numbers =
+        listed.try_filter_map(|object| futures::future::ready(Ok(manifest_number(&object.location))));
     numbers.try_fold(0, |newest: u64, number: u64| futures::future::ready(Ok(newest.max(number)))).await
 }
 

@@ -8,9 +8,14 @@ use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use super::*;
 
 impl Bench {
-    async fn open_through(&self, asked: &Arc<AskedOnce>, mode: EngineMode) -> Engine {
+    async fn reader_through(&self, asked: &Arc<AskedOnce>) -> Engine {
         let store: Arc<dyn ObjectStore> = asked.clone();
-        Engine::open(store, mode, EngineOptions::default(), self.clock.clone()).await.expect("opens")
+        let options = EngineOptions::default();
+        Engine::open(store, EngineMode::Reader, options, self.clock.clone()).await.expect("opens")
+    }
+
+    async fn writer_through(&self, asked: &Arc<AskedOnce>) -> Result<Engine, EngineError> {
+        asked.open_writer(EngineOptions::default(), self.clock.clone()).await
     }
 }
 
@@ -22,7 +27,7 @@ async fn looked_at() -> (Bench, Bucket, Arc<AskedOnce>) {
     engine.close().await.expect("closes");
     let bucket = bench.bucket();
     let asked = AskedOnce::begin(Bench::sealed(&bucket), bench.clock.clone());
-    let reader = bench.open_through(&asked, EngineMode::Reader).await;
+    let reader = bench.reader_through(&asked).await;
     assert_eq!(reader.get(b"before").await.expect("gets").as_deref(), Some(b"1".as_slice()));
     reader.logs_are_whole().await.expect("whole");
     reader.close().await.expect("closes");
@@ -45,8 +50,7 @@ async fn a_writer_misses_nothing_of_what_another_wrote_since_its_reader_looked()
                 others.push(other);
             }
         }
-        asked.begin_writing();
-        let engine = bench.open_through(&asked, EngineMode::Writer).await;
+        let engine = bench.writer_through(&asked).await.expect("opens");
         asked.end();
         assert_eq!(all(&engine).await.expect("scans").len(), 1 + usize::from(sessions) * 20);
         for other in others {
@@ -66,9 +70,7 @@ async fn a_writer_misses_nothing_of_what_another_wrote_since_its_reader_looked()
 async fn the_writer_of_an_opening_asks_for_nothing_that_its_reader_was_told() {
     let (bench, bucket, asked) = looked_at().await;
     let before = bucket.meter().snapshot();
-    asked.begin_writing();
-    let engine = bench.open_through(&asked, EngineMode::Writer).await;
-    assert_eq!(asked.newest_manifest().await.expect("listed"), engine.manifest_number());
+    let engine = bench.writer_through(&asked).await.expect("opens");
     asked.end();
     let after = bucket.meter().snapshot();
     let [gets, lists] = [after.gets - before.gets, after.lists - before.lists];
@@ -116,7 +118,7 @@ async fn a_reader_whose_logs_are_collected_as_it_opens_sees_where_they_went() {
     let far = Bench { raw: Arc::new(ThrottledStore::new(near, slow)), clock: bench.clock.clone() };
     let asked = AskedOnce::begin(Bench::sealed(&far.bucket()), far.clock.clone());
     let opened = async {
-        let reader = far.open_through(&asked, EngineMode::Reader).await;
+        let reader = far.reader_through(&asked).await;
         reader.logs_are_whole().await.expect("whole");
         reader
     };
@@ -136,11 +138,10 @@ async fn a_reader_whose_logs_are_collected_as_it_opens_sees_where_they_went() {
 async fn a_fence_among_what_was_collected_is_noticed() {
     let (bench, _, asked) = looked_at().await;
     bench.ahead(600).go_on_and_collect().await;
-    asked.begin_writing();
-    let engine = bench.open_through(&asked, EngineMode::Writer).await;
-    assert_eq!(all(&engine).await.expect("scans").len(), 1, "it begins where its reader had been");
-    let newest = asked.newest_manifest().await.expect("listed");
-    assert!(newest > engine.manifest_number(), "{newest} and {}", engine.manifest_number());
+    assert_eq!(bench.writer_through(&asked).await.map(drop), Err(EngineError::Fenced));
+    // What it had been told was told once: the second time it asks.
+    let engine = bench.writer_through(&asked).await.expect("opens");
+    assert_eq!(all(&engine).await.expect("scans").len(), 1 + 60);
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,10 +149,8 @@ async fn what_was_told_too_long_ago_is_not_told_again() {
     let (bench, _, asked) = looked_at().await;
     bench.ahead(600).go_on_and_collect().await;
     tokio::time::sleep(Duration::from_secs(31)).await;
-    asked.begin_writing();
-    let engine = bench.open_through(&asked, EngineMode::Writer).await;
+    let engine = bench.writer_through(&asked).await.expect("opens");
     assert_eq!(all(&engine).await.expect("scans").len(), 1 + 60);
-    assert_eq!(asked.newest_manifest().await.expect("listed"), engine.manifest_number());
 }
 
 #[tokio::test(start_paused = true)]
