@@ -26,7 +26,7 @@ fn tools() -> PathBuf {
 }
 
 /// Where the mount shows its figures.
-fn address(mount: &Mount<'_>) -> SocketAddr {
+pub(crate) fn address(mount: &Mount<'_>) -> SocketAddr {
     mount.status()["mounts"][0]["http"].as_str().expect("an address").parse().unwrap()
 }
 
@@ -39,6 +39,14 @@ fn get(address: SocketAddr, path: &str, host: &str) -> (String, String) {
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer}"));
     (head.to_owned(), body.to_owned())
+}
+
+/// How many requests of a kind the kernel has made.
+pub(crate) fn operations(address: SocketAddr, kind: &str) -> u64 {
+    let (_, text) = get(address, "/metrics", "localhost");
+    let name = format!("coffer_fuse_operations_total{{operation=\"{kind}\"}} ");
+    let count = text.lines().find_map(|line| line.strip_prefix(&name));
+    count.unwrap_or_else(|| panic!("no {name}in {text}")).parse().unwrap()
 }
 
 /// What a real parser makes of the figures.

@@ -17,6 +17,7 @@ mod directories;
 mod durability;
 mod figures;
 mod gc_kills;
+mod given;
 mod harness;
 mod installed;
 mod kept;

@@ -67,6 +67,19 @@ impl BlockReader {
         self.0.cache.get(place.segment, place.pos)
     }
 
+    /// Whether the block is in the cache. Not counted, not a use.
+    #[must_use]
+    pub fn holds(&self, place: &BlockPlace) -> bool {
+        self.0.cache.contains(place.segment, place.pos)
+    }
+
+    /// The block if it is in memory in a neighbourhood, and is what was sealed; into the cache.
+    #[must_use]
+    pub fn unsealed(&self, place: &BlockPlace, seal: &SegmentSeal) -> Option<Bytes> {
+        let sealed = self.0.spans.get(place)?;
+        self.0.open_from_span(place, seal, &sealed).ok()
+    }
+
     /// The contents of the block at `place`, `place.piece.plain` bytes, of a segment of `segment_bytes`.
     ///
     /// # Errors

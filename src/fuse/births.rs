@@ -58,7 +58,10 @@ pub(super) async fn create(
     if let Err(error) = birth.finish(&core.vfs, attr.ino).await {
         return Err(undo(core, dir, name, attr.ino, false, error).await);
     }
-    match open(core, attr.ino, flags, truncate).await {
+    let changing = truncate.then(|| core.opens.change(attr.ino));
+    let opened = open(core, attr.ino, flags, truncate).await;
+    drop(changing);
+    match opened {
         Ok((handle, how)) => Ok((attr, handle, how)),
         Err(error) => {
             core.vfs.forget(attr.ino, 1);

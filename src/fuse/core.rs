@@ -123,6 +123,10 @@ impl Core {
         let _ = self.notifier.set(notifier);
     }
 
+    pub(super) fn notifier(&self) -> Option<&Notifier> {
+        self.notifier.get()
+    }
+
     /// To be asked before the operation reads.
     pub(super) fn lease(&self) -> Lease {
         match (self.filters, self.writer) {

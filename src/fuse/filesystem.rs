@@ -21,7 +21,7 @@ use super::convert::{
     xattr_mode,
 };
 use super::core::Core;
-use super::{dirs, permission, xattrs};
+use super::{dirs, xattrs};
 use crate::vfs::{Handle, SetAttr};
 
 /// Most bytes one `copy_file_range` answer can count, in whole pages.
@@ -91,7 +91,7 @@ impl Filesystem for Bridge {
         self.steps(
             (request.pid(), size.is_some()),
             reply,
-            move |core| async move { permission::set_attr(&core.vfs, &caller, ino(node), &set).await },
+            move |core| async move { core.set_attr(&caller, ino(node), &set).await },
             |core, reply, attr| reply.attr(&Core::attr_ttl(&attr, core.ttl_done()), &core.tell(&attr)),
         );
     }
@@ -179,7 +179,7 @@ impl Filesystem for Bridge {
             request,
             reply,
             move |core| async move { births::open(&core, ino(node), flags, false).await },
-            |_, reply, (Handle(handle), flags)| reply.opened(FileHandle(handle), flags),
+            move |core, reply, opened| core.opened(reply, ino(node), flags, opened),
         );
     }
 
@@ -223,12 +223,7 @@ impl Filesystem for Bridge {
             request,
             reply,
             |core| async move { core.vfs.read(Handle(handle.0), ino(node), offset, bytes as usize).await },
-            move |core, reply, data, _| {
-                if flags.0 & libc::O_NOATIME == 0 {
-                    core.vfs.touch(ino(node));
-                }
-                reply.data(&data);
-            },
+            move |core, reply, data, _| core.answer_read(reply, ino(node), offset, flags, &data),
         );
     }
 
@@ -263,8 +258,7 @@ impl Filesystem for Bridge {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.0.core.opens.closed(handle.0);
-        self.0.core.vfs.release(Handle(handle.0));
+        self.0.core.close(handle.0);
         reply.ok();
     }
 

@@ -14,6 +14,7 @@ mod counted;
 mod dirs;
 mod error;
 mod filesystem;
+mod giving;
 mod hold;
 mod kernel;
 mod killed;

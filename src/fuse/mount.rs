@@ -146,12 +146,12 @@ fn take_hold(core: &Core, mounted: &Mounted, runtime: &Handle) -> Option<Arc<Hol
     Some(hold)
 }
 
-/// When the session is over, a mount still there is dead: every access would fail with `ENOTCONN`.
+/// When the session is over, a mount still there is dead: every access would fail with `ENOTCONN`. Where it does not, the
+/// mount has gone, and another has been given its number.
 fn remove_dead_mount(device: Device) {
     let places = mountinfo::places_of(device).unwrap_or_default();
-    let is_on_top = |point: &PathBuf| is_at(point, device);
-    for error in places.iter().filter(|p| is_on_top(p)).filter_map(|point| kernel::detach(point, true).err())
-    {
+    let dead = places.iter().filter(|point| is_at(point, device) && is_dead(point));
+    for error in dead.filter_map(|point| kernel::detach(point, true).err()) {
         tracing::warn!(%error, "the mount has ended but is still listed");
     }
 }
@@ -266,6 +266,10 @@ impl Mounted {
 
     /// The hold is let go for the try only: whoever else unmounts meanwhile shall be refused.
     async fn try_unmount(&self, how: Unmount) -> Result<(), MountError> {
+        if self.end.borrow().is_some() {
+            // Its number may be another's by now.
+            return Ok(());
+        }
         let (point, device) = (Arc::clone(&self.point), self.device);
         self.waive_hold(true).await;
         let unmounted = blocking(move || unmount(&point, device, how)).await;
@@ -399,6 +403,19 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         assert_eq!(check_mount_point(dir.path(), false).unwrap(), dir.path().canonicalize().unwrap());
         assert!(matches!(check_mount_point(Path::new("/"), true), Err(MountError::AlreadyMounted { .. })));
+    }
+
+    #[test]
+    fn a_mount_that_lives_is_not_removed_for_having_the_number_of_a_dead_one() {
+        struct Nothing;
+        impl Filesystem for Nothing {}
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = mount_for_comparison(Nothing, dir.path(), &MountOptions::default()).unwrap();
+        remove_dead_mount(mounted.device());
+        assert!(is_at(mounted.point(), mounted.device()), "it was removed");
+        kernel::detach(mounted.point(), true).unwrap();
+        futures::executor::block_on(mounted.ended()).unwrap();
+        assert!(!is_at(mounted.point(), mounted.device()));
     }
 
     #[test]

@@ -70,6 +70,13 @@ impl Vfs {
         self.options.atime != Atime::Never && self.due(&mut self.state.lock(), ino).is_some()
     }
 
+    /// Whether access times only tell that something was read since it was changed, or today. An opening may then stand for the
+    /// first read.
+    #[must_use]
+    pub fn is_atime_relative(&self) -> bool {
+        self.options.atime == Atime::Relative
+    }
+
     /// The new access time. An inode that is not in memory has not been read just now.
     fn due(&self, state: &mut State, ino: Ino) -> Option<Time> {
         if state.phase != Phase::Writable {
