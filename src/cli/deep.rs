@@ -1,8 +1,9 @@
-//! Ways to local files that lie deeper than a path may be long.
+//! Ways to local files that lie deeper than a path may be long, or in a tree that others may change meanwhile.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
@@ -13,8 +14,16 @@ const PATH_BYTES_MAX: usize = 3072;
 #[derive(Debug)]
 pub struct Near {
     path: PathBuf,
-    /// The file's directory, if the path goes through it.
-    _directory: Option<OwnedFd>,
+    /// The directory that the path goes through, if it does.
+    _directory: Option<Arc<OwnedFd>>,
+}
+
+/// A directory below which files are found without going through a symbolic link: whoever puts one in a directory's place
+/// leads nobody elsewhere.
+#[derive(Clone, Debug)]
+pub struct Top {
+    path: PathBuf,
+    directory: Arc<OwnedFd>,
 }
 
 impl Near {
@@ -28,15 +37,57 @@ impl Near {
             return Ok(as_it_is());
         }
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(as_it_is()) };
-        let directory = open(parent)?;
+        Ok(Self::through(open(parent)?.into(), Path::new(name)))
+    }
+
+    fn through(directory: Arc<OwnedFd>, name: &Path) -> Self {
         let path = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
-        Ok(Self { path, _directory: Some(directory) })
+        Self { path, _directory: Some(directory) }
     }
 
     /// The path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl Top {
+    /// The directory at `path`; links that lead there are followed.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), directory: open(path)?.into() })
+    }
+
+    /// A way to the file at `path`, which begins with that of the top. It is not followed itself.
+    ///
+    /// # Errors
+    /// The system's: something else than a directory is on the way.
+    pub fn file(&self, path: &Path) -> io::Result<Near> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        Ok(Near::through(self.open_below(parent)?, Path::new(name)))
+    }
+
+    /// A way to the directory at `path`, which begins with that of the top.
+    ///
+    /// # Errors
+    /// The system's: something else than a directory is there, or on the way.
+    pub fn directory(&self, path: &Path) -> io::Result<Near> {
+        Ok(Near::through(self.open_below(path)?, Path::new(".")))
+    }
+
+    fn open_below(&self, path: &Path) -> io::Result<Arc<OwnedFd>> {
+        let way = path.strip_prefix(&self.path).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let mut reached = Arc::clone(&self.directory);
+        for name in way.components() {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            reached = openat(&reached, name.as_os_str(), flags, Mode::empty())?.into();
+        }
+        Ok(reached)
     }
 }
 
@@ -86,6 +137,29 @@ mod tests {
         assert!(fs::symlink_metadata(near.path()).unwrap().is_symlink());
         assert_eq!(fs::read(near.path()).unwrap(), b"deep");
         assert_eq!(fs::read_dir(Near::of(&path).unwrap().path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn who_puts_a_link_in_a_directorys_place_leads_nobody_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, secret) = (dir.path().join("tree"), dir.path().join("secret"));
+        for place in [tree.join("a/b"), secret.join("b")] {
+            fs::create_dir_all(&place).unwrap();
+            fs::write(place.join("file"), place.to_str().unwrap()).unwrap();
+        }
+        std::os::unix::fs::symlink(&tree, dir.path().join("link")).unwrap();
+        let root = dir.path().join("link");
+        let top = Top::open(&root).unwrap();
+        let read = || fs::read_to_string(top.file(&root.join("a/b/file"))?.path());
+        let list =
+            |path: &str| Ok::<_, io::Error>(fs::read_dir(top.directory(&root.join(path))?.path())?.count());
+        assert_eq!(read().unwrap(), tree.join("a/b").to_str().unwrap());
+        assert_eq!((list("").unwrap(), list("a").unwrap(), list("a/b").unwrap()), (1, 1, 1));
+        fs::rename(tree.join("a"), tree.join("was a")).unwrap();
+        std::os::unix::fs::symlink(&secret, tree.join("a")).unwrap();
+        assert!(read().is_err() && list("a").is_err() && list("a/b").is_err());
+        assert_eq!(list("").unwrap(), 2);
+        assert!(top.file(&dir.path().join("secret/b/file")).is_err(), "it is not below");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, block_in_place};
 
-use super::deep::Near;
+use super::deep::{Near, Top};
 use super::error::{CommandError, CommandResult, sentence};
 use super::exit::Exit;
 use super::leftovers;
@@ -40,6 +40,8 @@ pub struct Insertion {
     shared: Arc<Shared>,
     slots: Arc<Semaphore>,
     tasks: JoinSet<()>,
+    /// Where the tree begins that is copied, if it is one.
+    top: Option<Top>,
     directories: Vec<(PathBuf, Ino)>,
     /// The first of the names of a local file with several, by device and inode.
     first: HashMap<(u64, u64), (Ino, Vec<u8>)>,
@@ -87,6 +89,7 @@ impl Insertion {
             }),
             slots: Arc::new(Semaphore::new(options.jobs.max(1))),
             tasks: JoinSet::new(),
+            top: None,
             directories: Vec::new(),
             first: HashMap::new(),
             links: Vec::new(),
@@ -132,11 +135,17 @@ impl Insertion {
     /// Copies all that is in `from` into the directory `to`, unless it is to stop. Failures of single files are told and
     /// counted.
     pub async fn copy(&mut self, from: &Path, to: Ino) {
+        let top = match block_in_place(|| Top::open(from)) {
+            Ok(top) => top,
+            Err(error) => return self.shared.fail(from, &SourceError::from(error).into()),
+        };
+        self.top = Some(top.clone());
         self.directories.push((from.to_owned(), to));
         let mut waiting = vec![(from.to_owned(), to)];
         while let Some((from, to)) = waiting.pop() {
-            let entries =
-                block_in_place(|| std::fs::read_dir(Near::of(&from)?.path())?.collect::<Result<Vec<_>, _>>());
+            let entries = block_in_place(|| {
+                std::fs::read_dir(top.directory(&from)?.path())?.collect::<Result<Vec<_>, _>>()
+            });
             let entries = match entries {
                 Ok(entries) => entries,
                 Err(error) => {
@@ -175,9 +184,10 @@ impl Insertion {
         }
         let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
         while self.tasks.try_join_next().is_some() {}
-        let shared = Arc::clone(&self.shared);
+        let (shared, top) = (Arc::clone(&self.shared), self.top.clone());
         self.tasks.spawn(async move {
-            let copied = match block_in_place(|| Near::of(&path)) {
+            let near = block_in_place(|| top.map_or_else(|| Near::of(&path), |top| top.file(&path)));
+            let copied = match near {
                 Ok(near) => shared.copy_file(near.path(), &about, dir, &name).await,
                 Err(error) => Err(SourceError::from(error).into()),
             };
@@ -210,10 +220,8 @@ impl Insertion {
             }
         }
         for (path, ino) in self.directories.iter().rev() {
-            if self.shared.is_to_stop() {
-                break;
-            }
-            if let Err(error) = self.shared.dress_directory(path, *ino).await {
+            let Some(top) = self.top.as_ref().filter(|_| !self.shared.is_to_stop()) else { break };
+            if let Err(error) = self.shared.dress_directory(top, path, *ino).await {
                 self.shared.fail(path, &error);
             }
         }
@@ -401,10 +409,10 @@ impl Shared {
     }
 
     /// Gives a directory its attributes when all is in it, and takes away what earlier runs have left there.
-    async fn dress_directory(&self, path: &Path, ino: Ino) -> Result<(), CopyError> {
-        let near = block_in_place(|| Near::of(path)).map_err(SourceError::from)?;
+    async fn dress_directory(&self, top: &Top, path: &Path, ino: Ino) -> Result<(), CopyError> {
+        let near = block_in_place(|| top.directory(path)).map_err(SourceError::from)?;
         let about = block_in_place(|| near.path().metadata()).map_err(SourceError::from)?;
-        leftovers::remove(&self.tree, path, ino).await?;
+        leftovers::remove(&self.tree, near.path(), ino).await?;
         let attr = self.tree.vfs.getattr(ino).await?;
         self.dress(near.path(), &about, &attr).await
     }

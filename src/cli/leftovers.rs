@@ -7,7 +7,6 @@ use std::path::Path;
 
 use tokio::task::block_in_place;
 
-use super::deep::Near;
 use super::tree::Tree;
 use crate::base::{FileKind, Ino};
 use crate::vfs::VfsError;
@@ -34,7 +33,7 @@ fn is_partial(name: &[u8]) -> bool {
 }
 
 /// Removes from the directory `dir` of the volume what runs that were killed have left there: names of that kind which the
-/// local directory `from` does not have itself. To be called when no file is on its way to it.
+/// local directory `from`, by a short path, does not have itself. To be called when no file is on its way to it.
 ///
 /// # Errors
 /// When the directory cannot be read, or an entry not be removed.
@@ -49,10 +48,7 @@ pub async fn remove(tree: &Tree, from: &Path, dir: Ino) -> Result<(), VfsError> 
         left.extend(partial.filter(|entry| entry.kind != FileKind::Directory).map(|entry| entry.name));
     }
     for name in left {
-        let is_own = || {
-            let path = from.join(std::ffi::OsStr::from_bytes(&name));
-            Near::of(&path).is_ok_and(|near| near.path().symlink_metadata().is_ok())
-        };
+        let is_own = || from.join(std::ffi::OsStr::from_bytes(&name)).symlink_metadata().is_ok();
         if !block_in_place(is_own) {
             tree.vfs.unlink(dir, &name).await?;
         }
