@@ -82,7 +82,7 @@ pub fn run(args: &CpArgs) -> CommandResult {
     let root = root_of(&dest)?;
     with_tree_calmly(&args.source, abrupt(), async |tree, stop| {
         let keep = Keep { times_and_mode: args.preserve, ..Keep::contents() };
-        let options = ExtractOptions { keep, replace: true, jobs: args.jobs.into(), stop };
+        let options = ExtractOptions { work: "copy", keep, replace: true, jobs: args.jobs.into(), stop };
         let mut extraction = Extraction::new(tree.clone(), root, options);
         for source in sources {
             match find(&tree, source, args.recursive).await {

@@ -68,8 +68,13 @@ pub fn run(args: &ExportArgs) -> CommandResult {
             return Err(CommandError::new(Exit::NoSuchPath, message)
                 .hint("copy single files with `coffer cp URL PATH DEST`"));
         }
-        let options =
-            ExtractOptions { keep: Keep::everything(), replace: false, jobs: args.jobs.into(), stop };
+        let options = ExtractOptions {
+            work: "export",
+            keep: Keep::everything(),
+            replace: false,
+            jobs: args.jobs.into(),
+            stop,
+        };
         let stored = tree.vfs.status().stored_bytes;
         let mut extraction = Extraction::new(tree, root, options);
         if attr.ino == Ino::ROOT {

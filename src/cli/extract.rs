@@ -34,6 +34,8 @@ const CHUNK_BYTES: usize = 1024 * 1024;
 /// How a copy is made.
 #[derive(Clone, Debug)]
 pub struct ExtractOptions {
+    /// What the work is called where its progress is told.
+    pub work: &'static str,
     /// Attributes that are kept.
     pub keep: Keep,
     /// Existing files are replaced; otherwise they are errors.
@@ -111,8 +113,8 @@ impl Extraction {
         let shared = Shared {
             tree,
             root,
+            progress: Progress::start(options.work),
             options,
-            progress: Progress::start("copy"),
             failures: AtomicU64::new(0),
             tampered: AtomicU64::new(0),
             partial_names: AtomicU64::new(0),

@@ -130,3 +130,16 @@ fn a_check_that_fails_leaves_no_bar_behind() {
     let (_, error) = seen.rsplit_once('\x1b').unwrap();
     assert!(error.contains("error: "), "the bar is gone before the error: {seen:?}");
 }
+
+#[test]
+fn programs_are_told_which_work_it_is() {
+    let bench = populated();
+    let works: [(&str, &[&str], &str); 2] =
+        [("cp", &["-rp", "/", "copied"], "copy"), ("export", &["/", "exported"], "export")];
+    for (command, paths, work) in works {
+        let ended = bench.on_volume(command, &[paths, &["--progress", "json"]].concat());
+        let told = ended.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let works: Vec<_> = told.map(|state| state["what"].clone()).collect();
+        assert!(!works.is_empty() && works.iter().all(|told| told == work), "{works:?}: {}", ended.stderr);
+    }
+}

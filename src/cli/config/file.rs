@@ -196,7 +196,7 @@ impl Reader<'_> {
             };
             if !is_known {
                 let error = CommandError::usage(format!("{place}: there is no setting {name:?}"));
-                return Err(error.hint("`coffer config show` lists the settings"));
+                return Err(error.hint("settings are called as the options that `coffer mount --help` lists, without the dashes in front"));
             }
             let value = self
                 .value(&name, value.into_inner())
