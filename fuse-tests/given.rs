@@ -1,18 +1,21 @@
 //! Small files that the kernel is given as they are opened: how many requests that saves, and that it is never given what they were.
 
-// There is no safe call for cutting a file that is not open.
+// There is no safe call for mapping a file, nor for cutting one that is not open.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CString, c_void};
 use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 use crate::contents::noise;
 use crate::figures::{address, operations};
@@ -115,6 +118,75 @@ fn change(path: &Path, rng: &mut SmallRng, rounds: u64) {
         }
         assert_eq!(fs::metadata(path).unwrap().len(), model.len() as u64, "round {round}");
         assert!(fs::read(path).unwrap() == model, "round {round}");
+    }
+}
+
+/// Who opened a file while it was written past the kernel's pages reads past them, too, but through a map: the kernel then reads
+/// a page, and waits for it, whoever is given the file.
+#[test]
+fn a_map_of_who_reads_past_the_pages_stops_nobody() {
+    const BYTES: usize = 60_000;
+    on_a_mount(|root| {
+        let path = root.join("file");
+        let mut writer = File::create(&path).unwrap();
+        writer.write_all(&noise(BYTES, 1)).unwrap();
+        let reader = File::open(&path).unwrap();
+        drop(writer);
+        let map = PrivateMap::of(&reader, BYTES);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    rustix::fs::fadvise(&reader, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+                    map.touch_anew();
+                }
+            });
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    truncate(&path, BYTES);
+                }
+            });
+            scope.spawn(|| {
+                let _over = Over(&is_over);
+                for _ in 0..5000 {
+                    assert!(fs::read(&path).unwrap() == noise(BYTES, 1));
+                }
+            });
+        });
+    });
+}
+
+/// A file mapped for reading, by one process alone.
+struct PrivateMap {
+    start: *mut c_void,
+    len: usize,
+}
+
+// SAFETY: whoever reads it may do so at once with others.
+unsafe impl Sync for PrivateMap {}
+
+impl PrivateMap {
+    fn of(file: &File, len: usize) -> Self {
+        // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing.
+        let start = unsafe { mmap(null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, file, 0) }.unwrap();
+        Self { start, len }
+    }
+
+    /// Has the kernel find each page again.
+    fn touch_anew(&self) {
+        // SAFETY: exactly the range that was mapped; it is read only, so that nothing is lost.
+        unsafe { madvise(self.start, self.len, Advice::LinuxDontNeed) }.unwrap();
+        for at in (0..self.len).step_by(4096) {
+            // SAFETY: the byte lies within the mapping, which lives as long as `self`.
+            std::hint::black_box(unsafe { self.start.cast::<u8>().add(at).read_volatile() });
+        }
+    }
+}
+
+impl Drop for PrivateMap {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range that was mapped; nothing borrowed from it can be left.
+        let _ = unsafe { munmap(self.start, self.len) };
     }
 }
 

@@ -94,3 +94,52 @@ fn what_is_mounted_inside_a_mount_is_named_when_it_keeps_it_busy() {
     drop(place);
     mounted.unmount();
 }
+
+/// > When they succeed, everything is in the bucket
+#[test]
+fn a_copy_that_is_all_that_is_left_of_a_mount_is_busy_while_something_is_not_saved() {
+    if !is_root() {
+        return println!("only root can bind a mount");
+    }
+    let volume = Volume::local();
+    let mounted = volume.mount_spec().args(&["--commit-age", "1h"]).mount();
+    let copy = volume.new_dir("copy");
+    let place = mount(&["--bind", mounted.dir.to_str().unwrap()], &copy);
+    run_ok("umount", ["-i", mounted.dir.to_str().unwrap()]);
+    fs::write(copy.join("file"), "written to the copy").unwrap();
+    let refused = run(command("umount", ["-i", copy.to_str().unwrap()]));
+    assert!(!refused.status.success() && refused.stderr.contains("busy"), "{refused}");
+    volume.try_verb("umount", &copy, &[]).ok();
+    assert!(!is_mounted(&copy));
+    drop(place);
+    mounted.wait_until_gone();
+    let again = volume.mount();
+    assert_eq!(fs::read_to_string(again.path("file")).unwrap(), "written to the copy");
+    again.unmount();
+}
+
+#[test]
+fn of_two_volumes_at_one_place_the_one_that_shows_is_meant_whichever_was_mounted_last() {
+    if !is_root() {
+        return println!("only root can move a mount");
+    }
+    let (above, below) = (Volume::local(), Volume::local());
+    // In the list of mounts, what was moved stands before what it was moved over.
+    let (upper, lower) = (above.mount(), below.mount());
+    fs::write(upper.path("which"), "upper").unwrap();
+    fs::write(lower.path("which"), "lower").unwrap();
+    let place = mount(&["--move", upper.dir.to_str().unwrap()], &lower.dir);
+    let shown = || fs::read_to_string(lower.path("which")).unwrap();
+    assert_eq!(shown(), "upper");
+    let status = above.try_verb("status", &lower.dir, &["--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["mounts"][0]["mount"]["mountpoint"], upper.dir.to_str().unwrap());
+    above.try_verb("umount", &lower.dir, &[]).ok();
+    upper.wait_until_gone();
+    assert_eq!(shown(), "lower");
+    std::mem::forget(place);
+    lower.unmount();
+    let again = above.mount();
+    assert_eq!(fs::read_to_string(again.path("which")).unwrap(), "upper");
+    again.unmount();
+}

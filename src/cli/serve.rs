@@ -104,6 +104,8 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
         volume: opened.volume.to_string(),
         fingerprint: opened.identity.fingerprint().to_string(),
         pid: std::process::id(),
+        started: 0,
+        ended: false,
         since: SystemClock::default().now().secs,
         socket: PathBuf::new(),
     };
@@ -154,6 +156,7 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
         Some(ended) => ended,
         None => unless_panic(keeper.end_broken(&mounted)).await.unwrap_or_else(|| Err(broken())),
     };
+    server.ended();
     let saved = keeper.save(&live, opened).await;
     watch.abort();
     server.stop().await;

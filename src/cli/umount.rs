@@ -16,7 +16,7 @@ use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
 use super::runtime;
 use super::stderr;
-use crate::control::{Client, ControlError, MountEntry, Registry, Request};
+use crate::control::{self, Client, ControlError, MountEntry, Registry, Request};
 use crate::fuse::{device_of, is_dead, mount_point_of, other_places};
 
 /// Shown at the end of `coffer umount --help`.
@@ -146,7 +146,10 @@ fn remove_dead(point: &Path) -> CommandError {
         // By force it may have gone already.
         other => other.is_ok() || mount_point_of(point).is_none_or(|mounted| mounted != point),
     };
-    let done = if removed { "the mount was removed" } else { "the mount could not be removed" };
+    died(point, if removed { "the mount was removed" } else { "the mount could not be removed" })
+}
+
+fn died(point: &Path, done: &str) -> CommandError {
     let point = point.display();
     let message =
         format!("the process that served {point} has died, and what it had not sent may be lost; {done}");
@@ -156,7 +159,12 @@ fn remove_dead(point: &Path) -> CommandError {
 
 /// Ends a mount whose process was killed while the kernel held one of its threads, which waits for answers that nobody gives
 /// any more: they never come, and the connection is closed by nobody, until the kernel is told so.
+///
+/// Its device's number may be another's as soon as it is not mounted any more: then there is nothing to be ended.
 fn end_dying(entry: &MountEntry, process: io::Result<OwnedFd>) -> CommandError {
+    if !is_of(&entry.mountpoint, entry) || is_anothers(entry) {
+        return died(&entry.mountpoint, "it is not mounted any more");
+    }
     if let Err(error) = close_connection(entry) {
         // By force it closes the connection, also where the mount is in use; for root only.
         let forced = rustix::mount::unmount(&entry.mountpoint, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW);
@@ -165,6 +173,12 @@ fn end_dying(entry: &MountEntry, process: io::Result<OwnedFd>) -> CommandError {
     // The lock on the volume goes with it.
     let _ = process.map(|process| has_ended(&process));
     remove_dead(&entry.mountpoint)
+}
+
+/// Whether a mount that lives has been given the number of its device.
+fn is_anothers(entry: &MountEntry) -> bool {
+    let running = control::mounts().unwrap_or_default();
+    running.iter().any(|other| other.socket != entry.socket && other.device == entry.device && !other.ended)
 }
 
 /// Has every request to the mount fail, also those that wait (`Documentation/filesystems/fuse.rst`, "Aborting a filesystem

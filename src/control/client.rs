@@ -7,8 +7,8 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
+use super::process::is_running;
 use super::protocol::{REPLY_BYTES_MAX, Reply};
-use super::registry::is_running;
 use super::{ControlError, MountEntry, Progress, Request};
 
 /// A connection to a running mount, good for one request.
@@ -37,7 +37,11 @@ impl Client {
             return Err(ControlError::Stranger { point, uid: peer.uid() });
         }
         // Where the kernel holds one of its threads, a process that was killed keeps the socket open, and nobody reads.
-        if peer.pid().and_then(|pid| u32::try_from(pid).ok()).is_some_and(|pid| pid > 0 && !is_running(pid)) {
+        if peer
+            .pid()
+            .and_then(|pid| u32::try_from(pid).ok())
+            .is_some_and(|pid| pid > 0 && !is_running(pid, 0))
+        {
             return Err(ControlError::died(entry.clone()));
         }
         Ok(Self { point, stream })
@@ -167,6 +171,8 @@ mod tests {
             volume: "v".into(),
             fingerprint: String::new(),
             pid: std::process::id(),
+            started: 0,
+            ended: false,
             since: 1,
             socket: PathBuf::new(),
         };
@@ -257,6 +263,38 @@ mod tests {
         );
         asking.abort();
         bench.fake.dropped.notified().await;
+    }
+
+    #[tokio::test]
+    async fn however_many_wait_for_the_bucket_others_are_answered() {
+        let bench = bench(Fake { stuck: true, ..Fake::default() });
+        let mut waiting = Vec::new();
+        for count in 1..=48 {
+            let client = Client::connect(&bench.entry()).await.unwrap();
+            let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+            waiting.push(tokio::spawn(async move {
+                client.request(&Request::Sync, |made| _ = tell.send(made)).await
+            }));
+            told.recv().await.unwrap_or_else(|| panic!("number {count} was sent away"));
+        }
+        let Err(ControlError::Failed(failure)) = bench.ask(Request::Sync).await else {
+            panic!("one more waits");
+        };
+        assert_eq!(failure.message, "48 others wait for the bucket already");
+        bench.ask(Request::Status).await.unwrap();
+        bench.ask(Request::Resume).await.unwrap();
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test]
+    async fn a_mount_that_has_ended_is_answered_for_until_everything_is_saved() {
+        let bench = bench(Fake::default());
+        assert!(!bench.entry().ended && bench.entry().started > 0);
+        bench.server.ended();
+        assert!(bench.entry().ended);
+        bench.ask(Request::Status).await.unwrap();
+        bench.server.stop().await;
+        assert_eq!(bench.registry.entries(), []);
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::registry::full;
+use super::meant::full;
 use super::{ControlError, MountEntry, Registry};
 use crate::fuse::owner_of;
 
@@ -25,7 +25,7 @@ pub fn look() -> Result<(Vec<MountEntry>, Vec<MountEntry>), ControlError> {
         running.extend(here);
         dead.extend(dead_here);
     }
-    dead.retain(|entry| running.iter().all(|other: &MountEntry| other.mountpoint != entry.mountpoint));
+    dead.retain(|entry| running.iter().all(|other: &MountEntry| !other.is_at_place_of(entry)));
     Ok((running, dead))
 }
 

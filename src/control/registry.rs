@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use super::meant::meant;
+use super::process::is_running;
 use super::{ControlError, path_text};
-use crate::fuse::{device_of, is_dead, mount_point_of};
+use crate::fuse::{device_of, is_dead};
 
 /// Longest entry that is read; more cannot be one of ours.
 const ENTRY_BYTES_MAX: u64 = 64 * 1024;
@@ -38,11 +40,31 @@ pub struct MountEntry {
     pub fingerprint: String,
     /// The process that serves it.
     pub pid: u32,
+    /// When that was started, in the unit of proc_pid_stat(5), by which it is told from others that have had its number;
+    /// filled in by `Server::start`. 0: not known.
+    #[serde(default)]
+    pub started: u64,
+    /// It is mounted no more, and its last changes are being saved.
+    #[serde(default)]
+    pub ended: bool,
     /// When it was mounted, in seconds since 1970.
     pub since: i64,
     /// Its socket; filled in by [`Registry::publish`].
     #[serde(with = "path_text")]
     pub socket: PathBuf,
+}
+
+impl MountEntry {
+    /// Whether both are of one place and one device, so that what shows there may be either.
+    pub(super) fn is_at_place_of(&self, other: &Self) -> bool {
+        self.mountpoint == other.mountpoint && self.device == other.device
+    }
+
+    /// Whether it is what the kernel's list has at its place. Asks nobody.
+    fn shows(&self) -> bool {
+        self.device.is_empty()
+            || device_of(&self.mountpoint).is_some_and(|device| device.to_string() == self.device)
+    }
 }
 
 /// The directory that holds the entries.
@@ -120,12 +142,14 @@ impl Registry {
             .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
             .filter_map(|path| Some((self.known(&path)?, path)));
         // The number may be one of another pid namespace: of a container with which this directory is shared.
-        let (running, ended): (Vec<_>, Vec<_>) =
-            ours.partition(|(entry, _)| is_running(entry.pid) || is_listened_to(&entry.socket));
+        let (running, ended): (Vec<_>, Vec<_>) = ours
+            .partition(|(entry, _)| is_running(entry.pid, entry.started) || is_listened_to(&entry.socket));
         let running: Vec<_> = running.into_iter().map(|(entry, _)| entry).collect();
         // Asked only where no process of ours would have to answer.
         let is_left = |entry: &MountEntry| {
-            running.iter().all(|other| other.mountpoint != entry.mountpoint) && is_dead(&entry.mountpoint)
+            running.iter().all(|other| !other.is_at_place_of(entry))
+                && entry.shows()
+                && is_dead(&entry.mountpoint)
         };
         let (dead, gone): (Vec<_>, Vec<_>) = ended.into_iter().partition(|(entry, _)| is_left(entry));
         gone.iter().for_each(|(_, path)| remove(path));
@@ -139,13 +163,11 @@ impl Registry {
     /// [`ControlError::NotMounted`], [`ControlError::Died`].
     pub fn find(&self, path: &Path) -> Result<MountEntry, ControlError> {
         let (running, dead) = self.look();
-        if let Some(entry) = of_device(&running, path).or_else(|| choose(&running, path)) {
-            return Ok(entry.clone());
+        match meant(&running, &dead, path) {
+            Ok(entry) => Ok(entry.clone()),
+            Err(Some(dead)) => Err(ControlError::died(dead.clone())),
+            Err(None) => Err(ControlError::NotMounted(path.to_owned())),
         }
-        Err(match choose(&dead, path) {
-            Some(entry) => ControlError::died(entry.clone()),
-            None => ControlError::NotMounted(path.to_owned()),
-        })
     }
 
     fn known(&self, path: &Path) -> Option<MountEntry> {
@@ -183,6 +205,11 @@ impl Registry {
 
     /// Makes a mount known whose socket is listening.
     pub(super) fn publish(&self, entry: &MountEntry) -> Result<Published, ControlError> {
+        self.write(entry).map(Published)
+    }
+
+    /// Writes, or writes anew, what is known of a mount, and says where.
+    pub(super) fn write(&self, entry: &MountEntry) -> Result<PathBuf, ControlError> {
         let path = entry.socket.with_extension("json");
         let draft = entry.socket.with_extension("new");
         let failed = |source| ControlError::io("writing the mount's entry", &path)(source);
@@ -194,7 +221,7 @@ impl Registry {
             fs::rename(&draft, &path)
         };
         write().map_err(failed)?;
-        Ok(Published(path))
+        Ok(path)
     }
 }
 
@@ -209,43 +236,6 @@ impl Drop for Published {
     }
 }
 
-/// The mount whose filesystem is at `path`, whatever path it was mounted at. A mount point is not touched, as in [`choose`].
-fn of_device<'a>(entries: &'a [MountEntry], path: &Path) -> Option<&'a MountEntry> {
-    if entries.is_empty() {
-        return None;
-    }
-    let is_point = |path: &PathBuf| mount_point_of(path).as_ref() == Some(path);
-    let real = beside(path).filter(is_point).or_else(|| path.canonicalize().ok())?;
-    let device = device_of(&real)?.to_string();
-    newest(entries.iter().filter(|entry| entry.device == device), &real)
-}
-
-/// The one that was mounted last. A mount that has ended is listed until its last changes are saved, and meanwhile the kernel may have
-/// given its device's number, and anybody its place, to another.
-fn newest<'a>(entries: impl Iterator<Item = &'a MountEntry>, place: &Path) -> Option<&'a MountEntry> {
-    entries.max_by_key(|entry| (entry.since, entry.mountpoint == place))
-}
-
-/// `path` with the links resolved of the directory that it is in.
-fn beside(path: &Path) -> Option<PathBuf> {
-    let path = std::path::absolute(path).ok()?;
-    Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
-}
-
-/// The mount at `path`, or around it.
-fn choose<'a>(entries: &'a [MountEntry], path: &Path) -> Option<&'a MountEntry> {
-    let at = |point: &Path| newest(entries.iter().filter(|entry| entry.mountpoint == point), point);
-    let beside = || at(&beside(path)?);
-    let through = || at(&path.canonicalize().ok()?);
-    let around = || at(&mount_point_of(&path.canonicalize().ok()?)?);
-    if entries.is_empty() { None } else { beside().or_else(through).or_else(around) }
-}
-
-/// The path without links; of a mount point itself, which may be closed to this user, those of its directory.
-pub(super) fn full(path: &Path) -> Option<PathBuf> {
-    path.canonicalize().ok().or_else(|| beside(path))
-}
-
 /// Removes an entry and its socket.
 fn remove(path: &Path) {
     let _ = fs::remove_file(path.with_extension("sock"));
@@ -256,15 +246,6 @@ fn remove(path: &Path) {
 fn is_own(path: &Path) -> bool {
     let own = rustix::process::geteuid().as_raw();
     fs::symlink_metadata(path).is_ok_and(|about| about.uid() == own)
-}
-
-/// Whether there is such a process and it has not ended: where nobody fetches the dead, their numbers stay.
-pub(super) fn is_running(pid: u32) -> bool {
-    let status =
-        fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap_or_default();
-    // The program's name, in brackets before it, may hold anything.
-    let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 /// Whether somebody listens at the socket. Waits for nobody: one that has stopped and many want to speak to counts.
@@ -319,6 +300,8 @@ mod tests {
             volume: "v".into(),
             fingerprint: String::new(),
             pid,
+            started: 0,
+            ended: false,
             since: 0,
             socket: registry.new_socket(pid).unwrap(),
         }
@@ -366,43 +349,6 @@ mod tests {
         drop(published);
         assert_eq!(registry.entries(), []);
         assert!(!entry.socket.exists());
-    }
-
-    #[test]
-    fn a_mount_that_has_ended_and_is_being_saved_is_not_taken_for_one_that_has_its_place_or_its_number() {
-        let (dir, registry) = registry();
-        let place = dir.path().canonicalize().unwrap();
-        let at = |point: &Path, since| MountEntry { since, ..entry(&registry, point, std::process::id()) };
-        let saving = at(&place, 1);
-        for (what, present) in [
-            ("at its place", at(&place, 2)),
-            ("with its number, moved there", at(Path::new("/elsewhere"), 2)),
-        ] {
-            for entries in [[&saving, &present], [&present, &saving]] {
-                assert_eq!(newest(entries.into_iter(), &place), Some(&present), "{what}");
-            }
-        }
-        let present = at(&place, 2);
-        for entries in [[saving.clone(), present.clone()], [present.clone(), saving.clone()]] {
-            assert_eq!(choose(&entries, &place), Some(&present));
-        }
-        let elsewhere = at(Path::new("/elsewhere"), 1);
-        for entries in [[&elsewhere, &saving], [&saving, &elsewhere]] {
-            assert_eq!(newest(entries.into_iter(), &place), Some(&saving), "within a second the place tells");
-        }
-    }
-
-    #[test]
-    fn a_process_that_has_ended_and_was_not_fetched_is_not_running() {
-        assert!(is_running(std::process::id()));
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let pid = child.id();
-        let flags = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
-        let id = rustix::process::WaitId::Pid(rustix::process::Pid::from_child(&child));
-        rustix::process::waitid(id, flags).unwrap();
-        assert!(Path::new("/proc").join(pid.to_string()).exists());
-        assert!(!is_running(pid));
-        child.wait().unwrap();
     }
 
     #[test]

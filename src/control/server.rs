@@ -17,11 +17,13 @@ use tokio::time::{interval, timeout};
 
 use super::protocol::{Failure, FailureKind, Progress, REQUEST_BYTES_MAX, Reply, Request, Step};
 use super::registry::Published;
-use super::{ControlError, MountEntry, Registry};
+use super::{ControlError, MountEntry, Registry, process};
 use crate::store::{Limits, OutageKind, Timetable};
 
 /// Conversations at a time; further ones wait at the door.
-const CONVERSATIONS_MAX: usize = 16;
+const CONVERSATIONS_MAX: usize = 64;
+/// Those of them that may wait for the bucket; so others always find room, with which the waiting can be ended.
+const WAITING_MAX: usize = 48;
 /// How long a client may take to say what it wants, or to take a line.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a long request tells how far it is; also how soon it notices that nobody listens any more.
@@ -59,13 +61,16 @@ pub trait Subject: Send + Sync + 'static {
 /// A listening socket, known to the registry.
 #[derive(Debug)]
 pub struct Server {
+    registry: Registry,
+    entry: MountEntry,
     published: Published,
     listener: JoinHandle<()>,
     places: Arc<Semaphore>,
 }
 
 impl Server {
-    /// Begins to listen, on the current runtime, for the mount that `entry` describes; its `socket` is filled in here.
+    /// Begins to listen, on the current runtime, for the mount that `entry` describes; its `socket` is filled in here, and when its process
+    /// was started.
     ///
     /// # Errors
     /// [`ControlError::PathTooLong`], or the system's.
@@ -75,6 +80,7 @@ impl Server {
         subject: Arc<dyn Subject>,
     ) -> Result<Self, ControlError> {
         entry.socket = registry.new_socket(entry.pid)?;
+        entry.started = process::started(entry.pid);
         let listener =
             UnixListener::bind(&entry.socket).map_err(ControlError::io("listening", &entry.socket))?;
         set_permissions(&entry.socket, Permissions::from_mode(0o600))
@@ -82,7 +88,14 @@ impl Server {
         let published = registry.publish(&entry)?;
         let places = Arc::new(Semaphore::new(CONVERSATIONS_MAX));
         let listener = tokio::spawn(listen(listener, Arc::clone(&places), subject));
-        Ok(Self { published, listener, places })
+        Ok(Self { registry: registry.clone(), entry, published, listener, places })
+    }
+
+    /// The mount has ended: its place and its number may be another's. It goes on to answer until it has saved everything.
+    pub fn ended(&self) {
+        if let Err(error) = self.registry.write(&MountEntry { ended: true, ..self.entry.clone() }) {
+            tracing::warn!(%error, "it goes on to be known as a mount that lasts");
+        }
     }
 
     /// Stops listening, lets conversations end, and takes the mount out of the registry.
@@ -96,15 +109,16 @@ impl Server {
 }
 
 async fn listen(listener: UnixListener, places: Arc<Semaphore>, subject: Arc<dyn Subject>) {
+    let waiting = Arc::new(Semaphore::new(WAITING_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let subject = Arc::clone(&subject);
+                let (subject, waiting) = (Arc::clone(&subject), Arc::clone(&waiting));
                 tokio::spawn(async move {
-                    if let Err(error) = converse(stream, &*subject).await {
+                    if let Err(error) = converse(stream, &*subject, &waiting).await {
                         tracing::debug!(%error, "a conversation on the control socket broke off");
                     }
                     drop(place);
@@ -119,7 +133,7 @@ async fn listen(listener: UnixListener, places: Arc<Semaphore>, subject: Arc<dyn
     }
 }
 
-async fn converse(stream: UnixStream, subject: &dyn Subject) -> std::io::Result<()> {
+async fn converse(stream: UnixStream, subject: &dyn Subject, waiting: &Semaphore) -> std::io::Result<()> {
     let peer = stream.peer_cred()?.uid();
     if peer != 0 && peer != rustix::process::geteuid().as_raw() {
         tracing::warn!(uid = peer, "another user at the control socket was sent away");
@@ -129,7 +143,7 @@ async fn converse(stream: UnixStream, subject: &dyn Subject) -> std::io::Result<
     let mut line = Vec::new();
     let mut reader = BufReader::new(reader.take(REQUEST_BYTES_MAX));
     timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
-    let mut talk = Talk { writer, subject };
+    let mut talk = Talk { writer, subject, waiting };
     let result = match serde_json::from_slice(&line) {
         Ok(request) => talk.answer(request).await,
         Err(error) => {
@@ -162,9 +176,16 @@ pub fn limits_status(limits: &Limits) -> Value {
 struct Talk<'a> {
     writer: OwnedWriteHalf,
     subject: &'a dyn Subject,
+    /// Room for those who wait for the bucket, but for who unmounts.
+    waiting: &'a Semaphore,
 }
 
 type Outcome = std::io::Result<Result<Value, Failure>>;
+
+fn crowded() -> Failure {
+    let message = format!("{WAITING_MAX} others wait for the bucket already");
+    Failure { kind: FailureKind::Other, message }
+}
 
 impl Talk<'_> {
     async fn answer(&mut self, request: Request) -> Outcome {
@@ -172,6 +193,7 @@ impl Talk<'_> {
         match request {
             Request::Status => Ok(Ok(subject.status())),
             Request::Sync => {
+                let Ok(_room) = self.waiting.try_acquire() else { return Ok(Err(crowded())) };
                 let result = self.step(Step::Syncing, subject.sync()).await?;
                 Ok(result.map(|()| json!({})))
             }
@@ -190,7 +212,10 @@ impl Talk<'_> {
                 subject.limits().resume();
                 Ok(Ok(limits_status(subject.limits())))
             }
-            Request::Clean { dry_run } => self.step(Step::Cleaning, subject.clean(dry_run)).await,
+            Request::Clean { dry_run } => {
+                let Ok(_room) = self.waiting.try_acquire() else { return Ok(Err(crowded())) };
+                self.step(Step::Cleaning, subject.clean(dry_run)).await
+            }
             Request::Unmount { detach } => {
                 // Whoever unmounts wants everything saved.
                 subject.limits().resume();

@@ -8,13 +8,14 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::fs::{Mode, OFlags};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::Device;
+use super::{Device, kernel, mountinfo};
 
-/// By what one mount is kept busy. Does nothing once its place cannot be reached, as when it is covered by another mount.
+/// By what one mount is kept busy, or a copy of it if it is not at its place any more. Does nothing once none can be
+/// reached, as when it is covered by another mount.
 #[derive(Debug)]
 pub(super) struct Hold {
     /// The directory that the mount point is in: looking up one name in it asks no other filesystem.
@@ -86,9 +87,12 @@ impl Hold {
     /// Opens no file and reads no attribute that the kernel would have to ask this process for.
     fn open_root(&self) -> Option<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root = rustix::fs::openat(&self.parent, &self.name, flags, Mode::empty()).ok()?;
-        let how = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-        let found = rustix::fs::statx(&root, c"", how, StatxFlags::empty()).ok()?;
-        (self.device == Device { major: found.stx_dev_major, minor: found.stx_dev_minor }).then_some(root)
+        let at_its_place = rustix::fs::openat(&self.parent, &self.name, flags, Mode::empty()).ok();
+        let is_it = |root: &OwnedFd| kernel::device_of_root(root) == Some(self.device);
+        at_its_place.filter(is_it).or_else(|| {
+            let places = mountinfo::places_of(self.device).unwrap_or_default();
+            let open = |place| rustix::fs::open(place, flags, Mode::empty()).ok();
+            places.iter().filter_map(open).find(is_it)
+        })
     }
 }

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
@@ -23,6 +23,27 @@ const FUSERMOUNT_SOCKET: &str = "_FUSE_COMMFD";
 const SUBTYPE: &str = "coffer";
 /// Read-ahead of the mount. The kernel starts FUSE at 128 KiB, less than one request may carry (1 MiB).
 const READ_AHEAD_KIB: u32 = 4096;
+
+/// The device that a connection is of, as soon as it is mounted; `None` before Linux 6.16, which does not tell.
+pub(super) fn device_of_connection(connection: &OwnedFd) -> Option<Device> {
+    let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", connection.as_raw_fd())).ok()?;
+    let minor = about.lines().find_map(|line| line.strip_prefix("fuse_connection:"))?;
+    Some(Device { major: 0, minor: minor.trim().parse().ok()? })
+}
+
+/// What shows at `point`, whichever mount was made last: one may have been moved over another. Sends no request to a mount
+/// there. `None` if the way to it is closed.
+pub(super) fn shown_at(point: &Path) -> Option<Device> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    device_of_root(&rustix::fs::open(point, flags, Mode::empty()).ok()?)
+}
+
+/// The device of an open directory, whatever user asks.
+pub(super) fn device_of_root(root: &OwnedFd) -> Option<Device> {
+    let how = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found = rustix::fs::statx(root, c"", how, StatxFlags::empty()).ok()?;
+    Some(Device { major: found.stx_dev_major, minor: found.stx_dev_minor })
+}
 
 /// Mounts at `point` and returns the connection.
 pub(super) fn attach(point: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ const UNMOUNT_PAUSE: Duration = Duration::from_millis(50);
 /// The kernel lets go of what is unmounted at once, unless it is mounted elsewhere: after so long it is looked for.
 const FAREWELL_CHECK: Duration = Duration::from_secs(1);
 const FAREWELL_MAX: Duration = Duration::from_secs(20);
+/// How long the end of a mount waits for what it leaves behind to be removed.
+const REMOVAL_MAX: Duration = Duration::from_secs(5);
 
 /// How to unmount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub enum Unmount {
 pub struct Mounted {
     point: Arc<Path>,
     device: Device,
+    /// The kernel has let go of it, or has been let go: its device's number may be another's.
+    is_over: Arc<AtomicBool>,
     end: watch::Receiver<Option<Result<(), String>>>,
     notifier: Notifier,
     hold: Option<Arc<Hold>>,
@@ -95,9 +100,15 @@ fn attach(
     before: impl FnOnce(Notifier),
 ) -> Result<Mounted, MountError> {
     let connection = kernel::attach(point, options)?;
-    let begun = begin(filesystem, connection, options, point, before);
-    if begun.is_err() {
-        // Nobody answers there, so nobody can use it; and what is there can only be what was just mounted.
+    // Of the connection rather than of the place: somebody may have mounted over it at once.
+    let told = kernel::device_of_connection(&connection);
+    let listed = || mountinfo::mounted_at(point).ok().flatten().map(|mount| mount.device);
+    let Some(device) = told.or_else(listed) else {
+        return Err(MountError::Session("the mount vanished at once".into()));
+    };
+    let begun = begin(filesystem, connection, options, (point, device), before);
+    if begun.is_err() && is_at(point, device) {
+        // Nobody answers there, so nobody can use it.
         let _ = kernel::detach(point, true);
     }
     begun
@@ -107,16 +118,9 @@ fn begin(
     filesystem: impl Filesystem,
     connection: std::os::fd::OwnedFd,
     options: &MountOptions,
-    point: &Path,
+    (point, device): (&Path, Device),
     before: impl FnOnce(Notifier),
 ) -> Result<Mounted, MountError> {
-    let device = match mountinfo::mounted_at(point) {
-        Ok(Some(mount)) => mount.device,
-        Ok(None) => return Err(MountError::Session("the mount vanished at once".into())),
-        Err(source) => {
-            return Err(MountError::Io { what: "reading the list of mounts", path: point.into(), source });
-        }
-    };
     let mut config = Config::default();
     config.acl = options.acl();
     config.n_threads = Some(thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX)));
@@ -128,15 +132,19 @@ fn begin(
     before(notifier.clone());
     kernel::raise_read_ahead(device);
     let (tell, end) = watch::channel(None);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&is_over);
     thread::Builder::new()
         .name("fuse".into())
         .spawn(move || {
             let result = session.run().map_err(|error| error.to_string());
-            remove_dead_mount(device);
+            ended.store(true, Ordering::Release);
+            remove_dead_mount_soon(device, result.is_err());
             tell.send_replace(Some(result));
         })
         .map_err(failed)?;
-    Ok(Mounted { point: point.into(), device, end, notifier, hold: None, operations: Operations::default() })
+    let operations = Operations::default();
+    Ok(Mounted { point: point.into(), device, is_over, end, notifier, hold: None, operations })
 }
 
 fn take_hold(core: &Core, mounted: &Mounted, runtime: &Handle) -> Option<Arc<Hold>> {
@@ -146,11 +154,24 @@ fn take_hold(core: &Core, mounted: &Mounted, runtime: &Handle) -> Option<Arc<Hol
     Some(hold)
 }
 
+/// As [`remove_dead_mount`], but does not wait for long: what has been given its number by now may be asked, and hang.
+fn remove_dead_mount_soon(device: Device, is_ours: bool) {
+    let (tell, done) = std::sync::mpsc::channel();
+    let remove = move || {
+        remove_dead_mount(device, is_ours);
+        let _ = tell.send(());
+    };
+    if thread::Builder::new().name("fuse-end".into()).spawn(remove).is_ok() {
+        let _ = done.recv_timeout(REMOVAL_MAX);
+    }
+}
+
 /// When the session is over, a mount still there is dead: every access would fail with `ENOTCONN`. Where it does not, the
-/// mount has gone, and another has been given its number.
-fn remove_dead_mount(device: Device) {
+/// mount has gone, and another has been given its number; unless it `is_ours`, because the kernel has not let go of it, and
+/// whoever asks there would wait for ever.
+fn remove_dead_mount(device: Device, is_ours: bool) {
     let places = mountinfo::places_of(device).unwrap_or_default();
-    let dead = places.iter().filter(|point| is_at(point, device) && is_dead(point));
+    let dead = places.iter().filter(|point| is_at(point, device) && (is_ours || is_dead(point)));
     for error in dead.filter_map(|point| kernel::detach(point, true).err()) {
         tracing::warn!(%error, "the mount has ended but is still listed");
     }
@@ -266,8 +287,7 @@ impl Mounted {
 
     /// The hold is let go for the try only: whoever else unmounts meanwhile shall be refused.
     async fn try_unmount(&self, how: Unmount) -> Result<(), MountError> {
-        if self.end.borrow().is_some() {
-            // Its number may be another's by now.
+        if self.is_over.load(Ordering::Acquire) {
             return Ok(());
         }
         let (point, device) = (Arc::clone(&self.point), self.device);
@@ -285,6 +305,9 @@ impl Mounted {
     /// # Errors
     /// [`MountError::Io`] with the system's reason.
     pub async fn flush_pages(&self) -> Result<(), MountError> {
+        if self.is_over.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let (point, device) = (Arc::clone(&self.point), self.device);
         blocking(move || {
             let place = place_of(&point, device).ok().flatten().unwrap_or_else(|| point.to_path_buf());
@@ -346,9 +369,10 @@ fn place_of(point: &Path, device: Device) -> io::Result<Option<PathBuf>> {
     Ok(at_point.or_else(|| places.into_iter().next()))
 }
 
-/// Whether it is what shows at `point`.
+/// Whether it is what shows at `point`. Where that cannot be looked at, the last mount of the list is taken for it.
 fn is_at(point: &Path, device: Device) -> bool {
-    mountinfo::mounted_at(point).is_ok_and(|mount| mount.is_some_and(|mount| mount.device == device))
+    let listed = || mountinfo::mounted_at(point).ok().flatten().map(|mount| mount.device);
+    kernel::shown_at(point).or_else(listed) == Some(device)
 }
 
 /// The calls made here end in requests to this very process, so they must not hold up a runtime thread.
@@ -411,9 +435,11 @@ mod tests {
         impl Filesystem for Nothing {}
         let dir = tempfile::tempdir().unwrap();
         let mounted = mount_for_comparison(Nothing, dir.path(), &MountOptions::default()).unwrap();
-        remove_dead_mount(mounted.device());
+        assert_eq!(mountinfo::mounted_at(mounted.point()).unwrap().unwrap().device, mounted.device());
+        remove_dead_mount(mounted.device(), false);
         assert!(is_at(mounted.point(), mounted.device()), "it was removed");
-        kernel::detach(mounted.point(), true).unwrap();
+        remove_dead_mount(mounted.device(), true);
+        assert!(!is_at(mounted.point(), mounted.device()), "it was left");
         futures::executor::block_on(mounted.ended()).unwrap();
         assert!(!is_at(mounted.point(), mounted.device()));
     }

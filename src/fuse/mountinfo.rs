@@ -5,6 +5,8 @@ use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use super::kernel;
+
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// The type that our mounts have.
 const KIND: &[u8] = b"fuse.coffer";
@@ -65,12 +67,19 @@ pub fn owner_of(path: &Path) -> Option<u32> {
     around(&std::fs::read(MOUNTINFO).ok()?, path)?.owner
 }
 
-/// The device of the volume that holds `path`, which must be as for [`mount_point_of`]; `None` if no volume does.
+/// The device of the volume that holds `path`, which must be as for [`mount_point_of`]; `None` if no volume does. Of several
+/// mounts at one place, the one that shows, which need not be the last of the list.
 #[must_use]
 pub fn device_of(path: &Path) -> Option<Device> {
-    around(&std::fs::read(MOUNTINFO).ok()?, path)
-        .filter(|mount| mount.owner.is_some())
-        .map(|mount| mount.device)
+    let list = std::fs::read(MOUNTINFO).ok()?;
+    let mount = around(&list, path)?;
+    let shown = kernel::shown_at(&mount.point).unwrap_or(mount.device);
+    is_volume(&list, shown).then_some(shown)
+}
+
+fn is_volume(list: &[u8], device: Device) -> bool {
+    let mut mounts = list.split(|byte| *byte == b'\n').filter_map(parse);
+    mounts.any(|mount| mount.device == device && mount.owner.is_some())
 }
 
 /// The options by which the kernel lists what is mounted at `point`, parted by commas; none if nothing is.
@@ -115,7 +124,8 @@ pub(super) fn holder(device: Device) -> Option<String> {
     let ours = std::fs::read_link("/proc/self/ns/mnt").ok();
     std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let (path, pid) = (entry.path(), entry.file_name().into_string().ok()?.parse::<u32>().ok()?);
-        if std::fs::read_link(path.join("ns/mnt")).ok() == ours {
+        // Of those that may not be looked at nothing is known.
+        if std::fs::read_link(path.join("ns/mnt")).ok().is_none_or(|theirs| Some(theirs) == ours) {
             return None;
         }
         let list = std::fs::read(path.join("mountinfo")).ok()?;

@@ -81,14 +81,15 @@ impl How {
 struct Counts {
     cached: u32,
     direct_writing: u32,
+    direct_reading: u32,
 }
 
 impl Counts {
-    const fn of(&mut self, how: How) -> Option<&mut u32> {
+    const fn of(&mut self, how: How) -> &mut u32 {
         match how {
-            How::Cached => Some(&mut self.cached),
-            How::DirectWriting => Some(&mut self.direct_writing),
-            How::DirectReading => None,
+            How::Cached => &mut self.cached,
+            How::DirectWriting => &mut self.direct_writing,
+            How::DirectReading => &mut self.direct_reading,
         }
     }
 }
@@ -115,9 +116,7 @@ impl Opens {
         } else {
             How::DirectReading
         };
-        if let Some(count) = counts.of(how) {
-            *count += 1;
-        }
+        *counts.of(how) += 1;
         if writes(flags) {
             state.given.remove(&ino);
         }
@@ -165,7 +164,9 @@ impl Opens {
     /// `None`: not now, or it probably has them, unless `again` asks for that.
     pub(super) fn give(&self, ino: Ino, again: bool) -> Option<Giving<'_>> {
         let mut state = self.state.lock();
-        let is_alone = matches!(state.files.get(&ino), Some(Counts { cached: 1, direct_writing: 0 }));
+        // Who reads past the pages reads them all the same through a map.
+        let is_alone =
+            matches!(state.files.get(&ino), Some(Counts { cached: 1, direct_writing: 0, direct_reading: 0 }));
         let is_changing = state.changing.contains_key(&ino) || state.mapped.contains(&ino);
         if !is_alone || is_changing || (!again && state.given.contains(&ino)) || !state.giving.insert(ino) {
             return None;
@@ -264,11 +265,9 @@ impl State {
 
     fn leave(&mut self, ino: Ino, how: How) {
         let Entry::Occupied(mut counts) = self.files.entry(ino) else { return };
-        if let Some(count) = counts.get_mut().of(how) {
-            *count = count.saturating_sub(1);
-        }
-        let Counts { cached, direct_writing } = counts.get();
-        if *cached == 0 && *direct_writing == 0 {
+        let count = counts.get_mut().of(how);
+        *count = count.saturating_sub(1);
+        if matches!(counts.get(), Counts { cached: 0, direct_writing: 0, direct_reading: 0 }) {
             counts.remove();
         }
     }
@@ -350,9 +349,17 @@ mod tests {
         open(&opens, 3, libc::O_WRONLY);
         assert!(opens.give(FILE, true).is_none(), "it is written to");
         opens.closed(3);
-        open(&opens, 4, libc::O_RDWR);
+        open(&opens, 4, libc::O_WRONLY);
+        assert_eq!(open(&opens, 5, libc::O_RDONLY), How::DirectReading);
         opens.closed(4);
-        open(&opens, 5, libc::O_RDONLY);
+        open(&opens, 6, libc::O_RDONLY);
+        assert!(opens.give(FILE, true).is_none(), "another may have mapped it, and wait for a page");
+        opens.closed(5);
+        drop(opens.give(FILE, true).expect("it is read by one again"));
+        opens.closed(6);
+        open(&opens, 7, libc::O_RDWR);
+        opens.closed(7);
+        open(&opens, 8, libc::O_RDONLY);
         assert!(opens.give(FILE, true).is_none(), "pages may be there that a program wrote to");
     }
 
