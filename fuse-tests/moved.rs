@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rustix::process::Signal;
+
 use crate::support::command::{command, run, run_ok};
 use crate::support::tree::is_root;
 use crate::support::volume::Volume;
@@ -141,5 +143,49 @@ fn of_two_volumes_at_one_place_the_one_that_shows_is_meant_whichever_was_mounted
     lower.unmount();
     let again = above.mount();
     assert_eq!(fs::read_to_string(again.path("which")).unwrap(), "upper");
+    again.unmount();
+}
+
+#[test]
+fn of_two_volumes_that_are_mounted_at_one_place_at_once_one_is_refused() {
+    let volumes = [Volume::local(), Volume::local()];
+    let place = volumes[0].new_dir("place");
+    for round in 0..8 {
+        let start = |volume: &Volume| {
+            let mut coffer = volume.coffer(["mount", &volume.url]);
+            coffer.arg(&place).arg("--passphrase-file").arg(volume.passphrase_file());
+            coffer.arg("--state-dir").arg(volume.new_dir(&format!("state{round}")));
+            coffer
+        };
+        let codes = std::thread::scope(|scope| {
+            let mounting = volumes.each_ref().map(|volume| scope.spawn(|| run(start(volume)).code()));
+            mounting.map(|mounting| mounting.join().unwrap())
+        });
+        let finished = volumes[0].try_verb("umount", &place, &[]).ok();
+        assert!(!is_mounted(&place), "{codes:?}: {finished}");
+        assert!(codes == [0, 19] || codes == [19, 0], "round {round}: {codes:?}");
+    }
+}
+
+#[test]
+fn of_several_mounts_to_be_unmounted_a_dead_one_stops_none() {
+    let (volume, other) = (Volume::local(), Volume::local());
+    let (dead, living) = (volume.mount(), other.mount());
+    fs::write(living.path("file"), "saved").unwrap();
+    dead.signal(Signal::KILL);
+    dead.wait_until_gone();
+    let mut umount = other.coffer(["umount"]);
+    umount.args([&living.dir, &dead.dir]);
+    let finished = run(umount);
+    assert_eq!(finished.code(), 31, "{finished}");
+    let said = &finished.stderr;
+    assert!(
+        said.contains("unmounted; everything is in the bucket") && said.contains("has died"),
+        "{finished}"
+    );
+    assert!(!living.is_mounted() && !dead.is_mounted());
+    living.wait_until_gone();
+    let again = other.mount();
+    assert_eq!(fs::read_to_string(again.path("file")).unwrap(), "saved");
     again.unmount();
 }

@@ -32,8 +32,8 @@ const NEW_KEY: &str = "the key was rotated meanwhile: run the command again";
 
 /// How a state folder that was full comes to know what was committed.
 const UNNOTED: &str = "make room there, and open the volume once: `coffer ls URL`";
-const ELSEWHERE: &str = "everything up to now is in the bucket. The mount ends with that namespace (most often a container's), or when \
-    its own process is ended: `coffer status` shows it";
+const ELSEWHERE: &str = "everything up to now is in the bucket. The mount ends when the last file there is closed, with that \
+    namespace (most often a container's), or when its own process is ended: `coffer status` shows it";
 
 /// What to do about what a mount could not send.
 pub const TAKEN_OVER: &str =
@@ -334,7 +334,9 @@ pub fn mount(error: &MountError) -> CommandError {
         MountError::Busy(path) => {
             (Exit::NotUnmounted, Some(format!("see who uses it with `fuser -vm {}`", path.display())))
         }
-        MountError::Elsewhere { .. } => (Exit::NotUnmounted, Some(ELSEWHERE.to_owned())),
+        MountError::Elsewhere { .. } | MountError::Lingers(_) => {
+            (Exit::NotUnmounted, Some(ELSEWHERE.to_owned()))
+        }
         MountError::Holds { .. }
         | MountError::AlsoAt { .. }
         | MountError::Covered(_)

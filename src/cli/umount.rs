@@ -52,18 +52,28 @@ pub struct UmountArgs {
 pub fn run(args: &UmountArgs) -> CommandResult {
     // A dead mount need not be one that the registry knows; one that is running need not be asked.
     let serves = |point: &Path| Registry::of_user().is_ok_and(|registry| registry.find(point).is_ok());
-    if let Some(dead) = args.points.iter().find(|point| !serves(point) && is_dead(point)) {
-        return Err(remove_dead(dead));
+    let (dead, living): (Vec<_>, Vec<_>) =
+        args.points.iter().cloned().partition(|point| !serves(point) && is_dead(point));
+    let unmounted = if living.is_empty() { Ok(()) } else { unmount_living(&living, args) };
+    let mut errors: Vec<CommandError> = dead.iter().map(|point| remove_dead(point)).collect();
+    errors.extend(unmounted.err());
+    let last = errors.pop();
+    for error in errors {
+        stderr::line(format_args!("error: {error}"));
     }
-    let entries = match mounts(&args.points) {
-        Err(error) if args.helper && error.exit() == Exit::NotMounted => return plainly(args),
+    last.map_or(Ok(()), Err)
+}
+
+fn unmount_living(points: &[PathBuf], args: &UmountArgs) -> CommandResult {
+    let entries = match mounts(points) {
+        Err(error) if args.helper && error.exit() == Exit::NotMounted => return plainly(points, args.lazy),
         entries => entries?,
     };
-    for (point, entry) in args.points.iter().zip(&entries) {
+    for (point, entry) in points.iter().zip(&entries) {
         refuse_inside(point, entry)?;
     }
     runtime::block_on(async {
-        for (point, entry) in args.points.iter().zip(&entries) {
+        for (point, entry) in points.iter().zip(&entries) {
             match copy_of(point, entry) {
                 Some((copy, other)) => unmount_copy(&copy, &other, args.lazy)?,
                 None => unmount(entry, args.lazy).await?,
@@ -118,9 +128,9 @@ fn refuse_inside(point: &Path, entry: &MountEntry) -> CommandResult {
 }
 
 /// Asks the kernel, which asks nobody: a mount of another user is busy then as long as anything is not in the bucket.
-fn plainly(args: &UmountArgs) -> CommandResult {
-    let how = if args.lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-    for point in &args.points {
+fn plainly(points: &[PathBuf], lazy: bool) -> CommandResult {
+    let how = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    for point in points {
         rustix::mount::unmount(point, how | UnmountFlags::NOFOLLOW).map_err(|error| {
             use rustix::io::Errno;
             let point = point.display();

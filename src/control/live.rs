@@ -116,7 +116,7 @@ impl Subject for Live {
         self.mounted.unmount(how).await.map_err(|error| {
             let kind = match error {
                 MountError::Busy(_) => FailureKind::Busy,
-                MountError::Elsewhere { .. } => FailureKind::Elsewhere,
+                MountError::Elsewhere { .. } | MountError::Lingers(_) => FailureKind::Elsewhere,
                 _ => FailureKind::NotUnmounted,
             };
             Failure { kind, message: in_full(&error) }

@@ -74,6 +74,10 @@ pub enum MountError {
         /// A process of that namespace.
         holder: String,
     },
+    /// It was taken off the tree here, and the kernel has not let go of it: because it was taken away while it was in use, or
+    /// because of a mount namespace of which nothing may be known.
+    #[error("{} was unmounted here, but a file is open there still, or a mount namespace has it that may not be looked at", .0.display())]
+    Lingers(PathBuf),
     /// Unmounting failed for another reason.
     #[error("unmounting {} failed: {reason}", .path.display())]
     NotUnmounted {

@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
@@ -23,6 +24,10 @@ const FUSERMOUNT_SOCKET: &str = "_FUSE_COMMFD";
 const SUBTYPE: &str = "coffer";
 /// Read-ahead of the mount. The kernel starts FUSE at 128 KiB, less than one request may carry (1 MiB).
 const READ_AHEAD_KIB: u32 = 4096;
+/// How often, and how far apart, a mount looks whether another one is under way at its place. Who has locked the directory for
+/// another reason does not stop it.
+const TURN_TRIES: u32 = 40;
+const TURN_PAUSE: Duration = Duration::from_millis(50);
 
 /// The device that a connection is of, as soon as it is mounted; `None` before Linux 6.16, which does not tell.
 pub(super) fn device_of_connection(connection: &OwnedFd) -> Option<Device> {
@@ -43,6 +48,21 @@ pub(super) fn device_of_root(root: &OwnedFd) -> Option<Device> {
     let how = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let found = rustix::fs::statx(root, c"", how, StatxFlags::empty()).ok()?;
     Some(Device { major: found.stx_dev_major, minor: found.stx_dev_minor })
+}
+
+/// Waits, but not for long, until nobody else is mounting at `point`, and keeps others from that as long as the lock lives: of
+/// two mounts the second is to see the first.
+pub(super) fn turn_at(point: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(point, flags, Mode::empty()).ok()?;
+    for _ in 0..TURN_TRIES {
+        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(TURN_PAUSE),
+            Ok(()) => return Some(directory),
+            Err(_) => break,
+        }
+    }
+    None
 }
 
 /// Mounts at `point` and returns the connection.

@@ -69,6 +69,7 @@ pub fn mount(
     options: &MountOptions,
     runtime: &Handle,
 ) -> Result<Mounted, MountError> {
+    let _turn = kernel::turn_at(mountpoint);
     let point = check_mount_point(mountpoint, options.nonempty)?;
     let core = Arc::new(Core::new(vfs, !options.read_only, options.filters()));
     let bridge = Bridge(Desk::new(Arc::clone(&core), runtime.clone()));
@@ -251,7 +252,7 @@ impl Mounted {
     /// # Errors
     /// [`MountError::Busy`], [`MountError::Holds`], [`MountError::AlsoAt`] or [`MountError::Covered`] if it cannot be done
     /// now; then it stays mounted and served.
-    /// [`MountError::Elsewhere`] if it could be done only here; then it is served there.
+    /// [`MountError::Elsewhere`] or [`MountError::Lingers`] if it could be done only here; then it is served on.
     pub async fn unmount(&self, how: Unmount) -> Result<(), MountError> {
         let mut tries = 1;
         while let Err(error) = self.try_unmount(how).await {
@@ -275,11 +276,11 @@ impl Mounted {
             waited += FAREWELL_CHECK;
             let device = self.device;
             let holder = blocking(move || Ok(mountinfo::holder(device))).await?;
-            // Others' processes may not be looked at, but nothing else takes so long.
-            let holder =
-                holder.or_else(|| (waited > FAREWELL_MAX).then(|| "a process of another user".to_owned()));
-            if let Some(holder) = holder {
-                return Err(MountError::Elsewhere { path: self.point.to_path_buf(), holder });
+            let path = || self.point.to_path_buf();
+            match holder {
+                Some(holder) => return Err(MountError::Elsewhere { path: path(), holder }),
+                None if waited > FAREWELL_MAX => return Err(MountError::Lingers(path())),
+                None => {}
             }
         }
         Ok(())
@@ -351,7 +352,9 @@ fn unmount(point: &Path, device: Device, how: Unmount) -> Result<(), MountError>
         return Err(MountError::AlsoAt { path: place, other });
     }
     if !is_at(&place, device) {
-        return Err(MountError::Covered(place));
+        // Unless somebody else has unmounted it since.
+        let is_gone = !mountinfo::places_of(device).map_err(io)?.contains(&place);
+        return if is_gone { Ok(()) } else { Err(MountError::Covered(place)) };
     }
     kernel::detach(&place, how == Unmount::Detach).map_err(|error| match error {
         MountError::Busy(path) => match mountinfo::mounted_inside(&place) {
