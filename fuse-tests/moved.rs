@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -27,6 +28,14 @@ fn mount(words: &[&str], place: &Path) -> Place {
 
 fn is_mounted(place: &Path) -> bool {
     run(command("mountpoint", ["-q", place.to_str().unwrap()])).status.success()
+}
+
+/// Mounts a volume at `point`, with a state folder of its own.
+fn mounting(volume: &Volume, point: &Path, state: &str) -> Command {
+    let mut coffer = volume.coffer(["mount", "--commit-age", "1h", &volume.url]);
+    coffer.arg(point).arg("--passphrase-file").arg(volume.passphrase_file());
+    coffer.arg("--state-dir").arg(volume.new_dir(state));
+    coffer
 }
 
 #[test]
@@ -64,10 +73,7 @@ fn a_mount_whose_directory_was_renamed_is_found_and_unmounted() {
     let (before, after) = (volume.new_dir("before"), volume.new_dir("after"));
     let (made_at, point) = (before.join("m"), after.join("m"));
     fs::create_dir(&made_at).unwrap();
-    let mut coffer = volume.coffer(["mount", "--commit-age", "1h", &volume.url]);
-    coffer.arg(&made_at).arg("--passphrase-file").arg(volume.passphrase_file());
-    coffer.arg("--state-dir").arg(volume.new_dir("state"));
-    run(coffer).ok();
+    run(mounting(&volume, &made_at, "state")).ok();
     let _place = Place(point.clone());
     fs::rename(&before, &after).unwrap();
     fs::write(point.join("file"), "safe").unwrap();
@@ -151,12 +157,7 @@ fn of_two_volumes_that_are_mounted_at_one_place_at_once_one_is_refused() {
     let volumes = [Volume::local(), Volume::local()];
     let place = volumes[0].new_dir("place");
     for round in 0..8 {
-        let start = |volume: &Volume| {
-            let mut coffer = volume.coffer(["mount", &volume.url]);
-            coffer.arg(&place).arg("--passphrase-file").arg(volume.passphrase_file());
-            coffer.arg("--state-dir").arg(volume.new_dir(&format!("state{round}")));
-            coffer
-        };
+        let start = |volume: &Volume| mounting(volume, &place, &format!("state{round}"));
         let codes = std::thread::scope(|scope| {
             let mounting = volumes.each_ref().map(|volume| scope.spawn(|| run(start(volume)).code()));
             mounting.map(|mounting| mounting.join().unwrap())

@@ -1,6 +1,7 @@
 //! The life of a mount: checks its place, mounts, serves, and notices its end, whoever brings it about.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,7 +70,7 @@ pub fn mount(
     options: &MountOptions,
     runtime: &Handle,
 ) -> Result<Mounted, MountError> {
-    let _turn = kernel::turn_at(mountpoint);
+    let _turn = turn_at(mountpoint);
     let point = check_mount_point(mountpoint, options.nonempty)?;
     let core = Arc::new(Core::new(vfs, !options.read_only, options.filters()));
     let bridge = Bridge(Desk::new(Arc::clone(&core), runtime.clone()));
@@ -78,6 +79,13 @@ pub fn mount(
     let mounted = attach(counted, &point, options, |notifier| core.set_notifier(notifier))?;
     let hold = options.hold.then(|| take_hold(&core, &mounted, runtime)).flatten();
     Ok(Mounted { hold, operations, ..mounted })
+}
+
+/// The turn to mount at `point`, unless something is mounted there already, which might not answer.
+fn turn_at(point: &Path) -> Option<OwnedFd> {
+    let point = point.canonicalize().ok()?;
+    let is_free = mountinfo::mounted_at(&point).is_ok_and(|mount| mount.is_none());
+    is_free.then(|| kernel::turn_at(&point)).flatten()
 }
 
 /// Mounts any filesystem the way a volume is mounted, so that the two can be compared.
@@ -117,7 +125,7 @@ fn attach(
 
 fn begin(
     filesystem: impl Filesystem,
-    connection: std::os::fd::OwnedFd,
+    connection: OwnedFd,
     options: &MountOptions,
     (point, device): (&Path, Device),
     before: impl FnOnce(Notifier),
