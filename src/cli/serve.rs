@@ -156,8 +156,18 @@ async fn start_and_serve(plan: Plan, front: &mut Front) -> CommandResult {
         Some(ended) => ended,
         None => unless_panic(keeper.end_broken(&mounted)).await.unwrap_or_else(|| Err(broken())),
     };
-    server.ended();
-    let saved = keeper.save(&live, opened).await;
+    let saved = {
+        let mut saving = std::pin::pin!(keeper.save(&live, opened));
+        tokio::select! {
+            biased;
+            // Under another mount it may go on to be mounted while it is saved.
+            _ = mounted.ended() => {
+                server.ended();
+                saving.await
+            }
+            saved = &mut saving => saved,
+        }
+    };
     watch.abort();
     server.stop().await;
     saved?;

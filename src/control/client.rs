@@ -270,17 +270,21 @@ mod tests {
         let bench = bench(Fake { stuck: true, ..Fake::default() });
         let mut waiting = Vec::new();
         for count in 1..=48 {
+            let request = if count <= 40 { Request::Sync } else { Request::Unmount { detach: false } };
             let client = Client::connect(&bench.entry()).await.unwrap();
             let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-            waiting.push(tokio::spawn(async move {
-                client.request(&Request::Sync, |made| _ = tell.send(made)).await
-            }));
+            waiting.push(tokio::spawn(
+                async move { client.request(&request, |made| _ = tell.send(made)).await },
+            ));
             told.recv().await.unwrap_or_else(|| panic!("number {count} was sent away"));
         }
-        let Err(ControlError::Failed(failure)) = bench.ask(Request::Sync).await else {
-            panic!("one more waits");
-        };
-        assert_eq!(failure.message, "48 others wait for the bucket already");
+        for request in [Request::Sync, Request::Clean { dry_run: false }, Request::Unmount { detach: false }]
+        {
+            let Err(ControlError::Failed(failure)) = bench.ask(request).await else {
+                panic!("one more waits");
+            };
+            assert_eq!(failure.kind, FailureKind::Other);
+        }
         bench.ask(Request::Status).await.unwrap();
         bench.ask(Request::Resume).await.unwrap();
         waiting.iter().for_each(tokio::task::JoinHandle::abort);

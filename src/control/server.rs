@@ -22,8 +22,9 @@ use crate::store::{Limits, OutageKind, Timetable};
 
 /// Conversations at a time; further ones wait at the door.
 const CONVERSATIONS_MAX: usize = 64;
-/// Those of them that may wait for the bucket; so others always find room, with which the waiting can be ended.
-const WAITING_MAX: usize = 48;
+/// Those of them that may wait for the bucket, to unmount or for another reason; so others always find room, with which the waiting can be ended.
+const UNMOUNTING_MAX: usize = 8;
+const WAITING_MAX: usize = 40;
 /// How long a client may take to say what it wants, or to take a line.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a long request tells how far it is; also how soon it notices that nobody listens any more.
@@ -109,16 +110,17 @@ impl Server {
 }
 
 async fn listen(listener: UnixListener, places: Arc<Semaphore>, subject: Arc<dyn Subject>) {
-    let waiting = Arc::new(Semaphore::new(WAITING_MAX));
+    let rooms =
+        Arc::new(Rooms { waiting: Semaphore::new(WAITING_MAX), unmounting: Semaphore::new(UNMOUNTING_MAX) });
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (subject, waiting) = (Arc::clone(&subject), Arc::clone(&waiting));
+                let (subject, rooms) = (Arc::clone(&subject), Arc::clone(&rooms));
                 tokio::spawn(async move {
-                    if let Err(error) = converse(stream, &*subject, &waiting).await {
+                    if let Err(error) = converse(stream, &*subject, &rooms).await {
                         tracing::debug!(%error, "a conversation on the control socket broke off");
                     }
                     drop(place);
@@ -133,7 +135,7 @@ async fn listen(listener: UnixListener, places: Arc<Semaphore>, subject: Arc<dyn
     }
 }
 
-async fn converse(stream: UnixStream, subject: &dyn Subject, waiting: &Semaphore) -> std::io::Result<()> {
+async fn converse(stream: UnixStream, subject: &dyn Subject, rooms: &Rooms) -> std::io::Result<()> {
     let peer = stream.peer_cred()?.uid();
     if peer != 0 && peer != rustix::process::geteuid().as_raw() {
         tracing::warn!(uid = peer, "another user at the control socket was sent away");
@@ -143,7 +145,7 @@ async fn converse(stream: UnixStream, subject: &dyn Subject, waiting: &Semaphore
     let mut line = Vec::new();
     let mut reader = BufReader::new(reader.take(REQUEST_BYTES_MAX));
     timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
-    let mut talk = Talk { writer, subject, waiting };
+    let mut talk = Talk { writer, subject, rooms };
     let result = match serde_json::from_slice(&line) {
         Ok(request) => talk.answer(request).await,
         Err(error) => {
@@ -176,15 +178,22 @@ pub fn limits_status(limits: &Limits) -> Value {
 struct Talk<'a> {
     writer: OwnedWriteHalf,
     subject: &'a dyn Subject,
-    /// Room for those who wait for the bucket, but for who unmounts.
-    waiting: &'a Semaphore,
+    rooms: &'a Rooms,
+}
+
+/// For those who wait for the bucket.
+struct Rooms {
+    waiting: Semaphore,
+    unmounting: Semaphore,
 }
 
 type Outcome = std::io::Result<Result<Value, Failure>>;
 
 fn crowded() -> Failure {
-    let message = format!("{WAITING_MAX} others wait for the bucket already");
-    Failure { kind: FailureKind::Other, message }
+    Failure {
+        kind: FailureKind::Other,
+        message: "so many others wait for the bucket that no more can".into(),
+    }
 }
 
 impl Talk<'_> {
@@ -193,7 +202,7 @@ impl Talk<'_> {
         match request {
             Request::Status => Ok(Ok(subject.status())),
             Request::Sync => {
-                let Ok(_room) = self.waiting.try_acquire() else { return Ok(Err(crowded())) };
+                let Ok(_room) = self.rooms.waiting.try_acquire() else { return Ok(Err(crowded())) };
                 let result = self.step(Step::Syncing, subject.sync()).await?;
                 Ok(result.map(|()| json!({})))
             }
@@ -213,12 +222,13 @@ impl Talk<'_> {
                 Ok(Ok(limits_status(subject.limits())))
             }
             Request::Clean { dry_run } => {
-                let Ok(_room) = self.waiting.try_acquire() else { return Ok(Err(crowded())) };
+                let Ok(_room) = self.rooms.waiting.try_acquire() else { return Ok(Err(crowded())) };
                 self.step(Step::Cleaning, subject.clean(dry_run)).await
             }
             Request::Unmount { detach } => {
                 // Whoever unmounts wants everything saved.
                 subject.limits().resume();
+                let Ok(_room) = self.rooms.unmounting.try_acquire() else { return Ok(Err(crowded())) };
                 // What was taken over or lost cannot be synced any more, and has to be unmounted all the same.
                 if let Err(failure) = self.step(Step::Syncing, subject.sync()).await?
                     && !matches!(failure.kind, FailureKind::TakenOver | FailureKind::Lost)

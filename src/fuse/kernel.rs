@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -34,6 +35,12 @@ pub(super) fn device_of_connection(connection: &OwnedFd) -> Option<Device> {
     let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", connection.as_raw_fd())).ok()?;
     let minor = about.lines().find_map(|line| line.strip_prefix("fuse_connection:"))?;
     Some(Device { major: 0, minor: minor.trim().parse().ok()? })
+}
+
+/// Whether nothing is mounted any more that the connection is of.
+pub(super) fn is_closed(connection: &OwnedFd) -> bool {
+    let mut events = [PollFd::new(connection, PollFlags::empty())];
+    poll(&mut events, Some(&Timespec::default())).is_ok() && events[0].revents().contains(PollFlags::ERR)
 }
 
 /// What shows at `point`, whichever mount was made last: one may have been moved over another. Sends no request to a mount

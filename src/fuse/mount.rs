@@ -50,8 +50,9 @@ pub enum Unmount {
 pub struct Mounted {
     point: Arc<Path>,
     device: Device,
-    /// The kernel has let go of it, or has been let go: its device's number may be another's.
+    /// The kernel has let go of it, or has been let go.
     is_over: Arc<AtomicBool>,
+    connection: Arc<OwnedFd>,
     end: watch::Receiver<Option<Result<(), String>>>,
     notifier: Notifier,
     hold: Option<Arc<Hold>>,
@@ -136,6 +137,7 @@ fn begin(
     config.clone_fd = kernel::can_clone_connection();
     let failed = |error: io::Error| MountError::Session(error.to_string());
     // Not `Session::new`: its mount would be undone on drop without a look at what is mounted there by then.
+    let kept = Arc::new(connection.try_clone().map_err(failed)?);
     let session = Session::from_fd(filesystem, connection, options.acl(), config).map_err(failed)?;
     let notifier = session.notifier();
     before(notifier.clone());
@@ -153,7 +155,16 @@ fn begin(
         })
         .map_err(failed)?;
     let operations = Operations::default();
-    Ok(Mounted { point: point.into(), device, is_over, end, notifier, hold: None, operations })
+    Ok(Mounted {
+        point: point.into(),
+        device,
+        is_over,
+        connection: kept,
+        end,
+        notifier,
+        hold: None,
+        operations,
+    })
 }
 
 fn take_hold(core: &Core, mounted: &Mounted, runtime: &Handle) -> Option<Arc<Hold>> {
@@ -240,6 +251,11 @@ impl Mounted {
         self.device
     }
 
+    /// Whether the kernel has let go of the mount: its device's number may be another's then.
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire) || kernel::is_closed(&self.connection)
+    }
+
     /// Returns when the kernel has let go of the mount, whoever unmounted it.
     ///
     /// # Errors
@@ -296,12 +312,13 @@ impl Mounted {
 
     /// The hold is let go for the try only: whoever else unmounts meanwhile shall be refused.
     async fn try_unmount(&self, how: Unmount) -> Result<(), MountError> {
-        if self.is_over.load(Ordering::Acquire) {
+        if self.is_over() {
             return Ok(());
         }
         let (point, device) = (Arc::clone(&self.point), self.device);
         self.waive_hold(true).await;
-        let unmounted = blocking(move || unmount(&point, device, how)).await;
+        let this = self.clone();
+        let unmounted = blocking(move || unmount(&point, device, how, &|| this.is_over())).await;
         if unmounted.is_err() {
             self.waive_hold(false).await;
         }
@@ -314,7 +331,7 @@ impl Mounted {
     /// # Errors
     /// [`MountError::Io`] with the system's reason.
     pub async fn flush_pages(&self) -> Result<(), MountError> {
-        if self.is_over.load(Ordering::Acquire) {
+        if self.is_over() {
             return Ok(());
         }
         let (point, device) = (Arc::clone(&self.point), self.device);
@@ -350,7 +367,7 @@ impl Mounted {
     }
 }
 
-fn unmount(point: &Path, device: Device, how: Unmount) -> Result<(), MountError> {
+fn unmount(point: &Path, device: Device, how: Unmount, is_over: &dyn Fn() -> bool) -> Result<(), MountError> {
     let io = |source| MountError::Io { what: "reading the list of mounts", path: point.into(), source };
     let Some(place) = place_of(point, device).map_err(io)? else { return Ok(()) };
     if how == Unmount::WhenIdle
@@ -363,6 +380,10 @@ fn unmount(point: &Path, device: Device, how: Unmount) -> Result<(), MountError>
         // Unless somebody else has unmounted it since.
         let is_gone = !mountinfo::places_of(device).map_err(io)?.contains(&place);
         return if is_gone { Ok(()) } else { Err(MountError::Covered(place)) };
+    }
+    // Looked at last: what has its number by now is another's.
+    if is_over() {
+        return Ok(());
     }
     kernel::detach(&place, how == Unmount::Detach).map_err(|error| match error {
         MountError::Busy(path) => match mountinfo::mounted_inside(&place) {
@@ -447,10 +468,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mounted = mount_for_comparison(Nothing, dir.path(), &MountOptions::default()).unwrap();
         assert_eq!(mountinfo::mounted_at(mounted.point()).unwrap().unwrap().device, mounted.device());
+        assert!(!mounted.is_over());
         remove_dead_mount(mounted.device(), false);
         assert!(is_at(mounted.point(), mounted.device()), "it was removed");
         remove_dead_mount(mounted.device(), true);
         assert!(!is_at(mounted.point(), mounted.device()), "it was left");
+        assert!(kernel::is_closed(&mounted.connection), "before any thread of ours has heard of it");
         futures::executor::block_on(mounted.ended()).unwrap();
         assert!(!is_at(mounted.point(), mounted.device()));
     }
@@ -458,7 +481,7 @@ mod tests {
     #[test]
     fn unmounting_never_touches_a_stranger() {
         let stranger = Device { major: 0, minor: u32::MAX };
-        assert!(unmount(Path::new("/"), stranger, Unmount::WhenIdle).is_ok());
+        assert!(unmount(Path::new("/"), stranger, Unmount::WhenIdle, &|| false).is_ok());
         assert!(mountinfo::mounted_at(Path::new("/")).unwrap().is_some());
     }
 }
