@@ -30,6 +30,9 @@ mod locks;
 #[path = "semantics/opened.rs"]
 mod opened;
 
+#[path = "semantics/pages.rs"]
+mod pages;
+
 #[path = "semantics/privileges.rs"]
 mod privileges;
 

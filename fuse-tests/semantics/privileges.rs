@@ -46,6 +46,27 @@ fn has_capability(path: &Path) -> bool {
     run_ok("getcap", [path]).text().contains("cap_net_raw")
 }
 
+/// > Who does not own a file takes none by a `chown` that changes nothing.
+#[test]
+fn a_stranger_takes_no_set_id_bits_by_a_chown_that_changes_nothing() {
+    shared(|mount| {
+        let file = mount.path("file");
+        fs::write(&file, "#!/bin/true\n").unwrap();
+        for perm in [0o6755, 0o4711, 0o2711] {
+            chmod(&file, perm);
+            let refused = as_stranger(&mount.dir, "chown : file");
+            assert!(!refused.status.success() && refused.stderr.contains("not permitted"), "{refused}");
+            assert_eq!(mode(&file), perm);
+        }
+        chmod(&file, 0o755);
+        as_stranger(&mount.dir, "chown : file").ok();
+        lchown(&file, Some(STRANGER), None).unwrap();
+        chmod(&file, 0o6755);
+        as_stranger(&mount.dir, "chown : file").ok();
+        assert_eq!(mode(&file), 0o755, "it is his own");
+    });
+}
+
 /// > **Setuid, setgid, capabilities** are cleared when an unprivileged process writes or truncates, and all three by
 /// > `chown`; capabilities by anybody's write. Setgid stays where the group may not execute.
 #[test]

@@ -363,7 +363,7 @@ impl Shared {
                 self.copy_contents(path, about, made.ino).await?;
             }
             self.dress(path, about, &made).await?;
-            Ok(vfs.rename(dir, &partial, dir, name, RenameMode::Replace).await?)
+            Ok(vfs.rename(dir, &partial, dir, name, RenameMode::Replace).await.map(drop)?)
         };
         let copied: Result<(), CopyError> = tokio::select! {
             copied = copied => copied,

@@ -80,15 +80,23 @@ impl Subject for Live {
 
     async fn sync(&self) -> Result<(), Failure> {
         // The kernel may hold pages that programs wrote through memory maps; those are written data too.
-        self.mounted
-            .flush_pages()
-            .await
-            .map_err(|error| Failure { kind: FailureKind::NotSaved, message: in_full(&error) })?;
+        let flushed = self.mounted.flush_pages().await.map_err(|error| {
+            let kind = match error {
+                MountError::LostPages { .. } => FailureKind::Lost,
+                _ => FailureKind::NotSaved,
+            };
+            Failure { kind, message: in_full(&error) }
+        });
+        if let Err(failure) = &flushed
+            && failure.kind != FailureKind::Lost
+        {
+            return flushed;
+        }
         let synced = self.vfs.sync_all().await;
         if matches!(synced, Ok(()) | Err(VfsError::LostWrites { .. })) {
             self.mounted.let_go().await;
         }
-        synced.map_err(not_saved)
+        synced.map_err(not_saved).and(flushed)
     }
 
     async fn clean(&self, dry_run: bool) -> Result<Value, Failure> {

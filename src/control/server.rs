@@ -230,11 +230,11 @@ impl Talk<'_> {
                 subject.limits().resume();
                 let Ok(_room) = self.rooms.unmounting.try_acquire() else { return Ok(Err(crowded())) };
                 // What was taken over or lost cannot be synced any more, and has to be unmounted all the same.
-                if let Err(failure) = self.step(Step::Syncing, subject.sync()).await?
-                    && !matches!(failure.kind, FailureKind::TakenOver | FailureKind::Lost)
-                {
-                    return Ok(Err(failure));
-                }
+                let lost = match self.step(Step::Syncing, subject.sync()).await? {
+                    Err(failure) if failure.kind == FailureKind::Lost => Err(failure),
+                    Err(failure) if failure.kind != FailureKind::TakenOver => return Ok(Err(failure)),
+                    _ => Ok(()),
+                };
                 if let Err(failure) = self.step(Step::Unmounting, subject.unmount(detach)).await? {
                     return Ok(Err(failure));
                 }
@@ -242,7 +242,7 @@ impl Talk<'_> {
                     return Ok(Ok(json!({ "detached": true })));
                 }
                 let result = self.step(Step::Closing, subject.finish()).await?;
-                Ok(result.map(|()| json!({ "detached": false })))
+                Ok(result.and(lost).map(|()| json!({ "detached": false })))
             }
         }
     }

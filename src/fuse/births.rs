@@ -3,7 +3,7 @@
 use fuser::{Errno, FopenFlags, OpenFlags};
 
 use super::convert::Refusal;
-use super::core::{Core, writes};
+use super::core::{Core, writes, writes_only};
 use super::permission::Birth;
 use crate::base::{FileKind, Ino};
 use crate::vfs::{Attr, Caller, Handle, SeekFor, VfsError};
@@ -59,7 +59,8 @@ pub(super) async fn create(
         return Err(undo(core, dir, name, attr.ino, false, error).await);
     }
     let changing = truncate.then(|| core.opens.change(attr.ino));
-    let opened = open(core, attr.ino, flags, truncate).await;
+    let has_contents = attr.size > 0 && !truncate;
+    let opened = open(core, attr.ino, flags, truncate, has_contents).await;
     drop(changing);
     match opened {
         Ok((handle, how)) => Ok((attr, handle, how)),
@@ -76,12 +77,14 @@ pub(super) async fn create(
 /// follower, because a read that finds some of its pages there and asks for the others would be of two commits.
 /// NOFLUSH because closing a file promises nothing here.
 ///
-/// The kernel empties it by a request of its own if that is asked for, but for a new name.
+/// The kernel empties it by a request of its own if that is asked for, but for a new name. Where it is not known whether a file has contents,
+/// it may have.
 pub(super) async fn open(
     core: &Core,
     node: Ino,
     flags: OpenFlags,
     truncate: bool,
+    has_contents: bool,
 ) -> Result<(Handle, FopenFlags), Refusal> {
     let opened = core.vfs.open(node, writes(flags), truncate).await;
     let handle = opened.map_err(|error| core.about_inode(error))?;
@@ -93,11 +96,28 @@ pub(super) async fn open(
     let mut flags_of = FopenFlags::FOPEN_NOFLUSH;
     if how.is_direct() {
         flags_of |= FopenFlags::FOPEN_DIRECT_IO;
-    } else if flags.0 & libc::O_NOATIME != 0 || !core.vfs.would_touch(node) {
-        // Else of what the kernel reads from its own cache we would not hear.
+    } else if !has_contents || keeps_pages(core, handle, node, flags) {
         flags_of |= FopenFlags::FOPEN_KEEP_CACHE;
     }
     Ok((handle, flags_of))
+}
+
+/// Whether the kernel keeps the pages that it has of a file which is opened through them.
+///
+/// What a program writes is in its page before we are told of it. If the page is dropped in between, whoever reads it meanwhile brings
+/// what was there before, which then stays: what was written would be read as if it never had been. So pages are dropped only
+/// for the sake of access times where every reading counts, because of what the kernel reads from its own pages we would
+/// not hear, and even there not where another may be writing. Elsewhere the opening stands for the first read.
+fn keeps_pages(core: &Core, handle: Handle, node: Ino, flags: OpenFlags) -> bool {
+    if writes_only(flags) || flags.0 & libc::O_NOATIME != 0 || !core.vfs.would_touch(node) {
+        return true;
+    }
+    if !core.vfs.is_atime_relative() && !core.opens.may_be_written_by_others(handle.0) {
+        return false;
+    }
+    core.vfs.touch(node);
+    core.opens.counts(handle.0);
+    true
 }
 
 /// Where the next data or hole is. What programs wrote through maps is sent by the kernel first; where it cannot be, all of

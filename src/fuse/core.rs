@@ -10,12 +10,11 @@ use fuser::{
     WriteFlags,
 };
 
-use tokio::sync::Semaphore;
-
 use super::convert::{Refusal, file_attr};
 use super::dirs::Fit;
 use super::listing::Listings;
-use super::opens::Opens;
+use super::opens::{Kept, Opens};
+use super::pages::Pages;
 use super::permission::{PlainDirs, SetIds};
 use crate::base::Ino;
 use crate::vfs::{Attr, Drops, Vfs, VfsError};
@@ -30,12 +29,6 @@ const WRITE_BYTES_MAX: u32 = 1024 * 1024;
 /// Read-ahead and other background requests that may be under way at once. Writes from maps are among them, which wait
 /// while there is no room: they must not take the place of reads.
 const BACKGROUND_MAX: u16 = u16::MAX;
-/// How many threads may wait at once for the kernel to send pages. It has them wait for answers from this process, which need
-/// threads of the same pool: so they are far fewer than that has.
-const FLUSHES_MAX: usize = 2;
-/// How long anybody waits for that.
-const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
-
 /// Asked for if the kernel has them. `EXPORT_SUPPORT` promises that `.` and `..` can be looked up: file handles then
 /// outlive what the kernel remembers, as NFS needs. Locks are left out: without the flags the kernel keeps them itself,
 /// which is right for one mount. So is the writeback cache: it made streams 1.5 times dearer.
@@ -74,7 +67,7 @@ pub(super) struct Core {
     set_ids: SetIds,
     kernel_says_kill: AtomicBool,
     notifier: OnceLock<Notifier>,
-    flushes: Arc<Semaphore>,
+    pub(super) pages: Pages,
 }
 
 /// What a mount asks of the kernel. Public so that a filesystem to compare with can ask for the same.
@@ -104,7 +97,7 @@ impl Core {
             set_ids: SetIds::default(),
             kernel_says_kill: AtomicBool::new(false),
             notifier: OnceLock::new(),
-            flushes: Arc::new(Semaphore::new(FLUSHES_MAX)),
+            pages: Pages::default(),
         }
     }
 
@@ -194,39 +187,20 @@ impl Core {
 
     /// Opens a listing, and says what the kernel may keep of it. Whom `fuser` refuses the kernel would show what it keeps.
     pub(super) fn begin_listing(&self, dir: Ino) -> (u64, FopenFlags) {
-        let is_kept = self.opens.list(dir) && self.writer && !self.filters;
-        let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-        (self.listings.open(), if is_kept { flags } else { FopenFlags::empty() })
+        let kept = self.opens.list(dir);
+        let flags = match kept {
+            _ if !self.writer || self.filters => FopenFlags::empty(),
+            Kept::Nothing => FopenFlags::empty(),
+            Kept::Anew => FopenFlags::FOPEN_CACHE_DIR,
+            Kept::All => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
+        };
+        (self.listings.open(), flags)
     }
 
     /// Closes it.
     pub(super) fn end_listing(&self, dir: Ino, listing: u64) {
         self.opens.listed(dir);
         self.listings.close(listing);
-    }
-
-    /// Has the kernel send what it keeps of a file's pages that were written to through maps. Says whether it has: not
-    /// while there is no room for them, for whose answer the kernel waits.
-    pub(super) async fn send_pages(&self, ino: Ino) -> bool {
-        let Some(notifier) = self.notifier.get().cloned() else { return true };
-        let flushes = Arc::clone(&self.flushes);
-        // It sends them by requests of its own, which other threads answer meanwhile.
-        let sending = async move {
-            let turn = flushes.acquire_owned().await;
-            let send = move || {
-                let sent = notifier.inval_inode(INodeNo(ino.0), 0, 0);
-                drop(turn);
-                sent
-            };
-            tokio::task::spawn_blocking(send).await
-        };
-        match tokio::time::timeout(FLUSH_PATIENCE, sending).await {
-            Ok(Ok(Ok(()))) => self.opens.flushed(ino),
-            Ok(Ok(Err(error))) => tracing::debug!(%ino, %error, "the kernel keeps no pages of it"),
-            Ok(Err(error)) => tracing::warn!(%ino, %error, "the kernel was not asked for a file's pages"),
-            Err(_) => return false,
-        }
-        true
     }
 
     /// What a write takes, and what must be durable before it returns.

@@ -89,6 +89,13 @@ pub enum MountError {
     /// The conversation with the kernel broke.
     #[error("the kernel's FUSE connection failed: {0}")]
     Session(String),
+    /// What programs wrote through maps could not be taken.
+    #[error("what a program wrote to a file through a map could not be taken, and is lost")]
+    LostPages {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A system call failed.
     #[error("{what} failed at {}", .path.display())]
     Io {

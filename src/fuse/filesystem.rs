@@ -157,11 +157,10 @@ impl Filesystem for Bridge {
             return reply.error(Errno::EINVAL);
         };
         let (from, name, to, new_name) = (ino(dir), owned(name), ino(new_dir), owned(new_name));
-        self.act(
-            request,
-            reply,
-            |core| async move { core.vfs.rename(from, &name, to, &new_name, mode).await },
-        );
+        self.act(request, reply, |core| async move {
+            let renamed = core.vfs.rename(from, &name, to, &new_name, mode).await;
+            renamed.map(|adopted| core.opens.adopted(adopted))
+        });
     }
 
     fn link(&self, request: &Request, node: INodeNo, dir: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -178,7 +177,7 @@ impl Filesystem for Bridge {
         self.call(
             request,
             reply,
-            move |core| async move { births::open(&core, ino(node), flags, false).await },
+            move |core| async move { births::open(&core, ino(node), flags, false, true).await },
             move |core, reply, opened| core.opened(reply, ino(node), flags, opened),
         );
     }

@@ -19,40 +19,28 @@ impl Core {
         reply: ReplyOpen,
         node: Ino,
         flags: OpenFlags,
-        (Handle(handle), mut how): (Handle, FopenFlags),
+        (Handle(handle), how): (Handle, FopenFlags),
     ) {
         let is_read = flags.0 & (libc::O_ACCMODE | libc::O_DIRECT) == libc::O_RDONLY;
         let may_be_given =
             is_read && self.writer && !self.filters && !how.contains(FopenFlags::FOPEN_DIRECT_IO);
-        if may_be_given && tokio::task::try_id().is_none() && self.give(handle, node, flags) {
-            how |= FopenFlags::FOPEN_KEEP_CACHE;
+        // Where the kernel drops what it has, it would drop that too.
+        if may_be_given && how.contains(FopenFlags::FOPEN_KEEP_CACHE) && tokio::task::try_id().is_none() {
+            self.give(node);
         }
         reply.opened(FileHandle(handle), how);
     }
 
-    /// Gives the kernel all of a file if that is small and in memory. Whether it has.
-    fn give(&self, handle: u64, node: Ino, flags: OpenFlags) -> bool {
-        let Some(notifier) = self.notifier() else { return false };
-        let is_due = flags.0 & libc::O_NOATIME == 0 && self.vfs.would_touch(node);
-        // Where each reading counts, each has to be asked for.
-        if is_due && !self.vfs.is_atime_relative() {
-            return false;
+    /// Gives the kernel all of a file if that is small and in memory.
+    fn give(&self, node: Ino) {
+        let Some(notifier) = self.notifier() else { return };
+        let Some(giving) = self.opens.give(node) else { return };
+        let contents = self.vfs.at_hand(node, GIVEN_BYTES_MAX).filter(|contents| !contents.is_empty());
+        let Some(contents) = contents else { return };
+        match notifier.store(INodeNo(node.0), 0, &contents) {
+            Ok(()) => giving.done(),
+            Err(error) => tracing::debug!(%node, %error, "the kernel did not take a file's contents"),
         }
-        let Some(giving) = self.opens.give(node, is_due) else { return false };
-        let Some(contents) = self.vfs.at_hand(node, GIVEN_BYTES_MAX) else { return false };
-        if contents.is_empty() {
-            return false;
-        }
-        if let Err(error) = notifier.store(INodeNo(node.0), 0, &contents) {
-            tracing::debug!(%node, %error, "the kernel did not take a file's contents");
-            return false;
-        }
-        giving.done();
-        if is_due {
-            self.vfs.touch(node);
-            self.opens.counts(handle);
-        }
-        true
     }
 
     /// A file is closed. If its opening counted as a read, the kernel is told so now: a reader who comes to the end of a file asks
@@ -88,6 +76,6 @@ impl Core {
     /// Sets attributes; a length while nobody gives the kernel what the file was before.
     pub(super) async fn set_attr(&self, caller: &Caller, node: Ino, set: &SetAttr) -> Result<Attr, Refusal> {
         let _changing = set.size.map(|_| self.opens.change(node));
-        permission::set_attr(&self.vfs, caller, node, set).await
+        permission::set_attr(&self.vfs, caller, node, set, || self.opens.may_be_written(node)).await
     }
 }

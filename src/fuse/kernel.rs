@@ -213,18 +213,19 @@ pub(super) fn raise_read_ahead(device: Device) {
     }
 }
 
-/// Makes the kernel send what it holds of files that were written through memory maps. A mount that has left the tree,
-/// or is covered, cannot be reached any more and is passed over.
-pub(super) fn flush_pages(point: &Path, device: Device) -> io::Result<()> {
+/// Makes the kernel send what it holds of files that were written through memory maps. Says whether it has: a mount that has
+/// left the tree, or is covered, cannot be reached any more and is passed over.
+pub(super) fn flush_pages(point: &Path, device: Device) -> io::Result<bool> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(root) = rustix::fs::open(point, flags, Mode::empty()) else {
-        return Ok(());
+        return Ok(false);
     };
     let number = rustix::fs::fstat(&root)?.st_dev;
-    if (rustix::fs::major(number), rustix::fs::minor(number)) == (device.major, device.minor) {
-        rustix::fs::syncfs(&root)?;
+    if (rustix::fs::major(number), rustix::fs::minor(number)) != (device.major, device.minor) {
+        return Ok(false);
     }
-    Ok(())
+    rustix::fs::syncfs(&root)?;
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod mount;
 mod mountinfo;
 mod opens;
 mod options;
+mod pages;
 mod permission;
 mod serve;
 mod xattrs;

@@ -17,6 +17,7 @@ use super::bridge::Bridge;
 use super::core::Core;
 use super::counted::{Counted, Operations};
 use super::hold::Hold;
+use super::pages::{Home, is_of_lost_pages};
 use super::serve::Desk;
 use super::{Device, MountError, MountOptions, kernel, mountinfo};
 use crate::base::Ino;
@@ -78,6 +79,7 @@ pub fn mount(
     let operations = Operations::default();
     let counted = Counted(bridge, operations.clone());
     let mounted = attach(counted, &point, options, |notifier| core.set_notifier(notifier))?;
+    core.pages.set_home(mounted.home());
     let hold = options.hold.then(|| take_hold(&core, &mounted, runtime)).flatten();
     Ok(Mounted { hold, operations, ..mounted })
 }
@@ -325,23 +327,26 @@ impl Mounted {
         unmounted
     }
 
+    fn home(&self) -> Home {
+        Home { point: Arc::clone(&self.point), device: self.device }
+    }
+
     /// Makes the kernel hand over what programs wrote through memory maps and it has not sent yet. Does nothing if
     /// the mount is not reachable at its place any more.
     ///
     /// # Errors
-    /// [`MountError::Io`] with the system's reason.
+    /// [`MountError::LostPages`] if some could not be taken, of which the kernel tells once; [`MountError::Io`] with the system's reason.
     pub async fn flush_pages(&self) -> Result<(), MountError> {
         if self.is_over() {
             return Ok(());
         }
-        let (point, device) = (Arc::clone(&self.point), self.device);
-        blocking(move || {
-            let place = place_of(&point, device).ok().flatten().unwrap_or_else(|| point.to_path_buf());
-            kernel::flush_pages(&place, device).map_err(|source| MountError::Io {
-                what: "syncing the mount",
-                path: point.to_path_buf(),
-                source,
-            })
+        let home = self.home();
+        blocking(move || match home.send_all() {
+            Ok(_) => Ok(()),
+            Err(source) if is_of_lost_pages(&source) => Err(MountError::LostPages { source }),
+            Err(source) => {
+                Err(MountError::Io { what: "syncing the mount", path: home.point.to_path_buf(), source })
+            }
         })
         .await
     }
@@ -369,7 +374,7 @@ impl Mounted {
 
 fn unmount(point: &Path, device: Device, how: Unmount, is_over: &dyn Fn() -> bool) -> Result<(), MountError> {
     let io = |source| MountError::Io { what: "reading the list of mounts", path: point.into(), source };
-    let Some(place) = place_of(point, device).map_err(io)? else { return Ok(()) };
+    let Some(place) = mountinfo::place_of(point, device).map_err(io)? else { return Ok(()) };
     if how == Unmount::WhenIdle
         && let Some(other) = mountinfo::other_places(&place).into_iter().next()
         && is_at(&place, device)
@@ -392,13 +397,6 @@ fn unmount(point: &Path, device: Device, how: Unmount, is_over: &dyn Fn() -> boo
         },
         error => error,
     })
-}
-
-/// Where a mount is now: at `point`, or where it or a directory above it was moved.
-fn place_of(point: &Path, device: Device) -> io::Result<Option<PathBuf>> {
-    let places = mountinfo::places_of(device)?;
-    let at_point = places.iter().find(|place| *place == point).cloned();
-    Ok(at_point.or_else(|| places.into_iter().next()))
 }
 
 /// Whether it is what shows at `point`. Where that cannot be looked at, the last mount of the list is taken for it.

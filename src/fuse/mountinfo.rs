@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -170,6 +171,13 @@ fn unescape(field: &[u8]) -> Vec<u8> {
         }
     }
     plain
+}
+
+/// Where a mount is now: at `point`, or where it or a directory above it was moved.
+pub(super) fn place_of(point: &Path, device: Device) -> io::Result<Option<PathBuf>> {
+    let places = places_of(device)?;
+    let at_point = places.iter().find(|place| *place == point).cloned();
+    Ok(at_point.or_else(|| places.into_iter().next()))
 }
 
 #[cfg(test)]

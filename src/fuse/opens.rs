@@ -1,5 +1,8 @@
 //! How files and directories are open. What the kernel may keep of them follows from that.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
@@ -28,10 +31,12 @@ const GIVEN_MAX: usize = 16 * 1024;
 
 #[derive(Debug, Default)]
 struct State {
-    handles: HashMap<u64, (Ino, How)>,
+    handles: HashMap<u64, Open>,
     files: HashMap<Ino, Counts>,
     /// How many listings of a directory are open.
     listed: HashMap<Ino, u32>,
+    /// Directories that have been moved since they were listed.
+    adopted: HashSet<Ino>,
     /// Files in whose pages may be what a program wrote through a map and nobody has been told.
     mapped: HashSet<Ino>,
     /// The kernel shares no maps of a file that is open past its pages.
@@ -60,6 +65,24 @@ pub(super) struct Changing<'a> {
     ino: Ino,
 }
 
+/// What the kernel keeps of a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// What it has, and what it gets.
+    All,
+    /// What it gets.
+    Anew,
+    /// Nothing.
+    Nothing,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    ino: Ino,
+    how: How,
+    writes: bool,
+}
+
 /// How a file is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
@@ -82,9 +105,19 @@ struct Counts {
     cached: u32,
     direct_writing: u32,
     direct_reading: u32,
+    /// Handles that may write, among these.
+    writing: u32,
 }
 
 impl Counts {
+    const fn is_one_cached(&self) -> bool {
+        self.cached == 1 && self.direct_writing == 0 && self.direct_reading == 0
+    }
+
+    const fn is_none(&self) -> bool {
+        self.cached == 0 && self.direct_writing == 0 && self.direct_reading == 0
+    }
+
     const fn of(&mut self, how: How) -> &mut u32 {
         match how {
             How::Cached => &mut self.cached,
@@ -118,29 +151,42 @@ impl Opens {
         };
         *counts.of(how) += 1;
         if writes(flags) {
+            counts.writing += 1;
             state.given.remove(&ino);
         }
         if writes(flags) && !writes_only(flags) {
             state.mapped.insert(ino);
         }
-        state.handles.insert(handle, (ino, how));
+        state.handles.insert(handle, Open { ino, how, writes: writes(flags) });
         how
+    }
+
+    /// Whether anybody has the file open for writing.
+    pub(super) fn may_be_written(&self, ino: Ino) -> bool {
+        self.state.lock().files.get(&ino).is_some_and(|counts| counts.writing > 0)
+    }
+
+    /// Whether anybody has the file open for writing by another handle than this.
+    pub(super) fn may_be_written_by_others(&self, handle: u64) -> bool {
+        let state = self.state.lock();
+        let Some(open) = state.handles.get(&handle) else { return false };
+        state.files.get(&open.ino).is_some_and(|counts| counts.writing > u32::from(open.writes))
     }
 
     /// Whether what is written to it goes past the kernel's pages.
     pub(super) fn is_direct(&self, handle: u64) -> bool {
-        self.state.lock().handles.get(&handle).is_some_and(|(_, how)| how.is_direct())
+        self.state.lock().handles.get(&handle).is_some_and(|open| open.how.is_direct())
     }
 
     /// The file is closed. Names it if its opening counted as a read.
     pub(super) fn closed(&self, handle: u64) -> Option<Ino> {
         let mut state = self.state.lock();
-        let (ino, how) = state.handles.remove(&handle)?;
-        state.leave(ino, how);
-        (!state.counted.is_empty() && state.counted.remove(&handle)).then_some(ino)
+        let open = state.handles.remove(&handle)?;
+        state.leave(open);
+        (!state.counted.is_empty() && state.counted.remove(&handle)).then_some(open.ino)
     }
 
-    /// Whoever opened it has been given its contents, as if he had read them.
+    /// The opening stands for the first read.
     pub(super) fn counts(&self, handle: u64) {
         self.state.lock().counted.insert(handle);
     }
@@ -161,14 +207,13 @@ impl Opens {
     }
 
     /// Begins to give the kernel the contents of a file that has just been opened for reading through its pages, and by nobody else.
-    /// `None`: not now, or it probably has them, unless `again` asks for that.
-    pub(super) fn give(&self, ino: Ino, again: bool) -> Option<Giving<'_>> {
+    /// `None`: not now, or it probably has them.
+    pub(super) fn give(&self, ino: Ino) -> Option<Giving<'_>> {
         let mut state = self.state.lock();
         // Who reads past the pages reads them all the same through a map.
-        let is_alone =
-            matches!(state.files.get(&ino), Some(Counts { cached: 1, direct_writing: 0, direct_reading: 0 }));
+        let is_alone = state.files.get(&ino).is_some_and(Counts::is_one_cached);
         let is_changing = state.changing.contains_key(&ino) || state.mapped.contains(&ino);
-        if !is_alone || is_changing || (!again && state.given.contains(&ino)) || !state.giving.insert(ino) {
+        if !is_alone || is_changing || state.given.contains(&ino) || !state.giving.insert(ino) {
             return None;
         }
         Some(Giving { opens: self, ino })
@@ -205,18 +250,30 @@ impl Opens {
     pub(super) fn forgotten(&self, ino: Ino) {
         let mut state = self.state.lock();
         state.given.remove(&ino);
+        state.adopted.remove(&ino);
         if !state.mapped.is_empty() && !state.files.contains_key(&ino) {
             state.mapped.remove(&ino);
         }
     }
 
-    /// A listing of a directory is opened. Says whether the kernel may keep it: only where no other is open. It looks
+    /// A listing of a directory is opened. Says what the kernel may keep of it: something only where no other is open. It looks
     /// whether what it keeps is of the present directory where a listing begins, and not where one goes on.
-    pub(super) fn list(&self, dir: Ino) -> bool {
+    pub(super) fn list(&self, dir: Ino) -> Kept {
         let mut state = self.state.lock();
         let count = state.listed.entry(dir).or_default();
         *count += 1;
-        *count == 1
+        if *count > 1 {
+            return Kept::Nothing;
+        }
+        if !state.adopted.is_empty() && state.adopted.remove(&dir) { Kept::Anew } else { Kept::All }
+    }
+
+    /// These directories have another parent now, to which their `..` is to lead. That is no change of theirs by which the kernel would see that
+    /// what it keeps of them is old.
+    pub(super) fn adopted(&self, dirs: Vec<Ino>) {
+        if !dirs.is_empty() {
+            self.state.lock().adopted.extend(dirs);
+        }
     }
 
     /// A listing is closed.
@@ -263,175 +320,14 @@ impl State {
         self.given.insert(ino);
     }
 
-    fn leave(&mut self, ino: Ino, how: How) {
-        let Entry::Occupied(mut counts) = self.files.entry(ino) else { return };
-        let count = counts.get_mut().of(how);
+    fn leave(&mut self, open: Open) {
+        let Entry::Occupied(mut entry) = self.files.entry(open.ino) else { return };
+        let counts = entry.get_mut();
+        counts.writing = counts.writing.saturating_sub(u32::from(open.writes));
+        let count = counts.of(open.how);
         *count = count.saturating_sub(1);
-        if matches!(counts.get(), Counts { cached: 0, direct_writing: 0, direct_reading: 0 }) {
-            counts.remove();
+        if counts.is_none() {
+            entry.remove();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FILE: Ino = Ino(7);
-
-    fn open(opens: &Opens, handle: u64, flags: i32) -> How {
-        opens.open(handle, FILE, OpenFlags(flags))
-    }
-
-    #[test]
-    fn no_file_is_open_for_direct_writes_and_for_cached_reads_at_once() {
-        let opens = Opens::default();
-        assert_eq!(open(&opens, 1, libc::O_WRONLY), How::DirectWriting);
-        assert_eq!(open(&opens, 2, libc::O_RDONLY), How::DirectReading);
-        assert_eq!(open(&opens, 3, libc::O_RDWR), How::DirectWriting);
-        opens.closed(1);
-        assert_eq!(open(&opens, 4, libc::O_RDONLY), How::DirectReading, "the third writes past the pages");
-        opens.closed(3);
-        assert_eq!(open(&opens, 5, libc::O_RDONLY), How::Cached);
-        assert_eq!(open(&opens, 6, libc::O_WRONLY), How::Cached);
-        for handle in [2, 4, 5, 6, 6] {
-            opens.closed(handle);
-        }
-        opens.flushed(FILE);
-        assert_eq!(open(&opens, 7, libc::O_WRONLY), How::DirectWriting);
-        opens.closed(7);
-        assert!(opens.state.lock().files.is_empty() && opens.state.lock().handles.is_empty());
-    }
-
-    #[test]
-    fn who_only_writes_goes_through_the_pages_of_what_may_be_mapped() {
-        let opens = Opens::default();
-        assert_eq!(open(&opens, 1, libc::O_RDWR), How::Cached);
-        opens.closed(1);
-        assert_eq!(open(&opens, 2, libc::O_WRONLY), How::Cached, "its pages may wait still");
-        assert!(!opens.is_direct(2));
-        opens.closed(2);
-        opens.flushed(FILE);
-        assert_eq!(open(&opens, 3, libc::O_WRONLY), How::DirectWriting);
-        assert!(opens.is_direct(3) && !opens.is_direct(2));
-    }
-
-    #[test]
-    fn what_may_have_been_mapped_stays_so_until_its_pages_are_sent_or_it_is_forgotten() {
-        let opens = Opens::default();
-        open(&opens, 1, libc::O_RDONLY);
-        assert!(!opens.may_be_mapped(FILE));
-        open(&opens, 2, libc::O_RDWR);
-        opens.flushed(FILE);
-        assert!(opens.may_be_mapped(FILE), "it is open");
-        opens.closed(1);
-        opens.closed(2);
-        assert!(opens.may_be_mapped(FILE), "its pages may wait still");
-        opens.flushed(FILE);
-        assert!(!opens.may_be_mapped(FILE));
-    }
-
-    #[test]
-    fn contents_are_given_to_who_alone_has_a_file_open_for_reading() {
-        let opens = Opens::default();
-        assert!(opens.give(FILE, false).is_none(), "it is not open");
-        open(&opens, 1, libc::O_RDONLY);
-        drop(opens.give(FILE, false).expect("it is read by one"));
-        open(&opens, 2, libc::O_RDONLY);
-        assert!(opens.give(FILE, true).is_none(), "another may be waiting for a page of it");
-        opens.closed(2);
-        let changing = (opens.change(FILE), opens.change(FILE));
-        drop(changing.0);
-        assert!(opens.give(FILE, true).is_none(), "it is being cut");
-        drop(changing.1);
-        opens.give(FILE, true).expect("it is read by one again").done();
-        opens.closed(1);
-        open(&opens, 3, libc::O_WRONLY);
-        assert!(opens.give(FILE, true).is_none(), "it is written to");
-        opens.closed(3);
-        open(&opens, 4, libc::O_WRONLY);
-        assert_eq!(open(&opens, 5, libc::O_RDONLY), How::DirectReading);
-        opens.closed(4);
-        open(&opens, 6, libc::O_RDONLY);
-        assert!(opens.give(FILE, true).is_none(), "another may have mapped it, and wait for a page");
-        opens.closed(5);
-        drop(opens.give(FILE, true).expect("it is read by one again"));
-        opens.closed(6);
-        open(&opens, 7, libc::O_RDWR);
-        opens.closed(7);
-        open(&opens, 8, libc::O_RDONLY);
-        assert!(opens.give(FILE, true).is_none(), "pages may be there that a program wrote to");
-    }
-
-    #[test]
-    fn what_the_kernel_has_is_not_given_again() {
-        let (opens, other) = (Opens::default(), Ino(8));
-        let gives = |handle, ino, flags| {
-            opens.open(handle, ino, OpenFlags(flags));
-            let giving = opens.give(ino, false);
-            let gives = giving.is_some();
-            giving.into_iter().for_each(Giving::done);
-            opens.closed(handle);
-            gives
-        };
-        assert!(gives(1, FILE, libc::O_RDONLY) && gives(1, other, libc::O_RDONLY));
-        assert!(!gives(1, FILE, libc::O_RDONLY) && !gives(1, other, libc::O_RDONLY));
-        open(&opens, 2, libc::O_WRONLY);
-        opens.closed(2);
-        assert!(gives(3, FILE, libc::O_RDONLY), "it was written to");
-        drop(opens.change(FILE));
-        assert!(gives(4, FILE, libc::O_RDONLY), "it was cut");
-        opens.forgotten(FILE);
-        assert!(gives(5, FILE, libc::O_RDONLY) && !gives(6, other, libc::O_RDONLY));
-        opens.asked(FILE);
-        assert!(!gives(7, FILE, libc::O_RDONLY), "it has been read");
-        assert!(gives(8, other, libc::O_RDONLY), "if one has gone, others may have");
-        for number in 0..GIVEN_MAX as u64 {
-            opens.asked(Ino(100 + number));
-        }
-        assert!(opens.state.lock().given.len() <= GIVEN_MAX);
-    }
-
-    #[test]
-    fn nobody_opens_or_cuts_a_file_while_its_contents_are_given() {
-        let (opens, order) = (Opens::default(), Mutex::new(Vec::new()));
-        open(&opens, 1, libc::O_RDONLY);
-        let giving = opens.give(FILE, false).unwrap();
-        assert!(opens.give(FILE, true).is_none(), "it is being given");
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                open(&opens, 2, libc::O_WRONLY);
-                order.lock().push("opened");
-            });
-            scope.spawn(|| {
-                drop(opens.change(FILE));
-                order.lock().push("cut");
-            });
-            (0..1000).for_each(|_| std::thread::yield_now());
-            order.lock().push("given");
-            giving.done();
-        });
-        assert_eq!(order.lock()[0], "given");
-        assert!(opens.state.lock().giving.is_empty() && opens.state.lock().changing.is_empty());
-    }
-
-    #[test]
-    fn who_was_given_contents_has_read_them() {
-        let opens = Opens::default();
-        open(&opens, 1, libc::O_RDONLY);
-        open(&opens, 2, libc::O_RDONLY);
-        opens.counts(2);
-        assert_eq!((opens.closed(1), opens.closed(2), opens.closed(2)), (None, Some(FILE), None));
-    }
-
-    #[test]
-    fn a_listing_is_kept_only_while_it_is_the_only_one() {
-        let opens = Opens::default();
-        assert!(opens.list(FILE) && !opens.list(FILE));
-        opens.listed(FILE);
-        assert!(!opens.list(FILE));
-        opens.listed(FILE);
-        opens.listed(FILE);
-        assert!(opens.list(FILE));
     }
 }

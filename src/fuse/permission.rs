@@ -179,10 +179,17 @@ fn groups(status: &str) -> impl Iterator<Item = u32> {
     line.split_ascii_whitespace().filter_map(|group| group.parse().ok())
 }
 
-/// Changes attributes; a new mode is written into the access list too.
-pub(super) async fn set_attr(vfs: &Vfs, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr, Refusal> {
+/// Changes attributes; a new mode is written into the access list too. `may_be_written` tells whether anybody has the file
+/// open for writing.
+pub(super) async fn set_attr(
+    vfs: &Vfs,
+    caller: &Caller,
+    ino: Ino,
+    set: &SetAttr,
+    may_be_written: impl FnOnce() -> bool,
+) -> Result<Attr, Refusal> {
     if sets_nothing(set) {
-        return Ok(set_nothing(vfs, caller, ino).await?);
+        return set_nothing(vfs, caller, ino, may_be_written).await;
     }
     let attr = vfs.setattr(caller, ino, set).await?;
     let Some(perm) = set.perm else {
@@ -197,12 +204,22 @@ pub(super) async fn set_attr(vfs: &Vfs, caller: &Caller, ino: Ino, set: &SetAttr
 
 /// A SETATTR that sets nothing. The kernel sends one before a buffered write, so that the set-id bits go which a change of
 /// contents drops (`setattr_should_drop_suidgid` of the kernel): the flag that would say so is lost in `fuser` 0.18.0. Where there
-/// are none it is a `chown` to nobody else, which moves `ctime`.
-async fn set_nothing(vfs: &Vfs, caller: &Caller, ino: Ino) -> Result<Attr, VfsError> {
+/// are none it is a `chown` to nobody else, which moves `ctime`. The kernel lets anybody do that, and drops the bits by it: so
+/// it is refused to who does not own the file, unless somebody can be writing to it.
+async fn set_nothing(
+    vfs: &Vfs,
+    caller: &Caller,
+    ino: Ino,
+    may_be_written: impl FnOnce() -> bool,
+) -> Result<Attr, Refusal> {
     let attr = vfs.getattr(ino).await?;
     let perm = without_set_ids(attr.perm);
     let has_set_ids = attr.kind == FileKind::Regular && perm != attr.perm;
-    vfs.setattr(caller, ino, &SetAttr { perm: has_set_ids.then_some(perm), ..SetAttr::default() }).await
+    if has_set_ids && caller.uid != 0 && caller.uid != attr.uid && !may_be_written() {
+        return Err(Refusal(Errno::EPERM));
+    }
+    let set = SetAttr { perm: has_set_ids.then_some(perm), ..SetAttr::default() };
+    Ok(vfs.setattr(caller, ino, &set).await?)
 }
 
 const fn sets_nothing(set: &SetAttr) -> bool {

@@ -30,7 +30,7 @@ impl Vfs {
         new_dir: Ino,
         new_name: &[u8],
         mode: RenameMode,
-    ) -> Result<(), VfsError> {
+    ) -> Result<Vec<Ino>, VfsError> {
         if [name, new_name].iter().any(|name| matches!(*name, b"." | b"..")) {
             return Err(VfsError::InvalidInput);
         }
@@ -51,15 +51,22 @@ impl Vfs {
                 return Err(VfsError::NoEntry.into());
             }
             check_no_loop(txn, &moved, from.dir, to.dir)?;
+            let adopted = |entry: &Entry| {
+                (from.dir != to.dir && entry.kind == FileKind::Directory).then_some(entry.ino)
+            };
             match (mode, met) {
                 (RenameMode::Exchange, None) => Err(VfsError::NoEntry.into()),
                 (RenameMode::Exchange, Some(met)) => {
                     check_no_loop(txn, &met, to.dir, from.dir)?;
-                    exchange(txn, &from, &to, &moved, &met)
+                    exchange(txn, &from, &to, &moved, &met)?;
+                    Ok(adopted(&moved).into_iter().chain(adopted(&met)).collect())
                 }
                 (RenameMode::NoReplace, Some(_)) => Err(VfsError::Exists.into()),
-                (_, Some(met)) if met.ino == moved.ino => Ok(()),
-                (_, met) => replace(txn, &from, &to, &moved, met.as_deref()),
+                (_, Some(met)) if met.ino == moved.ino => Ok(Vec::new()),
+                (_, met) => {
+                    replace(txn, &from, &to, &moved, met.as_deref())?;
+                    Ok(adopted(&moved).into_iter().collect())
+                }
             }
         })
         .await
