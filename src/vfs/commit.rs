@@ -218,6 +218,9 @@ impl Vfs {
             }
         }
         let mut layout = self.lay_out(edits, is_last_try).boxed().await?;
+        if !is_urgent {
+            self.drop_stale(&mut layout).boxed().await;
+        }
         let mut repack = Vec::new();
         inline.retain(|(ino, index, _)| !layout.left_out.holds(*ino, *index));
         for (ino, index, bytes) in inline {

@@ -129,7 +129,7 @@ impl Vfs {
                 if self.is_held_by_a_snapshot(&garbage) {
                     return Ok(());
                 }
-                keys.extend(self.references_of(id, usize::MAX).await?);
+                keys.extend(self.references_of(id).await?);
                 keys.push(Key::Garbage(id));
             }
             (_, Some(_)) if wait.is_leftover => keys.push(Key::Leftover(id)),
@@ -153,18 +153,16 @@ impl Vfs {
         false
     }
 
-    /// Up to `limit` records of pages that share blocks of a segment.
-    pub(super) async fn references_of(&self, id: SegmentId, limit: usize) -> Result<Vec<Key>, VfsError> {
+    /// The records of pages that share blocks of a segment.
+    async fn references_of(&self, id: SegmentId) -> Result<Vec<Key>, VfsError> {
         let end = Key::Reference(next_id(id), Ino(0), 0);
         let mut keys = Vec::new();
         let mut from = Key::Reference(id, Ino(0), 0);
         loop {
-            let (records, last) = self.scan(from, end, limit.min(SCAN_COUNT)).await?;
+            let (records, last) = self.scan(from, end, SCAN_COUNT).await?;
             keys.extend(records.into_iter().map(|(key, _)| key));
             match last {
-                Some(Key::Reference(id, ino, page)) if keys.len() < limit => {
-                    from = Key::Reference(id, ino, page.saturating_add(1));
-                }
+                Some(Key::Reference(id, ino, page)) => from = Key::Reference(id, ino, page.saturating_add(1)),
                 _ => return Ok(keys),
             }
         }

@@ -10,6 +10,7 @@ use crate::meta::{Body, Inode, Key, Page, Record};
 
 use super::left_out::LeftOut;
 use super::locate;
+use super::touched::{Touched, by_page};
 use super::{Vfs, VfsError};
 
 /// Records read from the engine at a time.
@@ -137,48 +138,36 @@ impl Vfs {
             }
         }
         let mut gained: u64 = 0;
-        for page in touched_pages(edit) {
+        for (page, touched) in by_page(edit) {
             let first = page * PAGE_BLOCKS;
-            let within = |index: u64| (index - first) as u32;
-            let is_here = |index: &u64| (first..first + PAGE_BLOCKS).contains(index);
-            let mut edited = match self.open_page_to_write(layout, ino, &body, page, edit).await {
+            let mut edited = match self.open_page_to_write(layout, ino, &body, page, &touched).await {
                 Ok(edited) => edited,
                 Err(error) if !self.is_certain(&error, is_last_try) => return Err(error),
-                Err(_) if !writes_to(edit, is_here) => continue,
+                Err(_) if !touched.is_written() => continue,
                 Err(error) => {
                     layout.left_out.keep_page(ino, page, error);
                     continue;
                 }
             };
-            for (index, bytes) in edit.inline.iter().filter(|(index, _)| is_here(index)) {
-                let block = within(*index);
-                freed += plain_bytes(&edited, block..block + 1);
-                edited.runs.remove(block..block + 1, &mut layout.live);
-                edited.inline.insert(block, *bytes);
+            for (block, bytes) in &touched.inline {
+                freed += plain_bytes(&edited, *block..*block + 1);
+                edited.runs.remove(*block..*block + 1, &mut layout.live);
+                edited.inline.insert(*block, *bytes);
                 gained += u64::from(*bytes);
             }
-            let stored: Vec<_> = edit
-                .stored
-                .iter()
-                .filter(|(index, _)| is_here(index))
-                .map(|(index, place)| (within(*index), *place))
-                .collect();
-            for (block, place) in &stored {
+            for (block, place) in &touched.stored {
                 freed += plain_bytes(&edited, *block..*block + 1);
                 if edited.inline.remove(block).is_some() {
                     layout.records.insert(Key::Inline(ino, first + u64::from(*block)), None);
                 }
                 gained += u64::from(place.piece.plain);
             }
-            edited.runs.replace(&stored, &mut layout.live);
-            for (index, place) in edit.stored.iter().filter(|(index, _)| is_here(index)) {
-                if edit.shared.binary_search(index).is_ok() {
-                    let key = Key::Reference(place.segment, ino, page);
-                    layout.records.insert(key, Some(Record::Reference));
-                }
+            edited.runs.replace(&touched.stored, &mut layout.live);
+            for place in &touched.shared {
+                layout.records.insert(Key::Reference(place.segment, ino, page), Some(Record::Reference));
             }
-            let has_moved = grant_moves(layout, ino, page, &mut edited, edit);
-            if has_moved || writes_to(edit, is_here) {
+            let has_moved = grant_moves(layout, ino, page, &mut edited, &touched);
+            if has_moved || touched.is_written() {
                 close_page(layout, ino, &mut body, page, edited);
             }
         }
@@ -285,12 +274,10 @@ impl Vfs {
         ino: Ino,
         body: &Body,
         page: u64,
-        edit: &FileEdit,
+        touched: &Touched<'_>,
     ) -> Result<PageEdit, VfsError> {
-        for (index, place) in &edit.stored {
-            if index / PAGE_BLOCKS == page && edit.shared.binary_search(index).is_ok() {
-                self.read_txn(|txn| locate::segment(txn, place.segment)).await?;
-            }
+        for place in &touched.shared {
+            self.read_txn(|txn| locate::segment(txn, place.segment)).await?;
         }
         self.open_page(layout, ino, body, page).await
     }
@@ -317,17 +304,31 @@ impl Vfs {
             Body::Inline => drop(layout.records.insert(Key::Inline(ino, 0), None)),
             Body::Run(run) => layout.live.lose(run.segment, run.sealed_bytes()),
             Body::Pages => {
-                for page in self.pages(layout, ino, range.start..range.end.div_ceil(PAGE_BLOCKS)).await? {
-                    let mut edited = self.open_page(layout, ino, &inode.body, page).await?;
-                    edited.runs.remove(0..PAGE_BLOCKS as u32, &mut layout.live);
-                    for block in edited.inline.keys() {
-                        layout.records.insert(Key::Inline(ino, page * PAGE_BLOCKS + u64::from(*block)), None);
-                    }
-                    layout.records.insert(Key::Extents(ino, page), None);
-                }
+                self.clear_pages(layout, ino, range.start..range.end.div_ceil(PAGE_BLOCKS)).await?;
             }
         }
         Ok(())
+    }
+
+    /// Drops all that a range of pages has, as they are read: a large file has hundreds of thousands.
+    async fn clear_pages(&self, layout: &mut Layout, ino: Ino, pages: Range<u64>) -> Result<(), VfsError> {
+        let (mut from, to) = (Key::Extents(ino, pages.start), Key::Extents(ino, pages.end));
+        let edited = layout.records.range(from..to).filter_map(|(key, record)| Some((*key, record.clone()?)));
+        for (key, record) in edited.collect::<Vec<_>>() {
+            drop_page(layout, ino, key, &record);
+        }
+        loop {
+            let (records, last) = self.scan(from, to, SCAN_COUNT).await?;
+            for (key, record) in records {
+                if !layout.records.contains_key(&key) {
+                    drop_page(layout, ino, key, &record);
+                }
+            }
+            match last {
+                Some(Key::Extents(_, page)) => from = Key::Extents(ino, page + 1),
+                _ => return Ok(()),
+            }
+        }
     }
 
     async fn clear_xattrs(&self, layout: &mut Layout, ino: Ino) -> Result<(), VfsError> {
@@ -345,9 +346,15 @@ impl Vfs {
 }
 
 /// Lets those blocks of a page lie where they were copied to that still lie where they were found.
-fn grant_moves(layout: &mut Layout, ino: Ino, page: u64, edited: &mut PageEdit, edit: &FileEdit) -> bool {
+fn grant_moves(
+    layout: &mut Layout,
+    ino: Ino,
+    page: u64,
+    edited: &mut PageEdit,
+    touched: &Touched<'_>,
+) -> bool {
     let mut granted: Vec<_> = Vec::new();
-    for block in edit.moves.iter().filter(|block| block.index / PAGE_BLOCKS == page) {
+    for block in touched.moves.iter().copied() {
         let within = (block.index % PAGE_BLOCKS) as u32;
         if edited.runs.lookup(within) == Some(block.from) && block.from.piece == block.to.piece {
             granted.push((within, block));
@@ -405,6 +412,19 @@ fn put_page(layout: &mut Layout, ino: Ino, page: u64, edit: PageEdit) -> Body {
     Body::Pages
 }
 
+/// Drops a page and what it has.
+fn drop_page(layout: &mut Layout, ino: Ino, key: Key, record: &Record) {
+    if let (Key::Extents(_, page), Record::Extents(extents)) = (key, record) {
+        for run in extents.runs.runs() {
+            layout.live.lose(run.segment, run.sealed_bytes());
+        }
+        for block in &extents.inline {
+            layout.records.insert(Key::Inline(ino, page * PAGE_BLOCKS + u64::from(*block)), None);
+        }
+        layout.records.insert(key, None);
+    }
+}
+
 const fn page_of(key: &Key) -> Option<u64> {
     match key {
         Key::Extents(_, page) => Some(*page),
@@ -412,23 +432,8 @@ const fn page_of(key: &Key) -> Option<u64> {
     }
 }
 
-/// Pages in which an edit puts or moves blocks.
-fn touched_pages(edit: &FileEdit) -> Vec<u64> {
-    let stored = edit.stored.iter().map(|(index, _)| index / PAGE_BLOCKS);
-    let inline = edit.inline.iter().map(|(index, _)| index / PAGE_BLOCKS);
-    let moved = edit.moves.iter().map(|block| block.index / PAGE_BLOCKS);
-    let mut pages: Vec<u64> = stored.chain(inline).chain(moved).collect();
-    pages.sort_unstable();
-    pages.dedup();
-    pages
-}
-
 fn only_moves(edit: &FileEdit) -> bool {
     !edit.is_freed && edit.void.is_empty() && edit.stored.is_empty() && edit.inline.is_empty()
-}
-
-fn writes_to(edit: &FileEdit, is_here: impl Fn(&u64) -> bool) -> bool {
-    edit.stored.iter().any(|(index, _)| is_here(index)) || edit.inline.iter().any(|(index, _)| is_here(index))
 }
 
 /// Plaintext bytes of the blocks of `range` that are stored.

@@ -9,6 +9,7 @@ use crate::meta::{Key, Record};
 
 use super::account::weigh;
 use super::garbage::next_id;
+use super::stale::STALE_COMMITS;
 use super::{Vfs, VfsError};
 use crate::base::{SegmentId, aside};
 
@@ -191,6 +192,10 @@ impl Vfs {
         self.collect_due().boxed().await;
         let has_collected = !self.state.lock().collected.is_empty();
         self.commit(false, has_collected).await?;
+        for _ in 0..STALE_COMMITS {
+            let has_stale = !self.state.lock().stale.is_empty();
+            self.commit(false, has_stale).await?;
+        }
         let state = self.state.lock();
         let after = &state.cleaned;
         Ok(Reclaimed {

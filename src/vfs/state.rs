@@ -45,6 +45,8 @@ pub(super) struct State {
     pub(super) sealed_next_ino: u64,
     /// Records of segments that have been deleted; they go with the next group.
     pub(super) collected: BTreeSet<Key>,
+    /// Records of pages that shared blocks of a segment, and probably share none any more.
+    pub(super) stale: BTreeSet<Key>,
     /// Segments that are to be deleted when their time has come.
     pub(super) waiting: Waiting,
     /// Which segments are worth cleaning.
@@ -130,6 +132,7 @@ impl State {
             sealed_files_delta: 0,
             sealed_next_ino: superblock.next_ino,
             collected: BTreeSet::new(),
+            stale: BTreeSet::new(),
             waiting: Waiting::default(),
             rests_until: Duration::ZERO,
             ledger: Ledger::new(slack_bytes),

@@ -10,14 +10,20 @@ use crate::base::{BlockPlace, Ino, PAGE_BLOCKS, SegmentId};
 use crate::data::segment::{object_bytes, read_footer};
 use crate::meta::{Body, Key, Record, Segment};
 
+use super::garbage::next_id;
 use super::locate;
 use super::txn::{Halt, Txn};
 use super::{Vfs, VfsError};
 
 /// Blocks asked for at a time: an operation finds 256 records that it has just asked for.
-const ASKED_MAX: usize = 64;
+pub(super) const ASKED_MAX: usize = 64;
 /// Pages that share blocks of one segment, beyond which it is left alone.
-const REFERENCES_MAX: usize = 4096;
+const REFERENCES_MAX: usize = 16 * 1024;
+/// Records read from the engine at a time.
+const SCAN_COUNT: usize = 1024;
+
+/// Blocks by their positions, and who refers to each.
+type Owners = BTreeMap<u32, (BlockPlace, BTreeSet<(Ino, u64)>)>;
 
 /// A block that files refer to.
 #[derive(Clone, Debug)]
@@ -57,7 +63,7 @@ impl Vfs {
             return Ok(None);
         };
         let footer = read_footer(&self.vault, id, &segment.seal, segment.len.into()).await?;
-        let mut owners: BTreeMap<u32, (BlockPlace, BTreeSet<(Ino, u64)>)> = BTreeMap::new();
+        let mut owners = Owners::new();
         for asked in footer.chunks(ASKED_MAX) {
             let named: Vec<(Ino, u64)> = asked.iter().map(|block| (block.ino, block.index.0)).collect();
             let places = self.read_txn(|txn| places_of(txn, &named)).await?;
@@ -68,16 +74,9 @@ impl Vfs {
                 }
             }
         }
-        let references = self.references_of(id, REFERENCES_MAX).await?;
-        if references.len() >= REFERENCES_MAX {
+        if !self.survey_references(id, &mut owners).await? {
             tracing::debug!(segment = %id, "it is shared by too many pages to be cleaned");
             return Ok(None);
-        }
-        for key in references {
-            let Key::Reference(_, ino, page) = key else { continue };
-            for (index, place) in self.read_txn(|txn| places_in(txn, id, ino, page)).await? {
-                owners.entry(place.pos).or_insert((place, BTreeSet::new())).1.insert((ino, index));
-            }
         }
         let blocks = owners
             .into_values()
@@ -93,6 +92,41 @@ impl Vfs {
             return Ok(None);
         }
         Ok(Some(survey))
+    }
+
+    /// What the pages of some `R` records share of their segments by the last commit.
+    pub(super) async fn sharing(&self, references: &[Key]) -> Result<Vec<Vec<(u64, BlockPlace)>>, VfsError> {
+        self.read_txn(|txn| places_in(txn, references)).await
+    }
+
+    /// Adds the pages that have come to share blocks of a segment. `false` if they are too many. Those that share none any more are
+    /// noted, so that a later commit forgets them.
+    async fn survey_references(&self, id: SegmentId, owners: &mut Owners) -> Result<bool, VfsError> {
+        let (mut from, end) = (Key::Reference(id, Ino(0), 0), Key::Reference(next_id(id), Ino(0), 0));
+        let mut sharing = 0;
+        loop {
+            let (records, last) = self.scan(from, end, SCAN_COUNT).await?;
+            let mut stale = Vec::new();
+            let references: Vec<Key> = records.into_iter().map(|(key, _)| key).collect();
+            for asked in references.chunks(ASKED_MAX) {
+                for (key, places) in asked.iter().zip(self.sharing(asked).await?) {
+                    let Key::Reference(_, ino, _) = key else { continue };
+                    match places.is_empty() {
+                        true => stale.push(*key),
+                        false => sharing += 1,
+                    }
+                    for (index, place) in places {
+                        owners.entry(place.pos).or_insert((place, BTreeSet::new())).1.insert((*ino, index));
+                    }
+                }
+            }
+            self.note_stale(stale);
+            match last {
+                _ if sharing > REFERENCES_MAX => return Ok(false),
+                Some(Key::Reference(id, ino, page)) => from = Key::Reference(id, ino, page.saturating_add(1)),
+                _ => return Ok(true),
+            }
+        }
     }
 }
 
@@ -118,8 +152,28 @@ fn places_of(txn: &mut Txn, blocks: &[(Ino, u64)]) -> Result<Vec<Option<BlockPla
     Ok(places)
 }
 
-/// The committed blocks of one page of a file that lie in a segment.
-fn places_in(txn: &mut Txn, id: SegmentId, ino: Ino, page: u64) -> Result<Vec<(u64, BlockPlace)>, Halt> {
+/// For each of some `R` records, the committed blocks of its page that lie in its segment, and their indexes in the file.
+fn places_in(txn: &mut Txn, references: &[Key]) -> Result<Vec<Vec<(u64, BlockPlace)>>, Halt> {
+    let parts = |key: &Key| match key {
+        Key::Reference(id, ino, page) => Some((*id, *ino, *page)),
+        _ => None,
+    };
+    let inodes: Vec<Key> = references.iter().filter_map(parts).map(|(_, ino, _)| Key::Inode(ino)).collect();
+    txn.want_committed(&inodes)?;
+    let mut pages = Vec::new();
+    for (_, ino, page) in references.iter().filter_map(parts) {
+        if locate::committed_inode(txn, ino)?.is_some_and(|inode| inode.body == Body::Pages) {
+            pages.push(Key::Extents(ino, page));
+        }
+    }
+    txn.want_committed(&pages)?;
+    references.iter().map(|key| parts(key).map_or(Ok(Vec::new()), |of| places_in_page(txn, of))).collect()
+}
+
+fn places_in_page(
+    txn: &mut Txn,
+    (id, ino, page): (SegmentId, Ino, u64),
+) -> Result<Vec<(u64, BlockPlace)>, Halt> {
     let Some(inode) = locate::committed_inode(txn, ino)? else { return Ok(Vec::new()) };
     let here = |runs: &[crate::base::Run]| {
         let runs = runs.iter().filter(|run| run.segment == id);

@@ -13,6 +13,7 @@ mod accidents;
 mod amounts;
 mod budget;
 mod history;
+mod shared;
 mod store;
 mod unseen;
 mod waiting;

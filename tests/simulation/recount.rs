@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use coffer::base::{Clock, Entropy, FileKind, Ino, SegmentId};
+use coffer::base::{Clock, Entropy, FileKind, Ino, Run, SegmentId};
+use coffer::data::segment::read_footer;
 use coffer::keys::Factor;
 use coffer::meta::engine::{Engine, EngineMode, EngineOptions};
 use coffer::meta::{Body, Inode, Key, Record, decode};
@@ -33,7 +34,42 @@ pub async fn records(
         let key = Key::decode(&key).unwrap();
         (key, decode(&key, &value).unwrap())
     });
-    decoded.collect()
+    let records = decoded.collect();
+    check_owners(&vault, &records).await;
+    records
+}
+
+/// Cleaning moves a segment only if it finds all who refer to it: by the segment's footer, or by records of who came to share.
+async fn check_owners(vault: &Vault, records: &BTreeMap<Key, Record>) {
+    let mut referring: BTreeMap<SegmentId, Vec<(Ino, u64)>> = BTreeMap::new();
+    let mut note = |ino: Ino, page: u64, run: &Run| {
+        let indexes = run.places().map(|(index, _)| (ino, page * PAGE + u64::from(index)));
+        referring.entry(run.segment).or_default().extend(indexes);
+    };
+    for (key, record) in records {
+        match (key, record) {
+            (Key::Inode(ino), Record::Inode(inode)) => {
+                if let Body::Run(run) = &inode.body {
+                    note(*ino, 0, run);
+                }
+            }
+            (Key::Extents(ino, page), Record::Extents(extents)) => {
+                extents.runs.runs().iter().for_each(|run| note(*ino, *page, run));
+            }
+            _ => {}
+        }
+    }
+    for (id, blocks) in referring {
+        let Some(Record::Segment(segment)) = records.get(&Key::Segment(id)) else { continue };
+        // What is damaged is told elsewhere.
+        let Ok(footer) = read_footer(vault, id, &segment.seal, segment.len.into()).await else { continue };
+        let named: BTreeSet<(Ino, u64)> = footer.iter().map(|block| (block.ino, block.index.0)).collect();
+        for (ino, index) in blocks {
+            let is_known =
+                named.contains(&(ino, index)) || records.contains_key(&Key::Reference(id, ino, index / PAGE));
+            assert!(is_known, "nobody would find block {index} of {ino} in {id}");
+        }
+    }
 }
 
 /// The segments among objects of these names.
