@@ -59,7 +59,7 @@ fn wait_until_kept(mount: &Mount<'_>) -> serde_json::Value {
     rescue(&mount.status())
 }
 
-/// > from then on changes through the first fail with `EROFS`, and it shows what it showed before. What it had not sent
+/// > from its next commit on changes through the first fail with `EROFS`, and it shows what it showed before. What it had not sent
 /// > it keeps, sealed, in its state folder, before it ends (code 30): `coffer recover` gives it back, whole files with
 /// > attributes, and the rest in words.
 #[test]

@@ -28,7 +28,7 @@ fn a_second_mount_is_refused_and_told_who_holds_the_volume() {
     mount.unmount();
 }
 
-/// > from then on changes through the first fail with `EROFS`, and it shows what it showed before.
+/// > from its next commit on changes through the first fail with `EROFS`, and it shows what it showed before.
 #[test]
 fn a_mount_that_was_taken_over_turns_read_only_and_overwrites_nothing() {
     let volume = Volume::local();

@@ -98,9 +98,11 @@ pub fn hand_over(code: &RecoveryCode, file: Option<CodeFile>, once: &'static str
     let indent = if framed { "    " } else { "" };
     let written = writeln!(out, "{indent}{}", text.as_str()).and_then(|()| out.flush());
     written.map_err(|e| not_given(&format!("cannot write the output: {e}")))?;
-    if framed {
-        stderr::line("\nWrite it down and keep it away from this machine.");
-    }
+    stderr::line(if framed {
+        "\nWrite it down and keep it away from this machine.".to_owned()
+    } else {
+        format!("The recovery code is on standard output, this once, and counts once {once}.")
+    });
     Ok(Handed { path: None, once })
 }
 

@@ -129,7 +129,8 @@ fn wrong_key(given: &[Factor]) -> CommandError {
     let error = CommandError::new(Exit::WrongKey, format!("wrong {what}"));
     match given {
         [Factor::Passphrase(_)] => error.hint(
-            "check caps lock and keyboard layout; a recovery code of the volume opens it too (--recovery-code)",
+            "check caps lock and keyboard layout, and whether it was changed on another machine; a recovery code of the \
+             volume opens it too (--recovery-code)",
         ),
         _ => error,
     }

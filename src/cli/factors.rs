@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::error::{CommandError, CommandResult};
 use super::exit::Exit;
-use super::passphrase;
+use super::passphrase::{self, WITHOUT_TERMINAL, WITHOUT_TERMINAL_NEW};
 use crate::keys::{Factor, FactorName, Secret};
 
 const UNLOCKING: &str = "Unlocking (asks for a passphrase unless told otherwise)";
@@ -117,7 +117,7 @@ impl FirstKeyArgs {
     /// # Errors
     /// When one of them cannot be had.
     pub fn obtain(&self) -> CommandResult<Vec<Factor>> {
-        self.sources().obtain(self.passphrase, "Passphrase for the new volume")
+        self.sources().obtain(self.passphrase, "Passphrase for the new volume", WITHOUT_TERMINAL)
     }
 }
 
@@ -185,7 +185,7 @@ impl NewKeyArgs {
     /// # Errors
     /// When one of them cannot be had.
     pub fn obtain(&self, prompt: &str) -> CommandResult<Vec<Factor>> {
-        self.sources.obtain(self.new_passphrase, prompt)
+        self.sources.obtain(self.new_passphrase, prompt, WITHOUT_TERMINAL_NEW)
     }
 }
 
@@ -196,7 +196,8 @@ impl ReplaceArgs {
     /// When one of them cannot be had.
     pub fn obtain(&self) -> CommandResult<Option<Vec<Factor>>> {
         let is_given = self.new_passphrase || self.sources.is_given();
-        is_given.then(|| self.sources.obtain(self.new_passphrase, "New passphrase")).transpose()
+        let obtain = || self.sources.obtain(self.new_passphrase, "New passphrase", WITHOUT_TERMINAL_NEW);
+        is_given.then(obtain).transpose()
     }
 }
 
@@ -211,7 +212,7 @@ impl NewSources {
     }
 
     /// Obtains the factors; a passphrase is asked for if `asks`, or if there is nothing else.
-    fn obtain(&self, asks: bool, prompt: &str) -> CommandResult<Vec<Factor>> {
+    fn obtain(&self, asks: bool, prompt: &str, instead: &str) -> CommandResult<Vec<Factor>> {
         let key_file =
             self.new_key_file.as_deref().map(|path| passphrase::key_file("key", path)).transpose()?;
         let given = from_sources(
@@ -224,9 +225,12 @@ impl NewSources {
                 passphrase::warn_if_weak(given.expose());
                 Some(given)
             }
-            None if key_file.is_none() || asks => Some(passphrase::ask_new(prompt)?),
+            None if key_file.is_none() || asks => Some(passphrase::ask_new(prompt, instead)?),
             None => None,
         };
+        if let (None, Some(path), Some(secret)) = (&passphrase, &self.new_key_file, &key_file) {
+            passphrase::suffices_alone(path, secret)?;
+        }
         Ok(factors(passphrase, key_file))
     }
 }

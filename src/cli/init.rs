@@ -110,7 +110,13 @@ pub fn run(args: &InitArgs) -> CommandResult {
         let clock = Arc::new(SystemClock::default());
         let prepared = volume::prepare(&bucket, &spec, &factors, Arc::new(OsEntropy), clock);
         let prepared = prepared.await.map_err(|e| explain::volume(&e, &factors))?;
-        let handed = hand_over(prepared.recovery_code(), code_file, "the volume is there")?;
+        let handed = match hand_over(prepared.recovery_code(), code_file, "the volume is there") {
+            Ok(handed) => handed,
+            Err(error) => {
+                prepared.abandon().await;
+                return Err(error);
+            }
+        };
         let created = match prepared.finish().await {
             Ok(created) => created,
             Err(error) => {

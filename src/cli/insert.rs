@@ -235,7 +235,8 @@ impl Insertion {
             summary.push_str(&format!("; {} there already", show_count(kept, "file was", "files were")));
         }
         if self.shared.is_cut_short.load(Ordering::Relaxed) {
-            let message = format!("stopped; what was copied is in the bucket: {summary}");
+            let message =
+                format!("stopped after {summary}; each file that was copied whole is in the bucket");
             return Err(
                 CommandError::new(Exit::Interrupted, message).hint("the same command goes on from there")
             );

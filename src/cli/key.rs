@@ -199,10 +199,12 @@ fn add(args: &AddArgs) -> CommandResult {
 
 fn remove(args: &RemoveArgs) -> CommandResult {
     let factors = obtain_factors(&args.bucket, &args.unlock, &args.state)?;
-    let mut is_last_code = false;
+    let (mut is_last_code, mut are_codes) = (false, false);
     change((&args.bucket, &args.state, &args.unlock), &factors, |unlocked, _| {
         let bytes = unlocked.remove_slot(args.slot).map_err(|e| explain::keys(&e, &[]))?;
-        let mut codes = unlocked.slots().iter().filter(|slot| slot.factors == [FactorName::RecoveryCode]);
+        let is_code = |slot: &&Slot| slot.factors == [FactorName::RecoveryCode];
+        are_codes = unlocked.slots().iter().filter(|slot| slot.id != args.slot).all(|slot| is_code(&slot));
+        let mut codes = unlocked.slots().iter().filter(is_code);
         is_last_code = codes.next().is_some_and(|code| code.id == args.slot) && codes.next().is_none();
         Ok(Change { bytes, slot: Some(args.slot), handed: None })
     })?;
@@ -210,6 +212,12 @@ fn remove(args: &RemoveArgs) -> CommandResult {
         "Removed key {}. Who has used it may still know the volume key; `coffer key rotate` gives the volume another.",
         args.slot
     ));
+    if are_codes {
+        stderr::line(format_args!(
+            "warning: only a recovery code opens the volume now; `coffer key add {}` gives it a passphrase or key file.",
+            args.bucket.url
+        ));
+    }
     if is_last_code {
         stderr::line(format_args!(
             "The volume has no recovery code now; `coffer key add --new-recovery-code {}` makes one.",

@@ -19,6 +19,15 @@ const SECRET_BYTES_MAX: usize = 64 * 1024;
 /// A new passphrase shorter than this earns a warning.
 const PASSPHRASE_BYTES_WEAK: usize = 10;
 
+/// What to do where nobody can be asked.
+pub const WITHOUT_TERMINAL: &str =
+    "without a terminal, use --passphrase-file, --passphrase-command, --passphrase-fd or --key-file";
+/// The same for a key that is to be added.
+pub const WITHOUT_TERMINAL_NEW: &str = "without a terminal, use --new-passphrase-file, --new-passphrase-command, \
+     --new-passphrase-fd or --new-key-file";
+/// A key file is not stretched, so that one which can be guessed opens the volume at once.
+const NEW_KEY_FILE_BYTES_MIN: usize = 32;
+
 /// Reads a file as a secret, without one newline at its end.
 ///
 /// # Errors
@@ -51,6 +60,23 @@ pub fn key_file(what: &str, path: &Path) -> CommandResult<Secret> {
     }
     let secret = Secret::read(file, KEY_FILE_BYTES_MAX).map_err(|e| failed(&e))?;
     not_empty(secret, || format!("the {what} file {} is empty", path.display()))
+}
+
+/// Whether a new key may consist of the contents of this file alone.
+///
+/// # Errors
+/// When it is short enough to be guessed.
+pub fn suffices_alone(path: &Path, secret: &Secret) -> CommandResult {
+    let bytes = secret.expose().len();
+    if bytes >= NEW_KEY_FILE_BYTES_MIN {
+        return Ok(());
+    }
+    let message = format!(
+        "the key file {} has {bytes} bytes: less than {NEW_KEY_FILE_BYTES_MIN} can be guessed",
+        path.display()
+    );
+    Err(CommandError::new(Exit::NoSecret, message)
+        .hint("unlike a passphrase a key file is not stretched; `head -c 64 /dev/urandom > FILE` makes one"))
 }
 
 /// Takes what `sh -c command` prints, without one newline at its end. The command may use the terminal.
@@ -108,6 +134,11 @@ pub fn ask(prompt: &str) -> CommandResult<Secret> {
 /// # Errors
 /// When there is no terminal.
 pub fn ask_or_nothing(prompt: &str) -> CommandResult<Secret> {
+    ask_with(prompt, WITHOUT_TERMINAL)
+}
+
+/// As [`ask_or_nothing`]; `instead` says what to do without a terminal.
+fn ask_with(prompt: &str, instead: &str) -> CommandResult<Secret> {
     terminal::ask(&format!("{prompt}: ")).map_err(|error| {
         if error.kind() == io::ErrorKind::Interrupted {
             return CommandError::silent(Exit::Interrupted);
@@ -119,18 +150,17 @@ pub fn ask_or_nothing(prompt: &str) -> CommandResult<Secret> {
             }
             _ => format!("cannot ask for the {what}: {error}"),
         };
-        CommandError::new(Exit::NoSecret, message).hint(
-            "without a terminal, use --passphrase-file, --passphrase-command, --passphrase-fd or --key-file",
-        )
+        CommandError::new(Exit::NoSecret, message).hint(instead)
     })
 }
 
-/// Asks twice for a passphrase that is to be set.
+/// Asks twice for a passphrase that is to be set; `instead` says what to do without a terminal.
 ///
 /// # Errors
 /// As [`ask`], and when the two differ.
-pub fn ask_new(prompt: &str) -> CommandResult<Secret> {
-    let first = ask(prompt)?;
+pub fn ask_new(prompt: &str, instead: &str) -> CommandResult<Secret> {
+    let typed = ask_with(prompt, instead)?;
+    let first = not_empty(typed, || format!("the {} is empty", prompt.to_lowercase()))?;
     let again = ask("The same again")?;
     if !equal(first.expose(), again.expose()) {
         return Err(CommandError::new(Exit::NoSecret, "the two passphrases differ"));

@@ -106,10 +106,11 @@ pub(super) fn sending(report: &Report) -> Option<String> {
     }
     let segments = show_count(queue.sending_segments, "segment", "segments");
     let mut text = format!("{segments} of {}", show_size(queue.sending_bytes));
-    if rate > 0 && report.store.outage.is_none() {
+    let goes = !report.limits.is_paused;
+    if goes && rate > 0 && report.store.outage.is_none() {
         let _ = write!(text, " at {}/s", show_size(rate));
     }
-    if let Some(left) = report.time_left {
+    if let Some(left) = report.time_left.filter(|_| goes) {
         let _ = write!(text, ", about {} left for all", span(left));
     }
     Some(text)
@@ -283,6 +284,16 @@ mod tests {
             assert!(text.contains(line), "{line}\n{text}");
         }
         assert!(!text.contains("cost"), "{text}");
+        let sending_of = |limits: Value| {
+            let report = json!({
+                "volume": { "queue": { "sending_bytes": 2048, "sending_segments": 1 } }, "store": { "send_rate": 512 },
+                "time_left": 6.0, "limits": limits,
+            });
+            sending(&Report::of(&report))
+        };
+        let paused = sending_of(json!({ "is_paused": true }));
+        assert_eq!(paused.as_deref(), Some("1 segment of 2.0 KiB"), "nobody knows when it goes on");
+        assert!(sending_of(json!({ "is_paused": false })).is_some_and(|text| text.contains("6.0 s left")));
         assert_eq!(ages(&Queue::default()), None);
     }
 

@@ -58,6 +58,10 @@ impl Subject for Live {
         });
         if let Some(status) = status.as_object_mut() {
             status.extend((self.more)());
+            // The rate is that of the last half minute, which says nothing of when it goes on.
+            if self.limits.snapshot().paused.is_some() {
+                status.insert("time_left".to_owned(), Value::Null);
+            }
         }
         status
     }

@@ -226,16 +226,22 @@ impl Talk<'_> {
                 self.step(Step::Cleaning, subject.clean(dry_run)).await
             }
             Request::Unmount { detach } => {
-                // Whoever unmounts wants everything saved.
+                // Whoever unmounts wants everything saved. Where that is refused, the pause goes on.
+                let paused = subject.limits().snapshot().paused;
                 subject.limits().resume();
+                let pause_again = || paused.into_iter().for_each(|time| subject.limits().pause(time));
                 let Ok(_room) = self.rooms.unmounting.try_acquire() else { return Ok(Err(crowded())) };
                 // What was taken over or lost cannot be synced any more, and has to be unmounted all the same.
                 let lost = match self.step(Step::Syncing, subject.sync()).await? {
                     Err(failure) if failure.kind == FailureKind::Lost => Err(failure),
-                    Err(failure) if failure.kind != FailureKind::TakenOver => return Ok(Err(failure)),
+                    Err(failure) if failure.kind != FailureKind::TakenOver => {
+                        pause_again();
+                        return Ok(Err(failure));
+                    }
                     _ => Ok(()),
                 };
                 if let Err(failure) = self.step(Step::Unmounting, subject.unmount(detach)).await? {
+                    pause_again();
                     return Ok(Err(failure));
                 }
                 if detach {

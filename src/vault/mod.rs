@@ -14,6 +14,7 @@ mod staged;
 pub mod stream;
 #[cfg(test)]
 mod tests;
+pub mod unfinished;
 
 use std::sync::Arc;
 

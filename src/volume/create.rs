@@ -13,7 +13,7 @@ use crate::meta::chain::GENESIS;
 use crate::meta::engine::{Engine, EngineMode, EngineOptions, Seeds};
 use crate::meta::{Body, Inode, Key, MetaError, Record, Superblock, encode};
 use crate::store::{Bucket, StoreError};
-use crate::vault::{Vault, VaultError, header, peek};
+use crate::vault::{MetaStore, Vault, VaultError, header, peek, unfinished};
 
 use super::known::KnownVolumes;
 use super::local::{LocalState, new_device};
@@ -65,11 +65,13 @@ impl Created {
 }
 
 /// A volume of which everything is stored but its header, without which it is none.
-#[derive(Debug)]
 pub struct PreparedVolume {
     bucket: Bucket,
     bytes: Vec<u8>,
     created: Created,
+    records: MetaStore,
+    /// Objects of makings that died before this one began.
+    remains: Vec<String>,
 }
 
 impl PreparedVolume {
@@ -83,14 +85,29 @@ impl PreparedVolume {
     ///
     /// # Errors
     /// [`VolumeError::Exists`] if somebody else was first; of any other error it is uncertain whether the volume is there.
-    pub async fn finish(self) -> Result<Created, VolumeError> {
-        match header::write(&self.bucket, 1, self.bytes.into()).await {
-            Ok(()) => Ok(self.created),
+    pub async fn finish(mut self) -> Result<Created, VolumeError> {
+        let bytes = bytes::Bytes::from(std::mem::take(&mut self.bytes));
+        match header::write(&self.bucket, 1, bytes.clone()).await {
+            Ok(()) => {
+                // This is the volume here: what others had begun can be none any more.
+                unfinished::remove_objects(&self.bucket, std::mem::take(&mut self.remains)).await;
+                Ok(self.created)
+            }
             Err(VaultError::Store(StoreError::AlreadyExists { .. })) => {
-                Err(VolumeError::Exists { url: self.bucket.display_url().to_owned() })
+                let url = self.bucket.display_url().to_owned();
+                // Not if it might be this one, whose header arrived and was not confirmed.
+                if header::read_newest(&self.bucket).await.is_ok_and(|(_, theirs)| theirs != bytes) {
+                    self.abandon().await;
+                }
+                Err(VolumeError::Exists { url })
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Removes what was stored, as far as that can be done: without a header it is of no volume.
+    pub async fn abandon(self) {
+        unfinished::remove_records(&self.records).await;
     }
 }
 
@@ -132,9 +149,9 @@ pub async fn prepare(
         (unlocked.volume, unlocked.header.identity(), HeaderSeen::of(&unlocked.header));
     let ring = Arc::new(unlocked.ring);
     let vault = Vault::new(bucket.clone(), Arc::clone(&ring), Arc::clone(&entropy));
-    if was_in_use(bucket).await? {
+    let Some(remains) = unused(bucket).await? else {
         return Err(VolumeError::Headless { url: bucket.display_url().to_owned() });
-    }
+    };
     let options = EngineOptions {
         create: true,
         cache_bytes: RECORDS_CACHE_BYTES,
@@ -145,30 +162,33 @@ pub async fn prepare(
         ..EngineOptions::default()
     };
     let store = vault.meta_store(RECORDS_CACHE_BYTES);
+    let records = MetaStore::clone(&store);
     let engine = Engine::open(store, EngineMode::Writer, options, Arc::clone(&clock)).await?;
     engine.write_durable(empty_tree(spec, clock.as_ref())?).await?;
     engine.close().await?;
     let created = Created { volume, identity, recovery_code, ring, seen };
-    Ok(PreparedVolume { bucket: bucket.clone(), bytes, created })
+    Ok(PreparedVolume { bucket: bucket.clone(), bytes, created, records, remains })
 }
 
-/// Whether more than a making that died half-way could have left is in a bucket without a header: any segment, or records
-/// that have grown. Those of each volume lie below a directory of their own.
-async fn was_in_use(bucket: &Bucket) -> Result<bool, VolumeError> {
+/// What makings that died half-way have left in a bucket without a header. `None` if there is more than they could have left: any
+/// segment, or records that have grown. Those of each volume lie below a directory of their own.
+async fn unused(bucket: &Bucket) -> Result<Option<Vec<String>>, VolumeError> {
     if peek::list(bucket, Some(SEGMENTS)).try_next().await?.is_some() {
-        return Ok(true);
+        return Ok(None);
     }
     let mut counts = HashMap::<String, usize>::new();
+    let mut found = Vec::new();
     let mut records = peek::list(bucket, Some(RECORDS));
     while let Some((path, bytes)) = records.try_next().await? {
         let volume = path.split('/').nth(1).unwrap_or_default();
         let count = counts.entry(volume.to_owned()).or_default();
         *count += 1;
         if *count > UNUSED_OBJECTS_MAX || bytes > UNUSED_OBJECT_BYTES_MAX {
-            return Ok(true);
+            return Ok(None);
         }
+        found.push(path);
     }
-    Ok(false)
+    Ok(Some(found))
 }
 
 /// A record's key and bytes, as the engine takes them.

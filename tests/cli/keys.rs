@@ -56,6 +56,52 @@ fn what_a_recovery_code_is_for_is_not_done_where_the_code_cannot_be_kept() {
     assert!(!bench.path("other").exists(), "a file is left that no code was written to");
 }
 
+/// What was stored before its recovery code could not be shown is none of the next volume's, and nothing to warn of.
+#[test]
+fn a_volume_that_could_not_be_made_leaves_nothing_that_a_check_tells_of() {
+    let bench = Bench::new();
+    fn files_below(dir: &std::path::Path) -> usize {
+        let below = |entry: std::fs::DirEntry| match entry.file_type().unwrap().is_dir() {
+            true => files_below(&entry.path()),
+            false => 1,
+        };
+        dir.read_dir().map_or(0, |entries| entries.map(|entry| below(entry.unwrap())).sum())
+    }
+    let mut full = bench.command(&["init", "--kdf-log-n", "15", "--passphrase-file", "right", "./vol"]);
+    full.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    assert_eq!(full.status().unwrap().code(), Some(Exit::LocalWrite as i32));
+    assert_eq!(files_below(&bench.path("vol/m")), 0, "records of no volume");
+    // One that dies leaves what it likes.
+    let unfinished = bench.path("vol/m/AAAAAAAAAAAAAAAAAAAAAAAAAA");
+    std::fs::create_dir_all(&unfinished).unwrap();
+    std::fs::write(unfinished.join("of-a-volume-without-a-header"), "x").unwrap();
+    init(&bench, &["--passphrase-file", "right"]).ok();
+    assert!(!unfinished.join("of-a-volume-without-a-header").exists());
+    bench.run(&["check", "--passphrase-file", "right", "vol"]).ok();
+}
+
+#[test]
+fn a_key_file_that_can_be_guessed_is_refused() {
+    let bench = Bench::new();
+    bench.secret("short", &"k".repeat(31));
+    bench.secret("long", &"k".repeat(32));
+    init(&bench, &["--key-file", "short"])
+        .refused(Exit::NoSecret, "has 31 bytes: less than 32 can be guessed");
+    init(&bench, &["--key-file", "long"]).ok();
+    let add = bench.run(&["key", "add", "vol", "--key-file", "long", "--new-key-file", "short"]);
+    add.refused(Exit::NoSecret, "a key file is not stretched");
+}
+
+#[test]
+fn who_removes_all_but_recovery_codes_is_told() {
+    let bench = Bench::with_volume();
+    let told = bench.run(&["key", "remove", "--passphrase-file", "right", "vol", "0"]).stderr;
+    assert!(
+        told.contains("warning: only a recovery code opens the volume now; `coffer key add vol`"),
+        "{told}"
+    );
+}
+
 #[test]
 fn a_recovery_code_is_in_its_file_before_it_opens_anything() {
     let bench = Bench::new();

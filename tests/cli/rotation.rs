@@ -176,7 +176,7 @@ fn a_key_that_has_stayed_in_a_rotation_is_not_dropped_in_the_middle_of_it() {
 #[test]
 fn how_to_go_on_with_a_rotation_is_told_as_it_works() {
     let bench = bench();
-    bench.secret("file", "the contents of a key file");
+    bench.secret("file", "the contents of a file that is a key");
     let rotate = ["key", "rotate", "--drop-others", "--passphrase-file", "right", "--new-key-file", "file"];
     let segment = bench.objects("d").pop().unwrap();
     let whole = fs::read(&segment).unwrap();

@@ -119,7 +119,8 @@ fn an_import_that_is_stopped_keeps_what_is_whole_and_lets_the_volume_go() {
         let said = import.end(Exit::Interrupted);
         for words in [
             "\nstopping: what is whole is kept; press Ctrl-C again to end at once\n",
-            "\nerror: stopped; what was copied is in the bucket: ",
+            "\nerror: stopped after ",
+            "; each file that was copied whole is in the bucket\n",
             "\nhint: the same command goes on from there\n",
         ] {
             assert!(said.contains(words), "{words:?} is not in: {said}");

@@ -138,7 +138,7 @@ fn a_rotation_asks_for_each_other_key_and_keeps_what_it_is_given() {
     let init =
         ["init", "--kdf-log-n", "15", "--passphrase-file", "right", "--save-recovery-code", "code", "./vol"];
     bench.run(&init).ok();
-    bench.secret("file", "the contents of a key file");
+    bench.secret("file", "the contents of a file that is a key");
     for (label, new) in
         [("laptop", ["--new-passphrase-file", "wrong"]), ("stick", ["--new-key-file", "file"])]
     {
