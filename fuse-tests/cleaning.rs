@@ -52,6 +52,25 @@ fn gc_asks_the_mount_by_its_directory_or_its_url() {
     mount.unmount();
 }
 
+#[test]
+fn gc_cleans_beside_a_mount_that_only_reads() {
+    let volume = Volume::local();
+    let mount = volume.mount();
+    fs::write(mount.path("file"), vec![1; 40 * BLOCK]).unwrap();
+    mount.unmount();
+    let reader = volume.mount_spec().args(&["--read-only"]).mount();
+    let gc = |which: &str| {
+        let mut gc = volume.coffer(["gc", "--now", which, "--passphrase-file"]);
+        gc.arg(volume.passphrase_file());
+        run(gc)
+    };
+    gc(&volume.url).ok();
+    let told = gc(reader.dir.to_str().unwrap());
+    assert_eq!(told.code(), 1, "{told}");
+    assert!(told.stderr.contains("only reads") && told.stderr.contains("cleans beside it"), "{told}");
+    reader.unmount();
+}
+
 /// The URL of a bucket does not name the service or the account: that may be in the environment.
 #[test]
 fn gc_does_not_ask_the_mount_of_another_volume_that_has_the_same_url() {

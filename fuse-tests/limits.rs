@@ -56,6 +56,12 @@ fn while_uploads_are_paused_reads_and_writes_go_on_and_fsync_waits() {
     fs::write(mount.path("last"), "of all").unwrap();
     let left = mount.status()["mounts"][0]["limits"]["paused_left"].as_f64().unwrap();
     assert!(left > 3000.0 && left <= 3600.0, "{left}");
+    let open = File::open(mount.path("last")).unwrap();
+    assert_eq!(volume.try_verb("umount", &mount.dir, &[]).code(), 31);
+    let limits = &mount.status()["mounts"][0]["limits"];
+    assert_eq!(limits["is_paused"], true, "a pause goes on after an unmount that was refused");
+    assert!(limits["paused_left"].as_f64().is_some_and(|left| left <= 3600.0));
+    drop(open);
     mount.unmount();
     let mount = volume.mount();
     assert_eq!(fs::read(mount.path("last")).unwrap(), b"of all");

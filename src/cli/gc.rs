@@ -90,7 +90,19 @@ fn obtain<T: DeserializeOwned>(
     args: &GcArgs,
     work: impl AsyncFnOnce(&Vfs) -> Result<T, crate::vfs::VfsError>,
 ) -> CommandResult<T> {
-    if let Some(entry) = mounted(args)? {
+    let mount = mounted(args)?;
+    let cleans = match &mount {
+        Some(entry) if !args.dry_run => runtime::block_on(async { Ok(may_clean(entry).await) })?,
+        _ => true,
+    };
+    if let Some(entry) = mount.as_ref().filter(|_| !cleans)
+        && Path::new(&args.source.bucket.url).canonicalize().ok().as_ref() == Some(&entry.mountpoint)
+    {
+        let message = format!("the mount at {} only reads", entry.mountpoint.display());
+        return Err(CommandError::new(Exit::Failure, message)
+            .hint(format!("`coffer gc --now {}` cleans beside it", entry.url)));
+    }
+    if let Some(entry) = mount.filter(|_| cleans) {
         let request = Request::Clean { dry_run: args.dry_run };
         let answer = runtime::block_on(async { ask(&entry, &request).await })?;
         return serde_json::from_value(answer).map_err(|e| {
@@ -99,6 +111,11 @@ fn obtain<T: DeserializeOwned>(
     }
     let factors = obtain_factors(&args.source.bucket, &args.source.unlock, &args.source.state)?;
     with_volume(args, &factors, work)
+}
+
+/// Whether a mount can clean: one that only reads leaves that to whoever writes, be it this command.
+async fn may_clean(entry: &MountEntry) -> bool {
+    ask(entry, &Request::Status).await.map_or(true, |status| status["volume"]["state"] != "read-only")
 }
 
 /// The mount of this user that is meant: by where it is, or by its bucket.
