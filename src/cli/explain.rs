@@ -304,7 +304,9 @@ fn with_hint(error: CommandError) -> CommandError {
     match error.exit() {
         Exit::Tampered => error.hint(TAMPERED),
         Exit::NewKey => error.hint(NEW_KEY),
-        Exit::StoreUnreachable => error.hint("check the network and the provider's status"),
+        Exit::StoreUnreachable => {
+            error.hint("check the network, the endpoint if one is given, and the provider's status")
+        }
         Exit::AccessDenied => {
             error.hint("check the credentials and that they may read, write, list and delete")
         }

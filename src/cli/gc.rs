@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::check::ended;
 use super::client::{ask, mounts};
@@ -115,7 +116,8 @@ fn obtain<T: DeserializeOwned>(
 
 /// Whether a mount can clean: one that only reads leaves that to whoever writes, be it this command.
 async fn may_clean(entry: &MountEntry) -> bool {
-    ask(entry, &Request::Status).await.map_or(true, |status| status["volume"]["state"] != "read-only")
+    let state = ask(entry, &Request::Status).await;
+    state.map_or(true, |status| status.pointer("/volume/state").and_then(Value::as_str) != Some("read-only"))
 }
 
 /// The mount of this user that is meant: by where it is, or by its bucket.

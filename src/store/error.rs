@@ -28,7 +28,9 @@ pub enum StoreError {
         what: String,
     },
     /// There are no credentials, or they can be none.
-    #[error("the bucket {url} cannot be opened: {what}")]
+    #[error(
+        "the bucket {url} cannot be opened: {what}; docs/OPERATING.md, \"Clouds\", tells where credentials are taken from"
+    )]
     Credentials {
         /// The bucket's URL.
         url: String,
@@ -59,7 +61,9 @@ pub enum StoreError {
         detail: String,
     },
     /// The provider does not answer, or answers with a passing fault.
-    #[error("{object} cannot be reached: {detail}; check the network and the provider's status")]
+    #[error(
+        "{object} cannot be reached: {detail}; check the network, the endpoint if one is given, and the provider's status"
+    )]
     Unavailable {
         /// What was to be reached.
         object: String,

@@ -42,6 +42,14 @@ fn server(status: &'static str, body: &'static str) -> String {
 }
 
 #[test]
+fn that_no_account_is_named_is_a_matter_of_credentials() {
+    let bench = Bench::new();
+    bench
+        .run(&["ls", "--passphrase-file", "right", "az://container/volume"])
+        .refused(Exit::AccessDenied, "no account is named: set AZURE_STORAGE_CONNECTION_STRING");
+}
+
+#[test]
 fn refused_credentials_are_told() {
     let endpoint = server("403 Forbidden", "<Error><Code>AccessDenied</Code></Error>");
     list_from(&endpoint).refused(Exit::AccessDenied, "denied");

@@ -65,7 +65,14 @@ pub(in crate::store) fn azure(
         builder = builder.with_allow_http(true);
     }
     let credentials = kind(&builder, environment.get(CONNECTION_STRING).is_some());
-    let store = builder.build().map_err(|error| failed(url, &error))?;
+    let has_account = builder.get_config_value(&AzureConfigKey::AccountName).is_some();
+    let store = builder.build().map_err(|error| match has_account {
+        true => failed(url, &error),
+        false => no_entry(
+            url,
+            "no account is named: set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT and what goes with it",
+        ),
+    })?;
     Ok(Connected::below(prefix, store, credentials))
 }
 
