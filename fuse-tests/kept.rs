@@ -147,7 +147,8 @@ fn what_was_written_through_a_map_is_data() {
         assert!(blocks(&path) > 0);
         let reader = File::open(&path).unwrap();
         let data = seek(&reader, SeekFrom::Data(0)).unwrap();
-        assert!((300_000 - 65_536..=300_000).contains(&data), "{data}");
+        let first = if is_open { 0 } else { 300_000 - 65_536 };
+        assert!((first..=300_000).contains(&data), "{data}");
         let copy = mount.path(format!("copy-{is_open}"));
         let copied = std::process::Command::new("cp").arg("--sparse=auto").arg(&path).arg(&copy).status();
         assert!(copied.unwrap().success());

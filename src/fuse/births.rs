@@ -107,12 +107,19 @@ pub(super) async fn open(
 /// What a program writes is in its page before we are told of it. If the page is dropped in between, whoever reads it meanwhile brings
 /// what was there before, which then stays: what was written would be read as if it never had been. So pages are dropped only
 /// for the sake of access times where every reading counts, because of what the kernel reads from its own pages we would
-/// not hear, and even there not where another may be writing. Elsewhere the opening stands for the first read.
+/// not hear, and even there not where another may be writing. Elsewhere the opening stands for the first read. And those are dropped of
+/// what was written to past them: older kernels let a map bring a page back while it is being written.
 fn keeps_pages(core: &Core, handle: Handle, node: Ino, flags: OpenFlags) -> bool {
+    let is_old = core.opens.has_old_pages(node);
+    may_be_read_unseen(core, handle, node, flags) && !is_old
+}
+
+/// Whether the kernel may answer reads of what it has.
+fn may_be_read_unseen(core: &Core, handle: Handle, node: Ino, flags: OpenFlags) -> bool {
     if writes_only(flags) || flags.0 & libc::O_NOATIME != 0 || !core.vfs.would_touch(node) {
         return true;
     }
-    if !core.vfs.is_atime_relative() && !core.opens.may_be_written_by_others(handle.0) {
+    if core.vfs.notes_each_read() && !core.opens.may_be_written_by_others(node, handle.0) {
         return false;
     }
     core.vfs.touch(node);
@@ -122,8 +129,13 @@ fn keeps_pages(core: &Core, handle: Handle, node: Ino, flags: OpenFlags) -> bool
 
 /// Where the next data or hole is. What programs wrote through maps is sent by the kernel first; where it cannot be, all of
 /// the file is data.
-pub(super) async fn seek(core: &Core, node: Ino, offset: u64, what: SeekFor) -> Result<u64, VfsError> {
-    if core.opens.may_be_mapped(node) && !core.send_pages(node).await {
+pub(super) async fn seek(
+    core: &Core,
+    (node, handle): (Ino, u64),
+    offset: u64,
+    what: SeekFor,
+) -> Result<u64, VfsError> {
+    if core.opens.may_be_mapped(node) && !core.send_pages(node, handle).await {
         return match (core.vfs.getattr(node).await?.size, what) {
             (size, _) if offset >= size => Err(VfsError::NoData),
             (_, SeekFor::Data) => Ok(offset),

@@ -418,7 +418,7 @@ impl Filesystem for Bridge {
         &self,
         request: &Request,
         node: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
@@ -430,7 +430,7 @@ impl Filesystem for Bridge {
         self.ask(
             request,
             reply,
-            |core| async move { births::seek(&core, ino(node), offset, what).await },
+            |core| async move { births::seek(&core, (ino(node), handle.0), offset, what).await },
             |_, reply, found, _| reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
         );
     }

@@ -19,28 +19,31 @@ impl Core {
         reply: ReplyOpen,
         node: Ino,
         flags: OpenFlags,
-        (Handle(handle), how): (Handle, FopenFlags),
+        (Handle(handle), mut how): (Handle, FopenFlags),
     ) {
         let is_read = flags.0 & (libc::O_ACCMODE | libc::O_DIRECT) == libc::O_RDONLY;
         let may_be_given =
             is_read && self.writer && !self.filters && !how.contains(FopenFlags::FOPEN_DIRECT_IO);
-        // Where the kernel drops what it has, it would drop that too.
-        if may_be_given && how.contains(FopenFlags::FOPEN_KEEP_CACHE) && tokio::task::try_id().is_none() {
-            self.give(node);
+        // Where each reading counts, each has to be asked for.
+        let is_kept = how.contains(FopenFlags::FOPEN_KEEP_CACHE) || !self.vfs.notes_each_read();
+        if may_be_given && is_kept && tokio::task::try_id().is_none() && self.give(node) {
+            how |= FopenFlags::FOPEN_KEEP_CACHE;
         }
         reply.opened(FileHandle(handle), how);
     }
 
-    /// Gives the kernel all of a file if that is small and in memory.
-    fn give(&self, node: Ino) {
-        let Some(notifier) = self.notifier() else { return };
-        let Some(giving) = self.opens.give(node) else { return };
+    /// Gives the kernel all of a file if that is small and in memory, in the place of what it may have of it. Whether it has.
+    fn give(&self, node: Ino) -> bool {
+        let Some(notifier) = self.notifier() else { return false };
+        let Some(giving) = self.opens.give(node) else { return false };
         let contents = self.vfs.at_hand(node, GIVEN_BYTES_MAX).filter(|contents| !contents.is_empty());
-        let Some(contents) = contents else { return };
-        match notifier.store(INodeNo(node.0), 0, &contents) {
-            Ok(()) => giving.done(),
-            Err(error) => tracing::debug!(%node, %error, "the kernel did not take a file's contents"),
+        let Some(contents) = contents else { return false };
+        if let Err(error) = notifier.store(INodeNo(node.0), 0, &contents) {
+            tracing::debug!(%node, %error, "the kernel did not take a file's contents");
+            return false;
         }
+        giving.done();
+        true
     }
 
     /// A file is closed. If its opening counted as a read, the kernel is told so now: a reader who comes to the end of a file asks

@@ -29,6 +29,9 @@ const READ_AHEAD_KIB: u32 = 4096;
 /// another reason does not stop it.
 const TURN_TRIES: u32 = 40;
 const TURN_PAUSE: Duration = Duration::from_millis(50);
+/// So often is asked for something that the kernel does not remember, so that each thread which reads requests has come to
+/// one that is younger than what was sent.
+const QUESTIONS: usize = 8;
 
 /// The device that a connection is of, as soon as it is mounted; `None` before Linux 6.16, which does not tell.
 pub(super) fn device_of_connection(connection: &OwnedFd) -> Option<Device> {
@@ -213,19 +216,23 @@ pub(super) fn raise_read_ahead(device: Device) {
     }
 }
 
-/// Makes the kernel send what it holds of files that were written through memory maps. Says whether it has: a mount that has
-/// left the tree, or is covered, cannot be reached any more and is passed over.
-pub(super) fn flush_pages(point: &Path, device: Device) -> io::Result<bool> {
+/// Makes the kernel send what it holds of files that were written through memory maps. A mount that has left the tree,
+/// or is covered, cannot be reached any more and is passed over.
+///
+/// The kernel does not wait until it is answered. But what is asked for after that comes after it.
+pub(super) fn flush_pages(point: &Path, device: Device) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(root) = rustix::fs::open(point, flags, Mode::empty()) else {
-        return Ok(false);
+        return Ok(());
     };
     let number = rustix::fs::fstat(&root)?.st_dev;
-    if (rustix::fs::major(number), rustix::fs::minor(number)) != (device.major, device.minor) {
-        return Ok(false);
+    if (rustix::fs::major(number), rustix::fs::minor(number)) == (device.major, device.minor) {
+        rustix::fs::syncfs(&root)?;
+        for _ in 0..QUESTIONS {
+            rustix::fs::fstatfs(&root)?;
+        }
     }
-    rustix::fs::syncfs(&root)?;
-    Ok(true)
+    Ok(())
 }
 
 #[cfg(test)]

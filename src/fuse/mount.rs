@@ -17,7 +17,6 @@ use super::bridge::Bridge;
 use super::core::Core;
 use super::counted::{Counted, Operations};
 use super::hold::Hold;
-use super::pages::{Home, is_of_lost_pages};
 use super::serve::Desk;
 use super::{Device, MountError, MountOptions, kernel, mountinfo};
 use crate::base::Ino;
@@ -79,7 +78,6 @@ pub fn mount(
     let operations = Operations::default();
     let counted = Counted(bridge, operations.clone());
     let mounted = attach(counted, &point, options, |notifier| core.set_notifier(notifier))?;
-    core.pages.set_home(mounted.home());
     let hold = options.hold.then(|| take_hold(&core, &mounted, runtime)).flatten();
     Ok(Mounted { hold, operations, ..mounted })
 }
@@ -327,10 +325,6 @@ impl Mounted {
         unmounted
     }
 
-    fn home(&self) -> Home {
-        Home { point: Arc::clone(&self.point), device: self.device }
-    }
-
     /// Makes the kernel hand over what programs wrote through memory maps and it has not sent yet. Does nothing if
     /// the mount is not reachable at its place any more.
     ///
@@ -340,13 +334,16 @@ impl Mounted {
         if self.is_over() {
             return Ok(());
         }
-        let home = self.home();
-        blocking(move || match home.send_all() {
-            Ok(_) => Ok(()),
-            Err(source) if is_of_lost_pages(&source) => Err(MountError::LostPages { source }),
-            Err(source) => {
-                Err(MountError::Io { what: "syncing the mount", path: home.point.to_path_buf(), source })
-            }
+        let (point, device) = (Arc::clone(&self.point), self.device);
+        blocking(move || {
+            let place = mountinfo::place_of(&point, device).ok().flatten();
+            let place = place.unwrap_or_else(|| point.to_path_buf());
+            kernel::flush_pages(&place, device).map_err(|source| match Errno::from_io_error(&source) {
+                Some(Errno::NOSPC | Errno::DQUOT | Errno::IO | Errno::FBIG) => {
+                    MountError::LostPages { source }
+                }
+                _ => MountError::Io { what: "syncing the mount", path: point.to_path_buf(), source },
+            })
         })
         .await
     }

@@ -39,6 +39,8 @@ struct State {
     adopted: HashSet<Ino>,
     /// Files in whose pages may be what a program wrote through a map and nobody has been told.
     mapped: HashSet<Ino>,
+    /// Files that were written to past their pages, of which a map may have brought some back meanwhile.
+    passed: HashSet<Ino>,
     /// The kernel shares no maps of a file that is open past its pages.
     maps_cached_only: bool,
     /// Files whose contents are on their way to the kernel.
@@ -150,6 +152,10 @@ impl Opens {
             How::DirectReading
         };
         *counts.of(how) += 1;
+        if how == How::DirectWriting {
+            state.passed.insert(ino);
+        }
+        let counts = state.files.entry(ino).or_default();
         if writes(flags) {
             counts.writing += 1;
             state.given.remove(&ino);
@@ -167,10 +173,19 @@ impl Opens {
     }
 
     /// Whether anybody has the file open for writing by another handle than this.
-    pub(super) fn may_be_written_by_others(&self, handle: u64) -> bool {
+    pub(super) fn may_be_written_by_others(&self, ino: Ino, handle: u64) -> bool {
         let state = self.state.lock();
-        let Some(open) = state.handles.get(&handle) else { return false };
-        state.files.get(&open.ino).is_some_and(|counts| counts.writing > u32::from(open.writes))
+        let own = state.handles.get(&handle).is_some_and(|open| open.ino == ino && open.writes);
+        state.files.get(&ino).is_some_and(|counts| counts.writing > u32::from(own))
+    }
+
+    /// Whether the kernel's pages of the file may be older than the file, and nobody can be using them but who has opened it just
+    /// now. They are to be dropped then, of which this is the only word.
+    pub(super) fn has_old_pages(&self, ino: Ino) -> bool {
+        let mut state = self.state.lock();
+        !state.passed.is_empty()
+            && state.files.get(&ino).is_some_and(Counts::is_one_cached)
+            && state.passed.remove(&ino)
     }
 
     /// Whether what is written to it goes past the kernel's pages.
@@ -251,6 +266,7 @@ impl Opens {
         let mut state = self.state.lock();
         state.given.remove(&ino);
         state.adopted.remove(&ino);
+        state.passed.remove(&ino);
         if !state.mapped.is_empty() && !state.files.contains_key(&ino) {
             state.mapped.remove(&ino);
         }

@@ -70,11 +70,11 @@ impl Vfs {
         self.options.atime != Atime::Never && self.due(&mut self.state.lock(), ino).is_some()
     }
 
-    /// Whether access times only tell that something was read since it was changed, or today. An opening may then stand for the
-    /// first read.
+    /// Whether each reading changes an access time. Elsewhere it tells at most that something was read since it was changed, or
+    /// today, and an opening may stand for the first read.
     #[must_use]
-    pub fn is_atime_relative(&self) -> bool {
-        self.options.atime == Atime::Relative
+    pub fn notes_each_read(&self) -> bool {
+        self.options.atime == Atime::Always
     }
 
     /// The new access time. An inode that is not in memory has not been read just now.

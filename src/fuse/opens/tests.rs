@@ -167,12 +167,25 @@ fn a_listing_is_kept_only_while_it_is_the_only_one() {
 fn who_else_may_write_is_known() {
     let opens = Opens::default();
     open(&opens, 1, libc::O_RDWR);
-    assert!(opens.may_be_written(FILE) && !opens.may_be_written_by_others(1));
+    assert!(opens.may_be_written(FILE) && !opens.may_be_written_by_others(FILE, 1));
     open(&opens, 2, libc::O_RDONLY);
-    assert!(opens.may_be_written_by_others(2) && !opens.may_be_written_by_others(1));
+    assert!(opens.may_be_written_by_others(FILE, 2) && !opens.may_be_written_by_others(FILE, 1));
     open(&opens, 3, libc::O_WRONLY);
-    assert!(opens.may_be_written_by_others(1));
+    assert!(opens.may_be_written_by_others(FILE, 1));
     opens.closed(1);
     opens.closed(3);
-    assert!(!opens.may_be_written(FILE) && !opens.may_be_written_by_others(2));
+    assert!(!opens.may_be_written(FILE) && !opens.may_be_written_by_others(FILE, 2));
+}
+
+#[test]
+fn pages_of_what_was_written_past_them_are_dropped_once_by_who_has_it_open_alone() {
+    let opens = Opens::default();
+    open(&opens, 1, libc::O_WRONLY);
+    assert_eq!(open(&opens, 2, libc::O_RDONLY), How::DirectReading);
+    assert!(!opens.has_old_pages(FILE), "it is being written to");
+    opens.closed(1);
+    open(&opens, 3, libc::O_RDONLY);
+    assert!(!opens.has_old_pages(FILE), "another may have mapped it");
+    opens.closed(2);
+    assert!(opens.has_old_pages(FILE) && !opens.has_old_pages(FILE));
 }
