@@ -10,7 +10,6 @@ use super::Asked;
 use super::ground::{Coffer, Site, Subject, drop_kernel_caches, seconds};
 use super::report::{Goal, Row, Series};
 use super::small;
-use crate::support::command::run;
 use crate::support::seed;
 use crate::support::volume::Volume;
 
@@ -38,53 +37,34 @@ fn look(tree: &Path, names: &[String], ending: &str, is_there: bool) {
     }
 }
 
-/// Merges all records into few tables, as a mount does when it has been quiet for two minutes.
-fn merge(coffer: &Coffer) {
-    let volume = coffer.volume();
-    let mut gc = volume.coffer(["gc", "--now", &volume.url, "--passphrase-file"]);
-    gc.arg(volume.passphrase_file());
-    run(gc).ok();
-}
-
 pub(crate) fn measure(asked: &Asked) -> Vec<Row> {
     let mut rng = SmallRng::seed_from_u64(seed("growth"));
     let coffer = Coffer::new(Volume::local(), &[]);
-    let mut all: [Vec<Vec<[f64; 3]>>; 2] = Default::default();
+    let mut all: Vec<Vec<[f64; 3]>> = Vec::new();
     for files in SIZES {
         coffer.mounted(&mut |site| {
             small::make(&site.path("tree"), files);
             site.settle();
         });
-        for (is_merged, probes) in all.iter_mut().enumerate() {
-            if is_merged == 1 {
-                merge(&coffer);
-            }
-            // Mounted anew, so that none has more in memory than the others.
-            coffer.mounted(&mut |site| {
-                let rounds = (0..asked.rounds).map(|round| {
-                    let number = is_merged * asked.rounds + round;
-                    probe(site, files, number, &mut rng)
-                });
-                probes.push(rounds.collect());
-            });
-        }
+        // Mounted anew, so that none has more in memory than the others.
+        coffer.mounted(&mut |site| {
+            let probes = (0..asked.rounds).map(|round| probe(site, files, round, &mut rng));
+            all.push(probes.collect());
+        });
     }
     let works = ["create, write 4 KiB, close", "stat of a file", "stat of what is not there"];
-    let row = |(index, work): (usize, &str), probes: &Vec<Vec<[f64; 3]>>, state: &str| {
-        let mut series = SIZES.iter().zip(probes).map(|(files, probes)| {
+    let row = |(index, work): (usize, &str)| {
+        let mut series = SIZES.iter().zip(&all).map(|(files, probes)| {
             Series::new(format!("{files} files"), probes.iter().map(|probe| probe[index]).collect())
         });
         let (small, middle) = (series.next(), series.next());
         Row {
-            work: format!("{work}, among 1,000,000 files and 10,000{state}"),
+            work: format!("{work}, among 1,000,000 files and 10,000"),
             unit: "µs",
             coffer: series.next().expect("three sizes"),
             others: small.into_iter().chain(middle).collect(),
             goal: Goal::Cost(1.5),
         }
     };
-    let states = all.iter().zip(["", ", records merged"]);
-    states
-        .flat_map(|(probes, state)| works.into_iter().enumerate().map(move |work| row(work, probes, state)))
-        .collect()
+    works.into_iter().enumerate().map(row).collect()
 }
