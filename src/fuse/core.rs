@@ -29,6 +29,7 @@ const WRITE_BYTES_MAX: u32 = 1024 * 1024;
 /// Read-ahead and other background requests that may be under way at once. Writes from maps are among them, which wait
 /// while there is no room: they must not take the place of reads.
 const BACKGROUND_MAX: u16 = u16::MAX;
+
 /// Asked for if the kernel has them. `EXPORT_SUPPORT` promises that `.` and `..` can be looked up: file handles then
 /// outlive what the kernel remembers, as NFS needs. Locks are left out: without the flags the kernel keeps them itself,
 /// which is right for one mount. So is the writeback cache: it made streams 1.5 times dearer.
@@ -187,10 +188,10 @@ impl Core {
 
     /// Opens a listing, and says what the kernel may keep of it. Whom `fuser` refuses the kernel would show what it keeps.
     pub(super) fn begin_listing(&self, dir: Ino) -> (u64, FopenFlags) {
-        let kept = self.opens.list(dir);
-        let flags = match kept {
-            _ if !self.writer || self.filters => FopenFlags::empty(),
+        let may_be_kept = self.writer && !self.filters;
+        let flags = match self.opens.list(dir) {
             Kept::Nothing => FopenFlags::empty(),
+            _ if !may_be_kept => FopenFlags::empty(),
             Kept::Anew => FopenFlags::FOPEN_CACHE_DIR,
             Kept::All => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
         };

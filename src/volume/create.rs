@@ -26,6 +26,8 @@ const RECORDS: &str = "m";
 /// What the records take of a volume that was never used: so many objects, and none larger. The first mount makes more.
 const UNUSED_OBJECTS_MAX: usize = 8;
 const UNUSED_OBJECT_BYTES_MAX: u64 = 640;
+/// Most that is removed of what others have left: a listing may name as many as it likes.
+const REMAINS_MAX: usize = 1024;
 
 /// What is chosen when a volume is made.
 #[derive(Clone, Copy, Debug)]
@@ -186,7 +188,10 @@ async fn unused(bucket: &Bucket) -> Result<Option<Vec<String>>, VolumeError> {
         if *count > UNUSED_OBJECTS_MAX || bytes > UNUSED_OBJECT_BYTES_MAX {
             return Ok(None);
         }
-        found.push(path);
+        // The listing is the provider's word: nothing is removed of which it was not asked.
+        if found.len() < REMAINS_MAX && path.split('/').next() == Some(RECORDS) {
+            found.push(path);
+        }
     }
     Ok(Some(found))
 }
