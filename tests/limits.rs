@@ -100,6 +100,43 @@ async fn a_full_quota_refuses_more_and_gives_room_again() {
     opened.close().await.unwrap();
 }
 
+/// Whoever opens the volume after that keeps to it, and so does who follows it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_is_set_at_any_time_and_stays_with_the_volume() {
+    let world = World::new().await;
+    let (opened, bucket) = world.open(OpenOptions::default()).await;
+    let vfs = &opened.vfs;
+    let file = make(vfs, b"file").await;
+    vfs.write(file, 0, &[7; 1_000_000], true).await.unwrap();
+    vfs.sync_all().await.unwrap();
+    let before = bucket.meter().snapshot().puts;
+    vfs.set_quota(1 << 20).await.unwrap();
+    assert_eq!(bucket.meter().snapshot().puts - before, 1, "it is one commit, and in the bucket");
+    assert_eq!(errno(vfs.write(file, 1_000_000, &[7; 100_000], true).await), libc::ENOSPC);
+    assert_eq!(vfs.statfs().await.unwrap().blocks, 16);
+
+    let read_only = VfsOptions { read_only: true, ..VfsOptions::default() };
+    let (reader, _) = world.open(OpenOptions { vfs: read_only, ..OpenOptions::default() }).await;
+    assert_eq!(reader.vfs.status().quota_bytes, 1 << 20);
+    assert_eq!(errno(reader.vfs.set_quota(0).await), libc::EROFS);
+    // Less than is stored: that stays, and nothing comes to it.
+    vfs.set_quota(1000).await.unwrap();
+    assert_eq!(errno(vfs.write(file, 1_000_000, b"more", true).await), libc::ENOSPC);
+    assert_eq!(vfs.read(Handle(0), file, 999_999, 2).await.unwrap(), [7]);
+    assert!(reader.vfs.follow().await.unwrap());
+    assert_eq!(reader.vfs.status().quota_bytes, 1000);
+    reader.close().await.unwrap();
+    opened.close().await.unwrap();
+
+    let (opened, _) = world.open(OpenOptions::default()).await;
+    let vfs = &opened.vfs;
+    let file = vfs.lookup(Ino::ROOT, b"file").await.unwrap().ino;
+    assert_eq!(errno(vfs.write(file, 1_000_000, b"more", true).await), libc::ENOSPC);
+    vfs.set_quota(0).await.unwrap();
+    vfs.write(file, 1_000_000, &[7; 3_000_000], true).await.unwrap();
+    opened.close().await.unwrap();
+}
+
 /// Nothing is committed here but by whoever needs the room.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_a_full_quota_what_is_there_can_be_written_over_and_what_was_removed_makes_room_at_once() {

@@ -143,8 +143,8 @@ fn a_write_into_a_damaged_block_fails_the_sync_and_the_unmount_that_save_everyth
     mount.unmount();
 }
 
-/// > Without a quota `df` shows 1 PiB less what is stored, with one (`coffer init --quota`) the quota; inodes are 2^40. The
-/// > quota counts stored plaintext bytes and unsent ones. It is asked by `write` and `fallocate`, which fail with `ENOSPC`
+/// > Without a quota `df` shows 1 PiB less what is stored, with one (`coffer init --quota`, `coffer quota`) the quota; inodes are
+/// > 2^40. The quota counts stored plaintext bytes and unsent ones. It is asked by `write` and `fallocate`, which fail with `ENOSPC`
 #[test]
 fn a_quota_is_what_df_shows_and_what_writes_keep_to() {
     const MIB: usize = 1 << 20;
@@ -170,5 +170,20 @@ fn a_quota_is_what_df_shows_and_what_writes_keep_to() {
     fs::remove_file(mount.path("file")).unwrap();
     mount.sync();
     fs::write(mount.path("again"), noise(9 * MIB, 6)).unwrap();
+    assert_eq!(errno(fs::write(mount.path("more"), noise(2 * MIB, 7))), Some(Errno::NOSPC.raw_os_error()));
+    let set = volume.try_verb("quota", &mount.dir, &["20M"]).ok();
+    assert!(set.stderr.contains(" of 20.0 MiB stored in 3 files"), "{set}");
+    assert_eq!(about().f_blocks * about().f_frsize, 20 * MIB as u64);
+    fs::write(mount.path("more"), noise(2 * MIB, 7)).unwrap();
+    mount.sync();
+    let shown = volume.try_verb("quota", &mount.dir, &[]).ok();
+    assert_eq!(shown.text().trim(), "11.0 MiB of 20.0 MiB stored in 3 files");
     mount.unmount();
+
+    let reader = volume.mount_spec().args(&["--read-only"]).mount();
+    let refused = volume.try_verb("quota", &reader.dir, &["off"]);
+    assert!(refused.code() == 1 && refused.stderr.contains("sets it beside it"), "{refused}");
+    let about = rustix::fs::statvfs(&reader.dir).unwrap();
+    assert_eq!(about.f_blocks * about.f_frsize, 20 * MIB as u64);
+    reader.unmount();
 }

@@ -10,7 +10,7 @@ use super::logging::LogArgs;
 use super::progress::ProgressArgs;
 use super::{
     cat, check, completions, config, cp, export, fingerprint, gc, import, init, inspect, key, limit, ls,
-    mount, probe, recover, repair, status, sync, umount, warm,
+    mount, probe, quota, recover, repair, status, sync, umount, warm,
 };
 
 const STYLES: Styles = Styles::styled()
@@ -94,6 +94,9 @@ pub enum Command {
     /// Give back what is stored and not used, or tell how much that is
     #[command(after_help = gc::EXAMPLES)]
     Gc(gc::GcArgs),
+    /// Show or set what a volume may hold
+    #[command(after_help = quota::EXAMPLES)]
+    Quota(quota::QuotaArgs),
     /// Find out what is wrong with a volume, if anything
     #[command(after_help = check::EXAMPLES)]
     Check(check::CheckArgs),
@@ -134,6 +137,7 @@ impl Command {
             Self::Check(args) => args.json,
             Self::Repair(args) => args.json,
             Self::Gc(args) => args.json,
+            Self::Quota(args) => args.json,
             _ => false,
         }
     }

@@ -2,25 +2,21 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::check::ended;
-use super::client::{ask, mounts};
-use super::error::{CommandError, CommandResult, sentence, stdout_error};
+use super::client::ask;
+use super::error::{CommandError, CommandResult, stdout_error};
 use super::exit::Exit;
-use super::open::{SourceArgs, describe, obtain_factors};
+use super::open::SourceArgs;
 use super::progress::Progress;
 use super::units::{show_count, show_size};
-use super::{budget, explain, runtime};
-use crate::control::{MountEntry, Request};
-use crate::keys::Factor;
+use super::{reach, runtime};
+use crate::control::Request;
 use crate::vfs::{Amount, Reclaimable, Reclaimed, Vfs};
-use crate::volume::{self, OpenOptions};
 
 /// Shown at the end of `coffer gc --help`.
 pub const EXAMPLES: &str = "\
@@ -33,9 +29,6 @@ Examples:
   coffer gc --now s3://my-bucket/home
   coffer gc --now ~/vault
   coffer gc --dry-run --json /srv/volume | jq .sparse.bytes";
-
-/// Memory for caches and buffers.
-const MEMORY_BYTES: u64 = 256 * 1024 * 1024;
 
 /// How often it is looked how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -91,88 +84,13 @@ fn obtain<T: DeserializeOwned>(
     args: &GcArgs,
     work: impl AsyncFnOnce(&Vfs) -> Result<T, crate::vfs::VfsError>,
 ) -> CommandResult<T> {
-    let mount = mounted(args)?;
-    let cleans = match &mount {
-        Some(entry) if !args.dry_run => runtime::block_on(async { Ok(may_clean(entry).await) })?,
-        _ => true,
-    };
-    if let Some(entry) = mount.as_ref().filter(|_| !cleans)
-        && Path::new(&args.source.bucket.url).canonicalize().ok().as_ref() == Some(&entry.mountpoint)
-    {
-        let message = format!("the mount at {} only reads", entry.mountpoint.display());
-        return Err(CommandError::new(Exit::Failure, message)
-            .hint(format!("`coffer gc --now {}` cleans beside it", entry.url)));
-    }
-    if let Some(entry) = mount.filter(|_| cleans) {
+    let mount = reach::mounted(&args.source)?;
+    let mount = if args.dry_run { mount } else { reach::writing(&args.source, mount, "gc --now", "cleans")? };
+    if let Some(entry) = mount {
         let request = Request::Clean { dry_run: args.dry_run };
-        let answer = runtime::block_on(async { ask(&entry, &request).await })?;
-        return serde_json::from_value(answer).map_err(|e| {
-            CommandError::new(Exit::Failure, format!("the mount's answer makes no sense: {e}"))
-        });
+        return reach::understood(runtime::block_on(async { ask(&entry, &request).await })?);
     }
-    let factors = obtain_factors(&args.source.bucket, &args.source.unlock, &args.source.state)?;
-    with_volume(args, &factors, work)
-}
-
-/// Whether a mount can clean: one that only reads leaves that to whoever writes, be it this command.
-async fn may_clean(entry: &MountEntry) -> bool {
-    let state = ask(entry, &Request::Status).await;
-    state.map_or(true, |status| status.pointer("/volume/state").and_then(Value::as_str) != Some("read-only"))
-}
-
-/// The mount of this user that is meant: by where it is, or by its bucket.
-fn mounted(args: &GcArgs) -> CommandResult<Option<MountEntry>> {
-    let given = &args.source.bucket.url;
-    let here = Path::new(given).canonicalize().ok();
-    let url = args.source.bucket.absolute_url()?;
-    let url = args.source.bucket.open().map_or(url, |bucket| bucket.display_url().to_owned());
-    let mut known = mounts(&[])?;
-    if let Some(at) = known.iter().position(|entry| here.as_ref() == Some(&entry.mountpoint)) {
-        return Ok(Some(known.swap_remove(at)));
-    }
-    known.retain(|entry| entry.url == url);
-    if known.is_empty() {
-        return Ok(None);
-    }
-    // Buckets of several services or accounts may have one URL: which of them is meant, its volume tells.
-    let meant = match describe(&args.source.bucket, &args.source.state) {
-        Ok(header) => known.into_iter().find(|entry| entry.volume == header.volume.to_string()),
-        // A mount may have credentials that this command has not, and waits for a bucket that does not answer.
-        Err(_) => known.into_iter().next(),
-    };
-    Ok(meant)
-}
-
-/// Opens the volume, as its writer unless nothing is to be changed, and closes it after `work`.
-fn with_volume<T>(
-    args: &GcArgs,
-    factors: &[Factor],
-    work: impl AsyncFnOnce(&Vfs) -> Result<T, crate::vfs::VfsError>,
-) -> CommandResult<T> {
-    let state_dir = args.source.state.directory()?;
-    runtime::block_on(async {
-        let bucket = args.source.bucket.open()?;
-        let mut options = OpenOptions {
-            state_dir: Some(state_dir),
-            key_slot: args.source.unlock.key_slot,
-            trust: args.source.trust.options(),
-            ..OpenOptions::default()
-        };
-        options.vfs.read_only = args.dry_run;
-        options.vfs.clean.is_automatic = false;
-        let segment_room_bytes = options.vfs.segment_room_bytes;
-        budget::apply(&mut options, Some(args.source.memory.unwrap_or(MEMORY_BYTES)), None, None)?;
-        // Nobody writes here, so that there is memory for segments of full size.
-        options.vfs.segment_room_bytes = segment_room_bytes;
-        let opened =
-            volume::open(bucket, factors, options).await.map_err(|e| explain::volume(&e, factors))?;
-        let result = shown(&opened.vfs, work(&opened.vfs)).await;
-        let result = result.map_err(|e| CommandError::new(explain::vfs_exit(&e), sentence(&e)));
-        let closed = opened.close().await.map_err(|e| explain::volume(&e, factors));
-        let value = result?;
-        closed?;
-        Ok(value)
-    })
+    reach::alone(&args.source, args.dry_run, async |vfs| shown(vfs, work(vfs)).await)
 }
 
 /// Does `work`, and shows how far it is.

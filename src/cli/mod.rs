@@ -44,6 +44,8 @@ pub mod place;
 pub mod probe;
 pub mod progress;
 mod quiet;
+pub mod quota;
+pub mod reach;
 pub mod recover;
 pub mod remount;
 pub mod repair;
@@ -124,6 +126,7 @@ fn dispatch(mut cli: Cli) -> CommandResult {
         Command::Export(args) => export::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Gc(args) => gc::run(&args),
+        Command::Quota(args) => quota::run(&args),
         Command::Fingerprint(args) => fingerprint::run(&args),
         Command::Key(command) => key::run(&command),
         Command::Check(args) => check::run(&args),

@@ -141,6 +141,9 @@ mod tests {
             self.asked.lock().push(if dry_run { "plan" } else { "clean" });
             Ok(json!({ "dry_run": dry_run }))
         }
+        async fn set_quota(&self, bytes: u64) -> Result<Value, Failure> {
+            Ok(json!({ "quota_bytes": bytes }))
+        }
         async fn unmount(&self, detach: bool) -> Result<(), Failure> {
             self.asked.lock().push(if detach { "detach" } else { "unmount" });
             match self.busy {
@@ -263,6 +266,25 @@ mod tests {
         );
         asking.abort();
         bench.fake.dropped.notified().await;
+    }
+
+    #[tokio::test]
+    async fn a_pause_goes_on_when_an_unmount_is_given_up() {
+        let bench = bench(Fake { stuck: true, ..Fake::default() });
+        bench.ask(Request::Pause { secs: None }).await.unwrap();
+        let client = Client::connect(&bench.entry()).await.unwrap();
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let asking = tokio::spawn(async move {
+            client.request(&Request::Unmount { detach: false }, |made| tell.send(made).unwrap()).await
+        });
+        assert!(!told.recv().await.unwrap().is_paused);
+        asking.abort();
+        bench.fake.dropped.notified().await;
+        // It has let go of its work, and is about to see to the rest.
+        let told = json!({ "upload": null, "download": null, "upload_rate": null, "download_rate": null,
+            "is_paused": true, "paused_left": null });
+        while bench.ask(Request::Limit { upload: None, download: None }).await.unwrap() != told {}
+        assert_eq!(*bench.fake.asked.lock(), ["sync"]);
     }
 
     #[tokio::test]

@@ -115,6 +115,11 @@ impl Subject for Live {
         answer.map_err(|error| failed(error.to_string()))
     }
 
+    async fn set_quota(&self, bytes: u64) -> Result<Value, Failure> {
+        self.vfs.set_quota(bytes).await.map_err(not_saved)?;
+        Ok(self.status())
+    }
+
     async fn unmount(&self, detach: bool) -> Result<(), Failure> {
         if let Some(rescue) = self.vfs.status().rescue.filter(|rescue| rescue.error.is_some() && !detach) {
             let message = format!(

@@ -24,6 +24,11 @@ pub enum Request {
         #[serde(default)]
         dry_run: bool,
     },
+    /// Set what the volume may hold.
+    Quota {
+        /// In plaintext bytes; 0 for no limit.
+        bytes: u64,
+    },
     /// Set limits to what goes to and from the bucket, and tell what they are.
     Limit {
         /// Of what is sent; as it is if none.
@@ -139,9 +144,18 @@ mod tests {
         assert_eq!(read(r#"{"op":"status"}"#).unwrap(), Request::Status);
         assert_eq!(read(r#"{"op":"sync"}"#).unwrap(), Request::Sync);
         assert_eq!(read(r#"{"op":"clean"}"#).unwrap(), Request::Clean { dry_run: false });
+        assert_eq!(read(r#"{"op":"quota","bytes":5}"#).unwrap(), Request::Quota { bytes: 5 });
         assert_eq!(read(r#"{"op":"unmount"}"#).unwrap(), Request::Unmount { detach: false });
         assert_eq!(read(r#"{"op":"unmount","detach":true}"#).unwrap(), Request::Unmount { detach: true });
-        for wrong in ["", "{}", r#"{"op":"format"}"#, r#"{"op":"unmount","force":true}"#, "[1", "null"] {
+        for wrong in [
+            "",
+            "{}",
+            r#"{"op":"format"}"#,
+            r#"{"op":"quota"}"#,
+            r#"{"op":"unmount","force":true}"#,
+            "[1",
+            "null",
+        ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

@@ -53,6 +53,8 @@ pub trait Subject: Send + Sync + 'static {
     async fn sync(&self) -> Result<(), Failure>;
     /// Cleans segments, or only tells what that would do.
     async fn clean(&self, dry_run: bool) -> Result<Value, Failure>;
+    /// Sets what the volume may hold, and tells what it holds and may hold then.
+    async fn set_quota(&self, bytes: u64) -> Result<Value, Failure>;
     /// Takes the mount off the tree.
     async fn unmount(&self, detach: bool) -> Result<(), Failure>;
     /// After the mount's end: the last commit. The first call does it, all get its result.
@@ -225,14 +227,19 @@ impl Talk<'_> {
                 let Ok(_room) = self.rooms.waiting.try_acquire() else { return Ok(Err(crowded())) };
                 self.step(Step::Cleaning, subject.clean(dry_run)).await
             }
+            Request::Quota { bytes } => {
+                let Ok(_room) = self.rooms.waiting.try_acquire() else { return Ok(Err(crowded())) };
+                self.step(Step::Syncing, subject.set_quota(bytes)).await
+            }
             Request::Unmount { detach } => {
-                // Whoever unmounts wants everything saved. Where that is refused, the pause goes on.
+                // Whoever unmounts wants everything saved. Where that is refused or given up, the pause goes on.
                 let paused = subject.limits().snapshot().paused;
                 subject.limits().resume();
                 let pause_again = || paused.into_iter().for_each(|time| subject.limits().pause(time));
                 let Ok(_room) = self.rooms.unmounting.try_acquire() else { return Ok(Err(crowded())) };
                 // What was taken over or lost cannot be synced any more, and has to be unmounted all the same.
-                let lost = match self.step(Step::Syncing, subject.sync()).await? {
+                let synced = self.step(Step::Syncing, subject.sync()).await;
+                let lost = match synced.inspect_err(|_| pause_again())? {
                     Err(failure) if failure.kind == FailureKind::Lost => Err(failure),
                     Err(failure) if failure.kind != FailureKind::TakenOver => {
                         pause_again();

@@ -239,12 +239,12 @@ impl Vfs {
         segments: Vec<(SegmentId, NewSegment)>,
         repack: Vec<(Ino, u64)>,
     ) -> Result<Batch, VfsError> {
-        let (changes, before, files_delta, next_ino, holder, (session, counted)) = {
+        let (changes, before, files_delta, next_ino, (quota_bytes, holder), (session, counted)) = {
             let state = self.state.lock();
             let changes = state.overlay.sealed_changes();
             let (files_delta, next_ino) = (state.sealed_files_delta, state.sealed_next_ino);
-            let (superblock, holder) = (state.superblock.clone(), state.holder.clone());
-            (changes, superblock, files_delta, next_ino, holder, (state.session, state.counter))
+            let (superblock, set) = (state.superblock.clone(), (state.quota_bytes, state.holder.clone()));
+            (changes, superblock, files_delta, next_ino, set, (state.session, state.counter))
         };
         let mut records = std::mem::take(&mut layout.records);
         records.extend(changes);
@@ -282,6 +282,7 @@ impl Vfs {
             bytes: before.bytes.saturating_add_signed(layout.allocated),
             commit: number,
             head: hash,
+            quota_bytes,
             holder,
             ..before
         };

@@ -163,6 +163,7 @@ impl Vfs {
             return Ok(false);
         }
         state.overlay.forget_committed();
+        state.quota_bytes = newest.quota_bytes;
         state.superblock = newest;
         Ok(true)
     }

@@ -62,7 +62,7 @@ impl Vfs {
         let state = self.state.lock();
         let block_bytes = BLOCK_BYTES as u64;
         let used = state.used_bytes();
-        let all = match state.superblock.quota_bytes {
+        let all = match state.quota_bytes {
             0 => ENDLESS_BYTES.max(used),
             quota => quota.max(used),
         };

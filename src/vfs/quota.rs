@@ -11,6 +11,26 @@ use super::txn::{Halt, Txn};
 use super::{Vfs, VfsError};
 
 impl Vfs {
+    /// Sets what the volume may hold from now on, in plaintext bytes; 0 for no limit. Returns when the bucket has that. What is stored
+    /// stays, also if it is more.
+    ///
+    /// # Errors
+    /// [`VfsError::ReadOnly`], [`VfsError::Fenced`] and [`VfsError::ShutDown`]; or why it could not be committed.
+    pub async fn set_quota(&self, bytes: u64) -> Result<(), VfsError> {
+        {
+            let mut state = self.state.lock();
+            state.check_writable()?;
+            state.quota_bytes = bytes;
+        }
+        self.commit(true, true).await?;
+        let state = self.state.lock();
+        match state.superblock.quota_bytes == bytes {
+            true => Ok(()),
+            // The mount ended, or somebody else has set another.
+            false => state.check_writable(),
+        }
+    }
+
     /// Runs `op` and applies its changes, a second time after a commit if the quota has no room for them and something is to
     /// be committed.
     pub(super) async fn update_within_quota<T>(

@@ -104,6 +104,8 @@ pub(super) struct State {
     pub(super) sealed_since: Option<Duration>,
     /// How long what is not in the bucket has waited.
     pub(super) queue: Queue,
+    /// What the volume may hold, which the next commit writes down; 0 for no limit.
+    pub(super) quota_bytes: u64,
     /// Who holds the volume from the next commit on; nobody after the last one.
     pub(super) holder: Option<Holder>,
     /// The mount's number, which is bound into each of its commits.
@@ -150,6 +152,7 @@ impl State {
             settled_group: superblock.commit,
             is_committing: false,
             is_tidying: false,
+            quota_bytes: superblock.quota_bytes,
             superblock,
             refs: Refs::default(),
             lost: HashMap::new(),
@@ -241,8 +244,8 @@ impl State {
 
     /// Fails if `more` bytes do not fit.
     pub(super) const fn check_quota(&self, more: u64) -> Result<(), VfsError> {
-        let quota = self.superblock.quota_bytes;
-        if quota > 0 && more > 0 && self.used_bytes().saturating_add(more) > quota {
+        let is_over = self.used_bytes().saturating_add(more) > self.quota_bytes;
+        if self.quota_bytes > 0 && more > 0 && is_over {
             return Err(VfsError::NoSpace);
         }
         Ok(())

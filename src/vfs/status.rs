@@ -164,7 +164,7 @@ impl Vfs {
             committed_at: state.committed_at.map(seconds),
             files: state.superblock.files.saturating_add_signed(state.files_delta),
             stored_bytes: state.superblock.bytes,
-            quota_bytes: state.superblock.quota_bytes,
+            quota_bytes: state.quota_bytes,
             cache_bytes: self.cache.len_bytes(),
             cache_bytes_max: self.cache.capacity_bytes(),
             cache_hits: cache.hits,

@@ -1,4 +1,4 @@
-//! `coffer gc`: tells what it would do, and does it, on a volume that nobody has mounted.
+//! `coffer gc` and `coffer quota` on a volume that nobody has mounted.
 
 use coffer::base::Ino;
 use coffer::cli::exit::Exit;
@@ -66,4 +66,27 @@ fn it_asks_what_is_wanted_and_refuses_what_is_held() {
         opened.close().await.unwrap();
     });
     assert_eq!(bench.on_volume("gc", &["--now"]).ok(), "There was nothing to do.\n");
+}
+
+#[test]
+fn a_quota_is_shown_set_and_taken_away() {
+    let bench = Bench::with_volume();
+    bench.change(async |vfs| {
+        let file = vfs.create(&Caller::default(), Ino::ROOT, b"file", 0o644, true).await.unwrap().ino;
+        vfs.write(file, 0, &[1; 3 << 20], false).await.unwrap();
+    });
+    assert_eq!(bench.on_volume("quota", &[]).ok(), "3.0 MiB stored in 2 files; no quota\n");
+    let set = bench.on_volume("quota", &["4M"]);
+    assert_eq!(set.stderr, "3.0 MiB of 4.0 MiB stored in 2 files\n");
+    assert_eq!(set.ok(), "");
+    assert_eq!(bench.on_volume("quota", &[]).ok(), "3.0 MiB of 4.0 MiB stored in 2 files\n");
+    let json: serde_json::Value =
+        serde_json::from_str(&bench.on_volume("quota", &["1M", "--json"]).ok()).unwrap();
+    assert_eq!(json, serde_json::json!({ "stored_bytes": 3 << 20, "quota_bytes": 1 << 20, "files": 2 }));
+    let full = bench.on_volume("quota", &[]).ok();
+    assert!(full.ends_with("; nothing can be added until something is removed\n"), "{full}");
+    assert_eq!(bench.on_volume("quota", &["off"]).code, 0);
+    assert_eq!(bench.on_volume("quota", &[]).ok(), "3.0 MiB stored in 2 files; no quota\n");
+    let wrong = bench.on_volume("quota", &["much"]);
+    wrong.refused(Exit::Usage, "write it like 512K, 64M or 2G, or off");
 }

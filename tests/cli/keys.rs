@@ -160,6 +160,7 @@ fn the_ninth_passphrase_opens_its_slot_when_that_is_named() {
         (&["repair", "--yes"], &[]),
         (&["fingerprint", "--commit"], &[]),
         (&["gc", "--dry-run"], &[]),
+        (&["quota"], &[]),
         (&["inspect", "--records"], &[]),
         (&["import"], &["empty", "/"]),
         (&["key", "passwd", "--slot", "2", "--new-passphrase-file", "wrong"], &[]),
