@@ -1,13 +1,16 @@
 //! Limits and pauses of a running mount, as its user sets and sees them.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::process::Stdio;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::command::{run, wait_until};
+use crate::progress::catches;
+use crate::support::command::{run, wait_until, wait_within};
 use crate::support::volume::Volume;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -67,6 +70,42 @@ fn while_uploads_are_paused_reads_and_writes_go_on_and_fsync_waits() {
     assert_eq!(fs::read(mount.path("last")).unwrap(), b"of all");
     assert_eq!(fs::read(mount.path("during")).unwrap().len(), 200_100);
     assert_eq!(mount.status()["mounts"][0]["limits"]["is_paused"], false, "a pause ends with its mount");
+    mount.unmount();
+}
+
+#[test]
+fn who_ends_the_waiting_is_told_what_goes_on_and_ends_no_pause() {
+    let volume = Volume::local();
+    let mount = volume.mount();
+    volume.try_verb("pause", &mount.dir, &[]).ok();
+    fs::write(mount.path("file"), "waits").unwrap();
+    let is_paused = || mount.status()["mounts"][0]["limits"]["is_paused"] == true;
+    for (verb, words) in [
+        ("sync", "interrupted; the mount goes on saving"),
+        ("umount", "interrupted; it stays mounted, and goes on saving"),
+    ] {
+        // The last commit of an unmount, which ends the pause, waits for a bucket that is not there.
+        let hidden = (verb == "umount").then(|| volume.bucket().with_extension("hidden"));
+        hidden.iter().for_each(|hidden| fs::rename(volume.bucket(), hidden).unwrap());
+        let mut waiting = volume.coffer([verb]);
+        let mut child = waiting.arg(&mount.dir).stderr(Stdio::piped()).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        wait_until("Ctrl-C would be handled", PATIENCE, || catches(pid, Signal::INT));
+        // It has been asked by then, or will find nobody who listens.
+        kill_process(pid, Signal::INT).unwrap();
+        let (ended, late) = wait_within(&mut child, PATIENCE);
+        assert!(!late && ended.code() == Some(130), "{verb}: {ended}");
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(said.contains(words), "{verb}: {said}");
+        wait_until("the pause goes on", PATIENCE, is_paused);
+        assert!(mount.is_mounted());
+        hidden.iter().for_each(|hidden| fs::rename(hidden, volume.bucket()).unwrap());
+    }
+    volume.try_verb("resume", &mount.dir, &[]).ok();
+    mount.unmount();
+    let mount = volume.mount();
+    assert_eq!(fs::read(mount.path("file")).unwrap(), b"waits");
     mount.unmount();
 }
 

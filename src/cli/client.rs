@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::error::CommandResult;
+use super::error::{CommandError, CommandResult};
+use super::exit::Exit;
 use super::explain;
 use super::progress::Progress;
 use crate::control::{self, Client, ControlError, MountEntry, Request, Step};
@@ -57,18 +58,26 @@ pub async fn ask_quietly(entry: &MountEntry, request: &Request) -> CommandResult
 /// Sends `request` to the mount of `entry`, shows how it goes, and returns what came of it.
 ///
 /// # Errors
-/// When the mount does not answer, refuses or fails.
+/// When the mount does not answer, refuses or fails; [`Exit::Interrupted`] after Ctrl-C, with what goes on without this command.
 pub async fn ask(entry: &MountEntry, request: &Request) -> CommandResult<Value> {
     let client = Client::connect(entry).await.map_err(|e| explain::control(&e))?;
     let work = Progress::start(entry.mountpoint.display().to_string());
+    let mut last = None;
     let answer = client.request(request, |progress| {
+        last = Some(progress.step);
         work.note(words(&progress));
         match progress.step {
             Step::Cleaning => work.set_bytes(progress.cleaned_bytes),
             _ => work.set_left(progress.dirty_bytes),
         }
     });
-    let answer = answer.await;
+    let answer = tokio::select! {
+        answer = answer => answer,
+        Ok(()) = tokio::signal::ctrl_c() => {
+            work.finish();
+            return Err(CommandError::new(Exit::Interrupted, format!("interrupted; {}", left(request, last))));
+        }
+    };
     match (&answer, request) {
         // What it has done follows as a report.
         (Ok(_), Request::Clean { .. }) => work.complete(),
@@ -79,6 +88,19 @@ pub async fn ask(entry: &MountEntry, request: &Request) -> CommandResult<Value> 
         (Err(_), _) => work.finish(),
     }
     answer.map_err(|e| explain::control(&e))
+}
+
+/// What becomes of a request that nobody waits for any more.
+const fn left(request: &Request, step: Option<Step>) -> &'static str {
+    match (request, step) {
+        (Request::Unmount { .. }, Some(Step::Closing)) => "it is unmounted, and goes on saving",
+        (Request::Unmount { .. }, Some(Step::Unmounting)) => "`coffer status` tells whether it is mounted",
+        (Request::Unmount { .. }, _) => "it stays mounted, and goes on saving",
+        (Request::Clean { dry_run: false }, _) => "what has been cleaned stays so",
+        (Request::Quota { .. }, _) => "`coffer quota` tells whether it is set",
+        (Request::Sync, _) => "the mount goes on saving",
+        _ => "nothing was changed",
+    }
 }
 
 /// What a mount is doing, or waits for.

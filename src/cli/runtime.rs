@@ -49,13 +49,14 @@ pub fn block_on_alone<T>(future: impl Future<Output = CommandResult<T>>) -> Comm
     to_the_end(runtime, future)
 }
 
-/// Runs `future` to its end or to the first Ctrl-C, which drops it.
+/// Runs `future` to its end or to the first Ctrl-C, which drops it unless it ends for that itself.
 ///
 /// # Errors
 /// Those of `future`; a silent one with [`Exit::Interrupted`] after Ctrl-C.
 pub fn block_on<T>(future: impl Future<Output = CommandResult<T>>) -> CommandResult<T> {
     block_on_patiently(async {
         tokio::select! {
+            biased;
             result = future => result,
             Ok(()) = tokio::signal::ctrl_c() => Err(CommandError::silent(Exit::Interrupted)),
         }
