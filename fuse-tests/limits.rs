@@ -50,7 +50,8 @@ fn while_uploads_are_paused_reads_and_writes_go_on_and_fsync_waits() {
         "{status}"
     );
 
-    volume.try_verb("resume", &mount.dir, &[]).ok();
+    let resumed = volume.try_verb("resume", &mount.dir, &[]).ok();
+    assert!(resumed.stderr.ends_with(": uploads go on\n"), "{resumed}");
     told.recv_timeout(PATIENCE).expect("fsync returns when uploads go on");
     syncing.join().unwrap().unwrap();
 

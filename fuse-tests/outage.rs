@@ -148,6 +148,11 @@ fn a_mount_that_is_unmounted_and_waits_for_its_bucket_is_not_taken_for_the_next_
     fs::write(waiting.path("waiting"), "for the bucket").unwrap();
     waiting.signal(Signal::TERM);
     wait_until("it is unmounted", RECOVERY, || !waiting.is_mounted());
+    wait_until("it says so", RECOVERY, || {
+        let told: serde_json::Value =
+            serde_json::from_slice(&run(volume.coffer(["status", "--json"])).stdout).unwrap();
+        told["mounts"][0]["volume"]["state"] == "ending"
+    });
     let next = other.mount();
     let status = next.status();
     let told: Vec<_> =

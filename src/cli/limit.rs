@@ -43,6 +43,9 @@ Examples:
   coffer resume
   coffer resume ~/vault";
 
+/// What is said where nothing is limited.
+const NO_LIMITS: &str = "no limits";
+
 /// Arguments of `coffer limit`.
 #[derive(clap::Args, Debug)]
 pub struct LimitArgs {
@@ -118,7 +121,7 @@ pub fn pause(args: &PauseArgs) -> CommandResult {
 /// # Errors
 /// When no volume is mounted there.
 pub fn resume(args: &ResumeArgs) -> CommandResult {
-    each(&args.points, &Request::Resume, tell)
+    each(&args.points, &Request::Resume, |line| tell(&line.replace(NO_LIMITS, "uploads go on")))
 }
 
 /// Asks each mount, and says by `say` what its limits are then.
@@ -168,7 +171,7 @@ impl Limited {
             words.push(format!("{what} {now} ({text})"));
         }
         if words.is_empty() {
-            words.push("no limits".to_owned());
+            words.push(NO_LIMITS.to_owned());
         }
         words
     }

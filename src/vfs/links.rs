@@ -40,9 +40,9 @@ impl Vfs {
         if matches!(name, b"." | b"..") {
             return self.lookup_dots(dir, name).await;
         }
-        let name = self.seal_name(dir, name)?;
+        let tag = self.name_tag(dir, name)?;
         self.read_txn(|txn| {
-            let Some(entry) = txn.entry(dir, &name)? else {
+            let Some(entry) = txn.entry(dir, tag)? else {
                 txn.directory(dir)?;
                 return Err(VfsError::NoEntry.into());
             };
@@ -157,14 +157,14 @@ impl Vfs {
         name: &[u8],
         draft: impl Fn() -> Draft + Send + Sync,
     ) -> Result<Attr, VfsError> {
-        let name = self.seal_name(dir, name)?;
+        let name = self.entry_name(dir, name)?;
         self.update(|txn| {
             txn.want(&[Key::Inode(dir), Key::Entry(dir, name.tag)])?;
             let mut parent = txn.directory(dir)?;
             if parent.nlink == 0 {
                 return Err(VfsError::NoEntry.into());
             }
-            if txn.entry(dir, &name)?.is_some() {
+            if txn.entry(dir, name.tag)?.is_some() {
                 return Err(VfsError::Exists.into());
             }
             let draft = draft();
@@ -189,7 +189,7 @@ impl Vfs {
     /// # Errors
     /// [`VfsError::Exists`] if the name is taken, [`VfsError::NotPermitted`] for a directory.
     pub async fn link(&self, ino: Ino, dir: Ino, name: &[u8]) -> Result<Attr, VfsError> {
-        let name = self.seal_name(dir, name)?;
+        let name = self.entry_name(dir, name)?;
         self.update(|txn| {
             txn.want(&[Key::Inode(ino), Key::Inode(dir), Key::Entry(dir, name.tag)])?;
             let mut inode = txn.inode(ino)?;
@@ -200,7 +200,7 @@ impl Vfs {
             if inode.nlink == 0 || parent.nlink == 0 {
                 return Err(VfsError::NoEntry.into());
             }
-            if txn.entry(dir, &name)?.is_some() {
+            if txn.entry(dir, name.tag)?.is_some() {
                 return Err(VfsError::Exists.into());
             }
             if inode.nlink >= LINKS_MAX {
@@ -226,18 +226,18 @@ impl Vfs {
     /// # Errors
     /// [`VfsError::IsDirectory`] for a directory.
     pub async fn unlink(&self, dir: Ino, name: &[u8]) -> Result<(), VfsError> {
-        let name = self.seal_name(dir, name)?;
+        let tag = self.name_tag(dir, name)?;
         self.remove(|txn| {
-            txn.want(&[Key::Inode(dir), Key::Entry(dir, name.tag)])?;
+            txn.want(&[Key::Inode(dir), Key::Entry(dir, tag)])?;
             let mut parent = txn.directory(dir)?;
-            let entry = txn.entry(dir, &name)?.ok_or(VfsError::NoEntry)?;
+            let entry = txn.entry(dir, tag)?.ok_or(VfsError::NoEntry)?;
             if entry.kind == FileKind::Directory {
                 return Err(VfsError::IsDirectory.into());
             }
             drop_name(txn, entry.ino)?;
             shrank(Arc::make_mut(&mut parent), txn);
             txn.put_inode(dir, parent);
-            txn.put(Key::Entry(dir, name.tag), None);
+            txn.put(Key::Entry(dir, tag), None);
             Ok(())
         })
         .await
@@ -253,11 +253,11 @@ impl Vfs {
             b".." => return Err(VfsError::NotEmpty),
             _ => {}
         }
-        let name = self.seal_name(dir, name)?;
+        let tag = self.name_tag(dir, name)?;
         self.remove(|txn| {
-            txn.want(&[Key::Inode(dir), Key::Entry(dir, name.tag)])?;
+            txn.want(&[Key::Inode(dir), Key::Entry(dir, tag)])?;
             let mut parent = txn.directory(dir)?;
-            let entry = txn.entry(dir, &name)?.ok_or(VfsError::NoEntry)?;
+            let entry = txn.entry(dir, tag)?.ok_or(VfsError::NoEntry)?;
             if entry.kind != FileKind::Directory {
                 return Err(VfsError::NotDirectory.into());
             }
@@ -266,7 +266,7 @@ impl Vfs {
             change.nlink = change.nlink.saturating_sub(1);
             shrank(change, txn);
             txn.put_inode(dir, parent);
-            txn.put(Key::Entry(dir, name.tag), None);
+            txn.put(Key::Entry(dir, tag), None);
             Ok(())
         })
         .await

@@ -21,6 +21,7 @@ mod links;
 mod locate;
 mod memory;
 mod metadata;
+mod names;
 mod neighbours;
 mod noted;
 mod options;
@@ -63,9 +64,9 @@ use futures::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, RwLock, Semaphore, watch};
 
-use crate::base::{Clock, Histogram, Name};
+use crate::base::{Clock, Histogram};
 use crate::cache::BlockCache;
-use crate::crypto::{KeyRing, SealedName};
+use crate::crypto::KeyRing;
 use crate::data::segment::Buffers;
 use crate::data::{BlockReader, Dirty};
 use crate::meta::engine::{Engine, EngineError};
@@ -91,7 +92,7 @@ use file::OpenFile;
 use follow::Follow;
 use room::Need;
 use state::{Phase, State};
-use txn::{EntryName, Halt, Txn};
+use txn::{Halt, Txn};
 
 /// A mounted volume's filesystem. Every operation is cancel-safe: a future that is dropped before it
 /// completes has changed nothing.
@@ -107,6 +108,7 @@ pub struct Vfs {
     handles: Mutex<HashMap<u64, OpenFile>>,
     neighbours: Mutex<neighbours::Neighbours>,
     walks: Mutex<vicinity::Walks>,
+    names: names::SealedNames,
     next_handle: AtomicU64,
     signals: Signals,
     uploads: Arc<Semaphore>,
@@ -167,12 +169,6 @@ impl Progress {
 impl Vfs {
     fn ring(&self) -> &KeyRing {
         self.vault.ring()
-    }
-
-    fn seal_name(&self, dir: crate::base::Ino, name: &[u8]) -> Result<EntryName, VfsError> {
-        let plain = Name::new(name)?;
-        let SealedName { tag, bytes: sealed } = self.ring().seal_name(dir, &plain);
-        Ok(EntryName { tag, sealed, plain })
     }
 
     /// Runs `op` for what it sees.
@@ -380,7 +376,8 @@ impl Vfs {
         options: VfsOptions,
     ) -> Arc<Self> {
         let phase = if options.read_only { Phase::ReadOnly } else { Phase::Writable };
-        let overlay = Overlay::new(options.record_cache_bytes);
+        let names_bytes = options.record_cache_bytes / names::SHARE;
+        let overlay = Overlay::new(options.record_cache_bytes - names_bytes);
         let dirty = Dirty::in_buffers(reader.buffers());
         let mut state = State::new(overlay, dirty, superblock, phase, options.clean.slack_bytes);
         state.counter = options.counter;
@@ -397,6 +394,7 @@ impl Vfs {
             handles: Mutex::new(HashMap::new()),
             neighbours: Mutex::default(),
             walks: Mutex::default(),
+            names: names::SealedNames::new(names_bytes),
             buffers: Buffers::new(options.uploads_max),
             next_handle: AtomicU64::new(1),
             signals: Signals {

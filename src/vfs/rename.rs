@@ -15,7 +15,7 @@ const DEPTH_MAX: usize = 1 << 16;
 /// One end of a rename.
 struct End {
     dir: Ino,
-    name: EntryName,
+    name: Arc<EntryName>,
 }
 
 impl Vfs {
@@ -34,8 +34,8 @@ impl Vfs {
         if [name, new_name].iter().any(|name| matches!(*name, b"." | b"..")) {
             return Err(VfsError::InvalidInput);
         }
-        let from = End { dir, name: self.seal_name(dir, name)? };
-        let to = End { dir: new_dir, name: self.seal_name(new_dir, new_name)? };
+        let from = End { dir, name: self.entry_name(dir, name)? };
+        let to = End { dir: new_dir, name: self.entry_name(new_dir, new_name)? };
         self.update(|txn| {
             txn.want(&[
                 Key::Inode(from.dir),
@@ -45,8 +45,8 @@ impl Vfs {
             ])?;
             let source_dir = txn.directory(from.dir)?;
             let target_dir = txn.directory(to.dir)?;
-            let moved = txn.entry(from.dir, &from.name)?.ok_or(VfsError::NoEntry)?;
-            let met = txn.entry(to.dir, &to.name)?;
+            let moved = txn.entry(from.dir, from.name.tag)?.ok_or(VfsError::NoEntry)?;
+            let met = txn.entry(to.dir, to.name.tag)?;
             if source_dir.nlink == 0 || target_dir.nlink == 0 {
                 return Err(VfsError::NoEntry.into());
             }

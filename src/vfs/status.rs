@@ -18,7 +18,7 @@ use super::{Amount, Rescue, Vfs};
 pub struct Status {
     /// Everything that was written is in the bucket.
     pub is_safe: bool,
-    /// `writable`, `read-only`, `outdated` (a reader that has met a newer key than its own), `fenced` or `shut down`.
+    /// `writable`, `ending` (what is left is saved), `read-only`, `outdated` (a reader that has met a newer key than its own), `fenced` or `shut down`.
     pub state: &'static str,
     /// Bytes of file contents that are not in the bucket yet.
     pub dirty_bytes: u64,
@@ -146,6 +146,7 @@ impl Vfs {
         Status {
             is_safe: state.is_clean() && state.phase != Phase::Fenced && state.lost.is_empty(),
             state: match state.phase {
+                Phase::Writable if state.is_ending => "ending",
                 Phase::Writable => "writable",
                 Phase::ReadOnly if self.check_key().is_err() => "outdated",
                 Phase::ReadOnly => "read-only",

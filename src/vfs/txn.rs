@@ -143,9 +143,9 @@ impl<'a> Txn<'a> {
         self.moves_tree = true;
     }
 
-    /// The entry of `dir` under a name.
-    pub(super) fn entry(&mut self, dir: Ino, name: &EntryName) -> Result<Option<Arc<Entry>>, Halt> {
-        match self.get(Key::Entry(dir, name.tag))? {
+    /// The entry of `dir` under the tag of a name.
+    pub(super) fn entry(&mut self, dir: Ino, tag: Tag) -> Result<Option<Arc<Entry>>, Halt> {
+        match self.get(Key::Entry(dir, tag))? {
             Some(Record::Entry(entry)) => Ok(Some(entry)),
             _ => Ok(None),
         }

@@ -52,7 +52,7 @@ fn volume(text: &mut Exposition, sample: &Sample) {
         safe,
     );
     text.family("coffer_state", Kind::Gauge, "1 for the state that the mount is in, 0 for the others.");
-    for state in ["writable", "read-only", "outdated", "fenced", "shut down"] {
+    for state in ["writable", "ending", "read-only", "outdated", "fenced", "shut down"] {
         text.sample("coffer_state", &[("state", state)], f64::from(u8::from(status.state == state)));
     }
     let gauges: [(&str, &str, u64); 6] = [
