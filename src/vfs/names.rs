@@ -49,7 +49,8 @@ struct State {
 
 impl Place {
     fn is_of(&self, dir: Ino, name: &[u8]) -> bool {
-        self.dir == dir.0 && usize::from(self.len) == name.len() && self.name.get(..name.len()) == Some(name)
+        let is_same = || self.name.get(..name.len()) == Some(name);
+        self.len > 0 && self.dir == dir.0 && usize::from(self.len) == name.len() && is_same()
     }
 }
 
