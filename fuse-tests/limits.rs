@@ -1,7 +1,7 @@
 //! Limits and pauses of a running mount, as its user sets and sees them.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -9,7 +9,6 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::progress::catches;
 use crate::support::command::{run, wait_until, wait_within};
 use crate::support::volume::Volume;
 
@@ -88,16 +87,18 @@ fn who_ends_the_waiting_is_told_what_goes_on_and_ends_no_pause() {
         // The last commit of an unmount, which ends the pause, waits for a bucket that is not there.
         let hidden = (verb == "umount").then(|| volume.bucket().with_extension("hidden"));
         hidden.iter().for_each(|hidden| fs::rename(volume.bucket(), hidden).unwrap());
-        let mut waiting = volume.coffer([verb]);
+        let mut waiting = volume.coffer([verb, "--progress", "json"]);
         let mut child = waiting.arg(&mount.dir).stderr(Stdio::piped()).spawn().unwrap();
-        let pid = Pid::from_child(&child);
-        wait_until("Ctrl-C would be handled", PATIENCE, || catches(pid, Signal::INT));
-        // It has been asked by then, or will find nobody who listens.
-        kill_process(pid, Signal::INT).unwrap();
+        // The mount tells how far it is.
+        let mut told = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("\"step\"") {
+            assert!(told.read_line(&mut said).unwrap() > 0, "{verb}: {said}");
+        }
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
         let (ended, late) = wait_within(&mut child, PATIENCE);
         assert!(!late && ended.code() == Some(130), "{verb}: {ended}");
-        let mut said = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        told.read_to_string(&mut said).unwrap();
         assert!(said.contains(words), "{verb}: {said}");
         wait_until("the pause goes on", PATIENCE, is_paused);
         assert!(mount.is_mounted());

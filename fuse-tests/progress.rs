@@ -75,7 +75,7 @@ fn a_sync_that_waits_tells_programs_and_whoever_asks_by_a_signal_how_far_it_is()
 }
 
 /// Whether a process handles a signal by itself.
-pub(crate) fn catches(pid: Pid, signal: Signal) -> bool {
+fn catches(pid: Pid, signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
     u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & (1 << (signal.as_raw() - 1)) != 0)

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::error::{CommandError, CommandResult};
-use super::exit::Exit;
-use super::explain;
+use super::error::CommandResult;
 use super::progress::Progress;
+use super::{explain, runtime};
 use crate::control::{self, Client, ControlError, MountEntry, Request, Step};
 use crate::store::OutageKind;
 
@@ -58,26 +57,21 @@ pub async fn ask_quietly(entry: &MountEntry, request: &Request) -> CommandResult
 /// Sends `request` to the mount of `entry`, shows how it goes, and returns what came of it.
 ///
 /// # Errors
-/// When the mount does not answer, refuses or fails; [`Exit::Interrupted`] after Ctrl-C, with what goes on without this command.
+/// When the mount does not answer, refuses or fails.
 pub async fn ask(entry: &MountEntry, request: &Request) -> CommandResult<Value> {
     let client = Client::connect(entry).await.map_err(|e| explain::control(&e))?;
     let work = Progress::start(entry.mountpoint.display().to_string());
-    let mut last = None;
+    runtime::if_interrupted(Some(left(request, None)));
     let answer = client.request(request, |progress| {
-        last = Some(progress.step);
+        runtime::if_interrupted(Some(left(request, Some(progress.step))));
         work.note(words(&progress));
         match progress.step {
             Step::Cleaning => work.set_bytes(progress.cleaned_bytes),
             _ => work.set_left(progress.dirty_bytes),
         }
     });
-    let answer = tokio::select! {
-        answer = answer => answer,
-        Ok(()) = tokio::signal::ctrl_c() => {
-            work.finish();
-            return Err(CommandError::new(Exit::Interrupted, format!("interrupted; {}", left(request, last))));
-        }
-    };
+    let answer = answer.await;
+    runtime::if_interrupted(None);
     match (&answer, request) {
         // What it has done follows as a report.
         (Ok(_), Request::Clean { .. }) => work.complete(),

@@ -1,8 +1,10 @@
 //! Builds the tokio runtime, once a command is past the point where it may still fork, and ends it when a user wants.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -49,16 +51,30 @@ pub fn block_on_alone<T>(future: impl Future<Output = CommandResult<T>>) -> Comm
     to_the_end(runtime, future)
 }
 
-/// Runs `future` to its end or to the first Ctrl-C, which drops it unless it ends for that itself.
+tokio::task_local! {
+    /// What goes on if the work is ended by Ctrl-C now.
+    static GOES_ON: Arc<Mutex<Option<&'static str>>>;
+}
+
+/// What is to be said if Ctrl-C ends the work from now on. Where [`block_on`] does not run it, nobody says it.
+pub fn if_interrupted(goes_on: Option<&'static str>) {
+    let _ = GOES_ON.try_with(|words| *words.lock() = goes_on);
+}
+
+/// Runs `future` to its end or to the first Ctrl-C, which drops it.
 ///
 /// # Errors
-/// Those of `future`; a silent one with [`Exit::Interrupted`] after Ctrl-C.
+/// Those of `future`; [`Exit::Interrupted`] after Ctrl-C, with what goes on, or silent.
 pub fn block_on<T>(future: impl Future<Output = CommandResult<T>>) -> CommandResult<T> {
-    block_on_patiently(async {
+    let goes_on = Arc::new(Mutex::new(None));
+    let work = GOES_ON.scope(Arc::clone(&goes_on), future);
+    block_on_patiently(async move {
         tokio::select! {
-            biased;
-            result = future => result,
-            Ok(()) = tokio::signal::ctrl_c() => Err(CommandError::silent(Exit::Interrupted)),
+            result = work => result,
+            Ok(()) = tokio::signal::ctrl_c() => Err(match *goes_on.lock() {
+                Some(words) => CommandError::new(Exit::Interrupted, format!("interrupted; {words}")),
+                None => CommandError::silent(Exit::Interrupted),
+            }),
         }
     })
 }
