@@ -58,7 +58,7 @@ pub fn writing(
 ) -> CommandResult<Option<MountEntry>> {
     let Some(entry) = mount else { return Ok(None) };
     let state = runtime::block_on(async { Ok(ask_quietly(&entry, &Request::Status).await) })?;
-    if state.map_or(true, |it| it.pointer("/volume/state").and_then(Value::as_str) != Some("read-only")) {
+    if state.map_or(true, |status| !only_reads(&status)) {
         return Ok(Some(entry));
     }
     if is_place(source, &entry) {
@@ -67,6 +67,11 @@ pub fn writing(
             .hint(format!("`coffer {words} {}` {does} beside it", entry.url)));
     }
     Ok(None)
+}
+
+/// By its status. One that is outdated reads, too.
+fn only_reads(status: &Value) -> bool {
+    matches!(status.pointer("/volume/state").and_then(Value::as_str), Some("read-only" | "outdated"))
 }
 
 /// A mount's answer.
@@ -113,4 +118,18 @@ pub fn alone<T>(
         closed?;
         Ok(value)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_mount_that_only_reads_is_known_by_its_state() {
+        let of = |state: &str| only_reads(&json!({ "volume": { "state": state } }));
+        assert!(of("read-only") && of("outdated"));
+        assert!(!of("writable") && !of("ending") && !of("fenced") && !only_reads(&json!({})));
+    }
 }
